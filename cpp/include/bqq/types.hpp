@@ -1,0 +1,133 @@
+// Vocabulary of the library: errors, the shape of a compressed matrix, an owner and a view of one.
+//
+// Glossary (the paper's letters, used everywhere: code, docs, files, tests)
+//   W      real matrix, m rows (outputs) x n columns (inputs)
+//   What   its approximation  sum_{i<p} ( r_i Y_i Z_i + s_i (Y_i 1) + t_i (1 Z_i) ) + u
+//   Y_i    binary m x l,  Z_i  binary l x n,  one pair is a *stack*; p stacks
+//   l      inner dimension; l = round(mn/(m+n)) costs about one bit per element and stack
+//   patch  W is cut into J x K blocks of at most patch x patch; each block has its own Y, Z, r, s, t, u
+//
+// Source: "Binary Quadratic Quantization", NeurIPS 2025, arXiv 2510.18650.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#if defined(BQQ_STATIC)
+#define BQQ_API
+#elif defined(_WIN32)
+#if defined(BQQ_BUILDING)
+#define BQQ_API __declspec(dllexport)
+#else
+#define BQQ_API __declspec(dllimport)
+#endif
+#else
+#define BQQ_API __attribute__((visibility("default")))
+#endif
+
+namespace bqq {
+
+using index = std::int64_t;
+
+/// Numbers are part of the C ABI (bqq_status in bqq.h): never renumber, only append.
+enum class ErrorCode : int {
+    invalid_argument = 1, ///< an argument is out of range; the text names it, its value and what was expected
+    out_of_memory = 2,
+    io = 3,          ///< the operating system refused to read or write a file
+    format = 4,      ///< a file or a view is malformed, truncated or corrupt
+    cancelled = 5,   ///< the progress callback asked to stop
+    unsupported = 6, ///< an instruction set or a feature this machine or build lacks
+    internal = 7,    ///< a bug in the library
+};
+
+/// The only exception type the library throws on purpose (besides std::bad_alloc).
+class BQQ_API Error : public std::runtime_error {
+  public:
+    Error(ErrorCode code, const std::string& what) : std::runtime_error(what), code_(code) {}
+    ErrorCode code() const noexcept { return code_; }
+
+  private:
+    ErrorCode code_;
+};
+
+/// Limits on the parameters of a matrix, checked on every way in.
+constexpr index kMaxStacks = 64;             ///< p
+constexpr index kMaxInner = 1 << 16;         ///< l
+constexpr index kMaxSide = index(1) << 40;   ///< m, n
+constexpr index kMaxBlockSide = 1 << 20;     ///< rows, cols of a block
+
+/// The shape of a compressed matrix. All blocks share p, l and the block size; blocks of the last row and
+/// the last column may be shorter, their missing rows and columns are stored as zero bits.
+struct Layout {
+    index m = 0, n = 0;       ///< shape of W
+    index J = 0, K = 0;       ///< grid: J block rows, K block columns
+    index rows = 0, cols = 0; ///< block size: rows = ceil(m/J), cols = ceil(n/K)
+    index p = 0, l = 0;       ///< stacks, inner dimension
+
+    index blocks() const { return J * K; }
+    index y_row_bytes() const { return (l + 7) / 8; }    ///< one row of one Y plane
+    index z_row_bytes() const { return (cols + 7) / 8; } ///< one row of one Z plane
+    index y_plane_bytes() const { return rows * y_row_bytes(); }
+    index z_plane_bytes() const { return l * z_row_bytes(); }
+    index y_bytes() const { return blocks() * p * y_plane_bytes(); }
+    index z_bytes() const { return blocks() * p * z_plane_bytes(); }
+    index scales_per_block() const { return 3 * p + 1; }
+    index scales_count() const { return blocks() * scales_per_block(); }
+    /// Rows of block row j (columns of block column k) that exist in W.
+    index rows_of(index j) const { return j + 1 < J ? rows : m - j * rows; }
+    index cols_of(index k) const { return k + 1 < K ? cols : n - k * cols; }
+    /// Bytes of planes and float32 scales, padding included: what a file spends on the matrix.
+    index nbytes() const { return y_bytes() + z_bytes() + 4 * scales_count(); }
+    double bits_per_weight() const { return 8.0 * double(nbytes()) / (double(m) * double(n)); }
+    bool operator==(const Layout& o) const {
+        return m == o.m && n == o.n && J == o.J && K == o.K && rows == o.rows && cols == o.cols && p == o.p &&
+               l == o.l;
+    }
+    bool operator!=(const Layout& o) const { return !(*this == o); }
+};
+
+/// Layout of an m x n matrix cut into balanced blocks of at most patch x patch.
+/// patch = 0 chooses: the whole matrix up to 512 on a side, blocks of at most 128 beyond. l = 0 means
+/// max(1, round(rows*cols/(rows+cols))). Throws Error(invalid_argument).
+BQQ_API Layout make_layout(index m, index n, index p, index l = 0, index patch = 0);
+
+/// Non-owning view of a compressed matrix: three plain arrays, bits little-endian within a byte (element k of a row
+/// is bit k%8 of byte k/8), pad bits zero. May point into a mapped file.
+struct View {
+    Layout layout;
+    const std::uint8_t* Y = nullptr; ///< [J, K, p, rows, ceil(l/8)]
+    const std::uint8_t* Z = nullptr; ///< [J, K, p, l, ceil(cols/8)]
+    const float* scales = nullptr;   ///< [J, K, 3p+1]: r_0 s_0 t_0 r_1 s_1 t_1 ... u
+
+    const std::uint8_t* y_plane(index j, index k, index i) const {
+        return Y + ((j * layout.K + k) * layout.p + i) * layout.y_plane_bytes();
+    }
+    const std::uint8_t* z_plane(index j, index k, index i) const {
+        return Z + ((j * layout.K + k) * layout.p + i) * layout.z_plane_bytes();
+    }
+    const float* block_scales(index j, index k) const {
+        return scales + (j * layout.K + k) * layout.scales_per_block();
+    }
+};
+
+/// Owner of a compressed matrix. Copyable; copying copies the planes.
+struct Matrix {
+    Layout layout;
+    std::vector<std::uint8_t> Y, Z;
+    std::vector<float> scales;
+
+    Matrix() = default;
+    explicit Matrix(const Layout& a)
+        : layout(a), Y(std::size_t(a.y_bytes())), Z(std::size_t(a.z_bytes())), scales(std::size_t(a.scales_count())) {}
+    View view() const { return {layout, Y.data(), Z.data(), scales.data()}; }
+};
+
+/// Checks a layout or a whole matrix: sizes consistent and within limits, scales finite, pad bits and pad rows zero.
+/// Throws Error(format) that says what is wrong. O(bytes). Never reads beyond the arrays the layout describes.
+BQQ_API void validate(const Layout& layout);
+BQQ_API void validate(const View& q);
+
+} // namespace bqq
