@@ -54,8 +54,8 @@ inline void fail(const char* file, int line, const std::string& text) {
         double va = (a), vb = (b), vt = (tol);                                                                         \
         if (!(std::fabs(va - vb) <= vt)) {                                                                             \
             char text[256];                                                                                            \
-            std::snprintf(text, sizeof text, "CHECK_NEAR failed: %s = %.17g, %s = %.17g, differ by %.3g > %.3g", #a, va, #b, vb, \
-                          va - vb, vt);                                                                                \
+            std::snprintf(text, sizeof text, "CHECK_NEAR failed: %s = %.17g, %s = %.17g, differ by %.3g > %.3g", #a,   \
+                          va, #b, vb, va - vb, vt);                                                                    \
             check::fail(__FILE__, __LINE__, text);                                                                     \
         }                                                                                                              \
     } while (0)

@@ -35,8 +35,8 @@ BQQ_API void prepare(const View& q, void* buffer, std::size_t size);
 /// Throws Error(invalid_argument) on shapes that do not fit, std::bad_alloc.
 BQQ_API void matmul(const void* prepared, const ConstArray& X, const Array& out, int threads = 0);
 
-/// Rows [row_begin, row_end) of the product, on the calling thread, without allocation: for engines with a pool of their
-/// own. `out` is the whole m x batch array. Cheapest when row_begin and row_end are multiples of the block rows.
+/// Rows [row_begin, row_end) of the product, on the calling thread, without allocation: for engines with a pool of
+/// their own. `out` is the whole m x batch array. Cheapest when row_begin and row_end are multiples of the block rows.
 /// `workspace`: workspace_size(prepared, batch) bytes, 64-byte aligned, one per concurrent call.
 BQQ_API std::size_t workspace_size(const void* prepared, index batch);
 BQQ_API void matmul_rows(const void* prepared, const ConstArray& X, const Array& out, index row_begin, index row_end,

@@ -54,10 +54,10 @@ class BQQ_API Error : public std::runtime_error {
 };
 
 /// Limits on the parameters of a matrix, checked on every way in.
-constexpr index kMaxStacks = 64;             ///< p
-constexpr index kMaxInner = 1 << 16;         ///< l
-constexpr index kMaxSide = index(1) << 40;   ///< m, n
-constexpr index kMaxBlockSide = 1 << 20;     ///< rows, cols of a block
+constexpr index kMaxStacks = 64;           ///< p
+constexpr index kMaxInner = 65535;         ///< l: an entry of Y Z fits 16 bits
+constexpr index kMaxSide = index(1) << 40; ///< m, n
+constexpr index kMaxBlockSide = 1 << 20;   ///< rows, cols of a block
 
 /// The shape of a compressed matrix. All blocks share p, l and the block size; blocks of the last row and
 /// the last column may be shorter, their missing rows and columns are stored as zero bits.
@@ -83,8 +83,7 @@ struct Layout {
     index nbytes() const { return y_bytes() + z_bytes() + 4 * scales_count(); }
     double bits_per_weight() const { return 8.0 * double(nbytes()) / (double(m) * double(n)); }
     bool operator==(const Layout& o) const {
-        return m == o.m && n == o.n && J == o.J && K == o.K && rows == o.rows && cols == o.cols && p == o.p &&
-               l == o.l;
+        return m == o.m && n == o.n && J == o.J && K == o.K && rows == o.rows && cols == o.cols && p == o.p && l == o.l;
     }
     bool operator!=(const Layout& o) const { return !(*this == o); }
 };

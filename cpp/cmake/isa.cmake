@@ -1,0 +1,64 @@
+# One object library per instruction set, with private flags. Everything about a level stands in the first lines of its file
+#
+#   // isa: avx2
+#   // level: 10                          higher levels overwrite what lower ones filled in
+#   // arch: x86_64                       or aarch64, or any
+#   // cpu: avx2,fma                      features dispatch.cpp asks the CPU for, all needed
+#   // flags: -mavx2 -mfma                gcc and clang
+#   // msvc: /arch:AVX2
+#
+# so a new level is one new file. A file this compiler cannot build is left out. Sets BQQ_ISA_OBJECTS, writes isa_list.inc.
+include(CheckCXXSourceCompiles)
+
+set(BQQ_ISA_OBJECTS)
+set(entries)
+string(TOLOWER "${CMAKE_SYSTEM_PROCESSOR}" processor)
+if(processor MATCHES "^(x86_64|amd64)$")
+  set(arch x86_64)
+elseif(processor MATCHES "^(aarch64|arm64)$")
+  set(arch aarch64)
+else()
+  set(arch other)
+endif()
+
+file(GLOB files CONFIGURE_DEPENDS "${CMAKE_CURRENT_LIST_DIR}/../src/kernels/*.cpp")
+foreach(file IN LISTS files)
+  file(STRINGS "${file}" head LIMIT_COUNT 6 REGEX "^// [a-z]+:")
+  foreach(key isa level arch cpu flags msvc)
+    set(isa_${key} "")
+  endforeach()
+  foreach(line IN LISTS head)
+    if(line MATCHES "^// ([a-z]+):[ ]*(.*)$")
+      set(isa_${CMAKE_MATCH_1} "${CMAKE_MATCH_2}")
+    endif()
+  endforeach()
+  if(NOT isa_isa OR NOT isa_arch MATCHES "^(any|${arch})$")
+    continue()
+  endif()
+  if(MSVC)
+    set(flags ${isa_msvc})
+  else()
+    separate_arguments(flags UNIX_COMMAND "${isa_flags}")
+    string(REPLACE ";" " " CMAKE_REQUIRED_FLAGS "${flags}")
+    check_cxx_source_compiles("int main() { return 0; }" BQQ_HAVE_${isa_isa})
+    unset(CMAKE_REQUIRED_FLAGS)
+    if(NOT BQQ_HAVE_${isa_isa})
+      continue()
+    endif()
+    list(APPEND flags -O3 -fno-exceptions -fno-rtti -fno-math-errno)
+  endif()
+  add_library(bqq_isa_${isa_isa} OBJECT "${file}")
+  bqq_common(bqq_isa_${isa_isa})
+  target_include_directories(bqq_isa_${isa_isa} PRIVATE "${CMAKE_CURRENT_LIST_DIR}/../src")
+  target_compile_options(bqq_isa_${isa_isa} PRIVATE ${flags})
+  # Link-time optimisation would let instructions of one level leak into callers compiled for the baseline.
+  set_target_properties(bqq_isa_${isa_isa} PROPERTIES INTERPROCEDURAL_OPTIMIZATION OFF)
+  list(APPEND BQQ_ISA_OBJECTS $<TARGET_OBJECTS:bqq_isa_${isa_isa}>)
+  math(EXPR order "1000 + ${isa_level}")
+  list(APPEND entries "${order}|BQQ_ISA_ENTRY(${isa_isa}, ${isa_level}, \"${isa_cpu}\")")
+endforeach()
+
+list(SORT entries)
+list(TRANSFORM entries REPLACE "^[0-9]+\\|" "")
+list(JOIN entries "\n" text)
+file(CONFIGURE OUTPUT "${CMAKE_CURRENT_BINARY_DIR}/generated/isa_list.inc" CONTENT "${text}\n" @ONLY)

@@ -1,0 +1,250 @@
+// C interface of bqq: real matrices as sums of products of binary matrices. C99; includes no other header of bqq.
+//
+//   What = sum_{i<p} ( r_i Y_i Z_i + s_i (Y_i 1) + t_i (1 Z_i) ) + u        letters: see bqq/types.hpp
+//
+// Errors. A function that can fail returns bqq_status; BQQ_OK is 0. After a failure bqq_last_error() has the text. A
+// NULL where the contract asks for a pointer is BQQ_INVALID_ARGUMENT. A failed call leaves its outputs untouched,
+// except that a `bqq_matrix** out` or `bqq_file** out` becomes NULL and an array of results may be partly written. No
+// C++ exception leaves the library, and it never ends the process.
+//
+// Threads. Every function may be called from any thread at any time. Objects never change after they were made and may
+// be shared; freeing one while another thread uses it is an error of the caller. A parameter `threads` of 0 takes
+// BQQ_NUM_THREADS, else OMP_NUM_THREADS, else the cores of this process. Results do not depend on it.
+//
+// Memory. What the library allocates is opaque and has a free function of its own; everything else is the caller's. No
+// pointer that was passed in is kept after the call.
+//
+// Numbers. Strides and leading dimensions count elements. Matrices are row-major unless they carry strides. Strings are
+// zero-terminated UTF-8.
+//
+// Growth. Enumerators keep their numbers. A structure that starts with struct_size grows at its end: the caller sets
+// struct_size to its own sizeof, fields that it does not reach take their defaults, and bytes that this version does
+// not know must be zero (else BQQ_UNSUPPORTED). A struct_size of 0 is BQQ_INVALID_ARGUMENT.
+#ifndef BQQ_BQQ_H
+#define BQQ_BQQ_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifndef BQQ_API
+#if defined(BQQ_STATIC)
+#define BQQ_API
+#elif defined(_WIN32)
+#if defined(BQQ_BUILDING)
+#define BQQ_API __declspec(dllexport)
+#else
+#define BQQ_API __declspec(dllimport)
+#endif
+#else
+#define BQQ_API __attribute__((visibility("default")))
+#endif
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// Version of this binary interface (the SOVERSION of the shared library), apart from the version of the library.
+#define BQQ_ABI_VERSION 1
+
+typedef enum bqq_status {
+    BQQ_OK = 0,
+    BQQ_INVALID_ARGUMENT = 1, ///< an argument is NULL or out of range; the text names it, its value, what was expected
+    BQQ_OUT_OF_MEMORY = 2,
+    BQQ_IO = 3,          ///< the operating system refused to read or write a file
+    BQQ_FORMAT = 4,      ///< a file or a view is malformed, truncated or corrupt
+    BQQ_CANCELLED = 5,   ///< the progress callback asked to stop
+    BQQ_UNSUPPORTED = 6, ///< an instruction set, a feature or a newer structure that this machine or build lacks
+    BQQ_INTERNAL = 7     ///< a bug in the library
+} bqq_status;
+
+typedef enum bqq_dtype { BQQ_F32 = 0, BQQ_F16 = 1, BQQ_BF16 = 2, BQQ_F64 = 3 } bqq_dtype;
+
+/// ADAPTIVE: data-driven normaliser, a stack ends once every variable has settled, 2,000 steps by default.
+/// PAPER: the schedule of arXiv 2510.18650, always all steps, 50,000 by default.
+typedef enum bqq_schedule { BQQ_SCHEDULE_ADAPTIVE = 0, BQQ_SCHEDULE_PAPER = 1 } bqq_schedule;
+
+// ---- the library ----
+
+/// Text of the last call that failed on this thread, "" if none did. Never NULL. Valid until the next failing call on
+/// the same thread or the end of the thread; calls that succeed leave it alone. Long texts are cut at about 1,000
+/// bytes.
+BQQ_API const char* bqq_last_error(void);
+
+/// "1.2.3"; a constant. Cannot fail.
+BQQ_API const char* bqq_version(void);
+
+/// BQQ_ABI_VERSION of the library that is loaded; compare it with the macro after dlopen. Cannot fail.
+BQQ_API int bqq_abi_version(void);
+
+/// *name: the instruction set in use, "generic", "avx2", "avx512", ...; a constant. The environment variable BQQ_ISA
+/// caps it; an unknown name or one this machine lacks is BQQ_UNSUPPORTED here and in every computing function.
+BQQ_API bqq_status bqq_isa(const char** name);
+
+/// One "key: value" line each: version, compiler, instruction sets, threads, OpenMP; for bug reports. As snprintf:
+/// writes at most `size` bytes, the terminating zero among them, and sets *length to the length of the whole text
+/// without it. buffer may be NULL if size is 0; length may be NULL.
+BQQ_API bqq_status bqq_config(char* buffer, size_t size, size_t* length);
+
+// ---- a compressed matrix ----
+
+/// Non-owning view of a compressed m x n matrix, cut into J x K blocks of rows x cols (rows = ceil(m/J),
+/// cols = ceil(n/K); the last ones may be shorter in W, their missing rows and columns are zero bits). Bits are
+/// little-endian within a byte: element k of a row is bit k%8 of byte k/8; pad bits are zero. The arrays may lie in a
+/// mapped file; y and z need no alignment, scales that of float.
+/// Functions that take a view check its layout in O(1) and trust the bits: run bqq_validate once on a view that was not
+/// made by this library.
+typedef struct bqq_view {
+    size_t struct_size;  ///< sizeof(bqq_view), set by the caller, for outputs too
+    int64_t m, n;        ///< shape of W: up to 2^40 each
+    int64_t J, K;        ///< block rows, block columns
+    int64_t rows, cols;  ///< block size: up to 2^20 each
+    int64_t p, l;        ///< stacks: 1 to 64; inner dimension: 1 to 65535
+    const uint8_t* y;    ///< [J, K, p, rows, ceil(l/8)]
+    const uint8_t* z;    ///< [J, K, p, l, ceil(cols/8)]
+    const float* scales; ///< [J, K, 3p+1]: r_0 s_0 t_0 r_1 s_1 t_1 ... u
+} bqq_view;
+
+/// bqq_view v = BQQ_VIEW_INIT;
+#define BQQ_VIEW_INIT {sizeof(bqq_view), 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL}
+
+/// Checks everything: sizes consistent and within limits, scales finite, pad bits and pad rows zero; else BQQ_FORMAT
+/// with what is wrong. O(bytes). Reads nothing beyond the arrays that the layout describes.
+BQQ_API bqq_status bqq_validate(const bqq_view* view);
+
+/// Owner of a compressed matrix. Made by the functions below, freed by bqq_matrix_free.
+typedef struct bqq_matrix bqq_matrix;
+
+/// *view: the arrays of `matrix`, valid until it is freed. Set view->struct_size before. O(1).
+BQQ_API bqq_status bqq_matrix_view(const bqq_matrix* matrix, bqq_view* view);
+
+/// NULL is allowed.
+BQQ_API void bqq_matrix_free(bqq_matrix* matrix);
+
+/// *out: a matrix of its own with the planes and scales of `view`. O(bytes). Does not validate the bits.
+BQQ_API bqq_status bqq_copy(const bqq_view* view, bqq_matrix** out);
+
+/// *out: the first k stacks, 1 <= k <= p: same bits, same r, s, t; u keeps each block's mean.
+BQQ_API bqq_status bqq_prefix(const bqq_view* view, int64_t k, bqq_matrix** out);
+
+/// *out: the transpose, exactly: Y' = Z^T, Z' = Y^T, s and t exchanged.
+BQQ_API bqq_status bqq_transpose(const bqq_view* view, bqq_matrix** out);
+
+// ---- from a real matrix to a compressed one ----
+
+/// Called on the thread that called bqq_decompose or bqq_extend, a few times a second and once at the end, with the
+/// steps done so far and in all. Nonzero stops the work within one step; the call then returns BQQ_CANCELLED.
+typedef int (*bqq_progress)(int64_t done, int64_t total, void* user);
+
+typedef struct bqq_decompose_options {
+    size_t struct_size;
+    int64_t l;     ///< inner dimension; 0: round(rows*cols/(rows+cols)) of a block. Ignored by bqq_extend
+    int64_t patch; ///< largest block side; 0: the library's choice. Ignored by bqq_extend
+    int64_t steps; ///< descent steps per stack; 0: the schedule's default
+    uint64_t seed;
+    int32_t schedule;      ///< a bqq_schedule
+    int32_t threads;       ///< see "threads" above
+    bqq_progress progress; ///< NULL: none
+    void* user;            ///< handed to progress
+} bqq_decompose_options;
+
+/// Fills the first struct_size bytes of *options with the defaults; struct_size: sizeof *options. All defaults are
+/// zero, so `bqq_decompose_options o = {.struct_size = sizeof o};` does the same and stays right in later versions.
+BQQ_API bqq_status bqq_decompose_options_init(bqq_decompose_options* options, size_t struct_size);
+
+/// Finds p stacks for W, m x n, row-major with ldw >= n elements between rows, all finite. *out owns the result, which
+/// depends on (W, p, l, patch, schedule, steps, seed) and the instruction set only. options NULL: defaults.
+/// About 8 rows*cols*l flop per step, stack and block; W is read in place, memory besides the result is about 8
+/// block-sized float arrays per thread.
+/// BQQ_INVALID_ARGUMENT, BQQ_OUT_OF_MEMORY, BQQ_CANCELLED, BQQ_UNSUPPORTED.
+BQQ_API bqq_status bqq_decompose(const float* w, int64_t m, int64_t n, int64_t ldw, int64_t p,
+                                 const bqq_decompose_options* options, bqq_matrix** out);
+
+/// *out: `view` with stacks added until it has p (more than it has now): the bits of the old stacks stay, all scales
+/// are solved again. w: the m x n matrix that was compressed. bqq_decompose to p1 and bqq_extend to p2 gives bit for
+/// bit what bqq_decompose to p2 gives under equal options.
+BQQ_API bqq_status bqq_extend(const bqq_view* view, const float* w, int64_t ldw, int64_t p,
+                              const bqq_decompose_options* options, bqq_matrix** out);
+
+/// Writes What into out: m x n, row-major, ldo >= n elements between rows. O(p l m n / 2) integer additions.
+BQQ_API bqq_status bqq_reconstruct(const bqq_view* view, float* out, int64_t ldo, int threads);
+
+/// *out: the sum of squared differences between w (m x n, ldw >= n) and What, accumulated in double; What is formed a
+/// row at a time. Cost of bqq_reconstruct.
+BQQ_API bqq_status bqq_squared_error(const bqq_view* view, const float* w, int64_t ldw, int threads, double* out);
+
+// ---- products ----
+
+/// A strided 2-D array; strides in elements, may be negative or zero. Inputs are only read. This structure never grows.
+typedef struct bqq_array {
+    void* data;
+    int32_t dtype; ///< a bqq_dtype
+    int64_t rows, cols;
+    int64_t row_stride, col_stride;
+} bqq_array;
+
+/// *size: bytes that bqq_prepare needs for `view`. O(1).
+BQQ_API bqq_status bqq_prepared_size(const bqq_view* view, size_t* size);
+
+/// Re-orders the planes of `view` for the kernels of this machine into buffer: at least bqq_prepared_size bytes,
+/// 64-byte aligned, the caller's. The result does not refer to `view`, may be moved in memory (at 64-byte alignment)
+/// and used by any number of threads. It is not a file format: another machine or version may want another order.
+/// O(bytes).
+BQQ_API bqq_status bqq_prepare(const bqq_view* view, void* buffer, size_t size);
+
+/// out (m x batch) = What * x (n x batch), any dtypes, arithmetic in float32: within 2e-5 of the norm of the result
+/// against double. out must not overlap x. `prepared`: filled by bqq_prepare. Small products stay on the calling
+/// thread. BQQ_INVALID_ARGUMENT names the shapes that do not fit; BQQ_OUT_OF_MEMORY.
+BQQ_API bqq_status bqq_matmul(const void* prepared, const bqq_array* x, const bqq_array* out, int threads);
+
+/// *size: bytes of workspace that bqq_matmul_rows needs for `batch` columns. O(1).
+BQQ_API bqq_status bqq_workspace_size(const void* prepared, int64_t batch, size_t* size);
+
+/// Rows [row_begin, row_end) of bqq_matmul, on the calling thread, without allocation: for engines with a pool of their
+/// own. x and out describe the whole arrays; other rows of out are untouched, so ranges that do not meet may run at the
+/// same time. Cheapest when both ends are multiples of the block rows (bqq_view.rows).
+/// workspace: bqq_workspace_size bytes, 64-byte aligned, one for each call that runs at the same time.
+BQQ_API bqq_status bqq_matmul_rows(const void* prepared, const bqq_array* x, const bqq_array* out, int64_t row_begin,
+                                   int64_t row_end, void* workspace);
+
+// ---- files: safetensors containers, cpp/FORMAT.md ----
+
+typedef struct bqq_save_options {
+    size_t struct_size;
+    int32_t scales_f16; ///< nonzero: store the scales as float16 (halves them; rounds)
+    int32_t reserved;   ///< zero
+} bqq_save_options;
+
+/// Writes `count` matrices to `path`, views[i] under names[i]: to a temporary file beside it, synced, then renamed; a
+/// reader or a crash sees the old file or the new one, never a part. All views have the same struct_size. names and
+/// views may be NULL if count is 0. options NULL: defaults. BQQ_INVALID_ARGUMENT (empty, doubled or reserved names),
+/// BQQ_FORMAT (a view that is not valid), BQQ_IO.
+BQQ_API bqq_status bqq_save(const char* path, const char* const* names, const bqq_view* views, size_t count,
+                            const bqq_save_options* options);
+
+/// A container opened for reading, memory-mapped.
+typedef struct bqq_file bqq_file;
+
+/// Opens, parses bounds-safely and checks every matrix (sizes, checksum, bits); *out is closed with bqq_file_close.
+/// BQQ_FORMAT if malformed, truncated or corrupt, BQQ_IO if unreadable. A file without compressed matrices is legal.
+BQQ_API bqq_status bqq_file_open(const char* path, bqq_file** out);
+
+/// Number of compressed matrices. 0, with a text in bqq_last_error, if file is NULL. O(1).
+BQQ_API size_t bqq_file_count(const bqq_file* file);
+
+/// Name of matrix i, in sorted order, owned by the file. NULL, with a text in bqq_last_error, if file is NULL or
+/// i >= bqq_file_count(file). O(1).
+BQQ_API const char* bqq_file_name(const bqq_file* file, size_t i);
+
+/// *view: the matrix called `name`; its arrays point into the mapping and live until bqq_file_close. Set
+/// view->struct_size before. An unknown name is BQQ_INVALID_ARGUMENT with the names there are.
+BQQ_API bqq_status bqq_file_view(const bqq_file* file, const char* name, bqq_view* view);
+
+/// Ends the mapping and every view into it. NULL is allowed.
+BQQ_API void bqq_file_close(bqq_file* file);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,49 @@
+// isa: avx2
+// level: 10
+// arch: x86_64
+// cpu: avx2,fma,bmi2,f16c
+// flags: -mavx2 -mfma -mbmi2 -mf16c
+// msvc: /arch:AVX2
+//
+// AVX2 and FMA: 16 registers of 8 floats. 6 x 2 accumulators keep both FMA ports busy.
+//   vfmadd231ps ymm     latency 4, 2 per cycle
+//   vbroadcastss m32    2 per cycle
+#include "kernels/table.h"
+
+#include <immintrin.h>
+
+namespace {
+
+typedef __m256 vf;
+constexpr int kWidth = 8, kTileRows = 6, kTileVectors = 2;
+
+inline vf vload(const float* p) { return _mm256_loadu_ps(p); }
+inline void vstore(float* p, vf a) { _mm256_storeu_ps(p, a); }
+inline vf vset(float a) { return _mm256_set1_ps(a); }
+inline vf vadd(vf a, vf b) { return _mm256_add_ps(a, b); }
+inline vf vsub(vf a, vf b) { return _mm256_sub_ps(a, b); }
+inline vf vmul(vf a, vf b) { return _mm256_mul_ps(a, b); }
+inline vf vfma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+inline vf vmin(vf a, vf b) { return _mm256_min_ps(a, b); }
+inline vf vmax(vf a, vf b) { return _mm256_max_ps(a, b); }
+inline vf vabs(vf a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+inline vf vhead(vf a, size_t n) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_and_ps(a, _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(int(n)), lane)));
+}
+inline float vsum(vf a) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+inline float vmaxof(vf a) {
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+
+#include "kernels/loops.inl"
+
+} // namespace
+
+extern "C" void bqq_kernels_avx2(bqq_kernels* table) { fill_loops(table); }

@@ -1,0 +1,267 @@
+// The kernels in terms of a vector of floats. Included once by each instruction-set file, inside its anonymous namespace,
+// after it has defined
+//   vf, kWidth                   the vector and its floats (a divisor of BQQ_PAD)
+//   kTileRows, kTileVectors      accumulators of the product tile
+//   vload vstore vset vadd vsub vmul vfma(a,b,c)=ab+c vmin vmax vabs vsum vmaxof vhead(v,k)=first k lanes, rest 0
+
+static_assert(BQQ_PAD % kWidth == 0 && BQQ_PANEL % kWidth == 0, "a padded row is a whole number of vectors");
+
+template <int MR, int NV> struct Tile {
+    vf c[MR][NV];
+
+    void multiply(size_t K, const float* A, size_t a_row, size_t a_col, const float* B, size_t ldb) {
+        for (size_t k = 0; k < K; ++k, A += a_col, B += ldb) {
+            vf b[NV];
+            for (int v = 0; v < NV; ++v) b[v] = vload(B + v * kWidth);
+            for (int i = 0; i < MR; ++i) {
+                const vf a = vset(A[i * a_row]);
+                for (int v = 0; v < NV; ++v) c[i][v] = vfma(a, b[v], c[i][v]);
+            }
+        }
+    }
+};
+
+struct Gemm {
+    size_t K;
+    const float *A, *B, *D, *bias;
+    float* C;
+    size_t a_row, a_col, ldb, ldd, ldc;
+
+    template <int MR, int NV> void tile(size_t i, size_t j) {
+        Tile<MR, NV> t;
+        for (int q = 0; q < MR; ++q) {
+            const vf start = vset(bias ? bias[i + q] : 0.0f);
+            for (int v = 0; v < NV; ++v)
+                t.c[q][v] = D ? vadd(start, vload(D + (i + q) * ldd + j + v * kWidth)) : start;
+        }
+        t.multiply(K, A + i * a_row, a_row, a_col, B + j, ldb);
+        for (int q = 0; q < MR; ++q)
+            for (int v = 0; v < NV; ++v) vstore(C + (i + q) * ldc + j + v * kWidth, t.c[q][v]);
+    }
+};
+
+struct GemmDots {
+    size_t K;
+    const float *A, *B, *X;
+    size_t a_row, a_col, ldb, ldx;
+    double square, cross;
+
+    template <int MR, int NV> void tile(size_t i, size_t j) {
+        Tile<MR, NV> t;
+        for (int q = 0; q < MR; ++q)
+            for (int v = 0; v < NV; ++v) t.c[q][v] = vset(0);
+        t.multiply(K, A + i * a_row, a_row, a_col, B + j, ldb);
+        vf s = vset(0), x = vset(0);
+        for (int q = 0; q < MR; ++q)
+            for (int v = 0; v < NV; ++v) {
+                s = vfma(t.c[q][v], t.c[q][v], s);
+                x = vfma(t.c[q][v], vload(X + (i + q) * ldx + j + v * kWidth), x);
+            }
+        square += vsum(s);
+        cross += vsum(x);
+    }
+};
+
+// The last tile of a column panel has fewer rows: count down to its size at compile time.
+template <int MR, int NV, class Op> inline void tile_rows(Op& op, size_t i, size_t j, size_t rows) {
+    if constexpr (MR > 1) {
+        if (rows < size_t(MR)) return tile_rows<MR - 1, NV>(op, i, j, rows);
+    }
+    op.template tile<MR, NV>(i, j);
+}
+
+template <class Op> inline void for_tiles(Op& op, size_t M, size_t N) {
+    size_t j = 0;
+    for (; j + kTileVectors * kWidth <= N; j += kTileVectors * kWidth)
+        for (size_t i = 0; i < M; i += kTileRows) tile_rows<kTileRows, kTileVectors>(op, i, j, M - i);
+    for (; j < N; j += kWidth)
+        for (size_t i = 0; i < M; i += kTileRows) tile_rows<kTileRows, 1>(op, i, j, M - i);
+}
+
+void gemm(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B, size_t ldb,
+          const float* D, size_t ldd, const float* bias, float* C, size_t ldc) {
+    Gemm op{K, A, B, D, bias, C, a_row, a_col, ldb, ldd, ldc};
+    for_tiles(op, M, N);
+}
+
+void gemm_dots(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B, size_t ldb,
+               const float* X, size_t ldx, double sums[2]) {
+    GemmDots op{K, A, B, X, a_row, a_col, ldb, ldx, 0, 0};
+    for_tiles(op, M, N);
+    sums[0] = op.square;
+    sums[1] = op.cross;
+}
+
+// Row and column sums of a matrix seen vector by vector.
+struct Summer {
+    const bqq_sums& out;
+    vf row, row_sq;
+
+    Summer(const bqq_sums& sums, size_t ld) : out(sums) {
+        for (size_t j = 0; out.col && j < ld; j += kWidth) vstore(out.col + j, vset(0));
+        for (size_t j = 0; out.col_sq && j < ld; j += kWidth) vstore(out.col_sq + j, vset(0));
+    }
+    void begin_row() { row = row_sq = vset(0); }
+    void add(size_t j, vf x) {
+        row = vadd(row, x);
+        row_sq = vfma(x, x, row_sq);
+        if (out.col) vstore(out.col + j, vadd(vload(out.col + j), x));
+        if (out.col_sq) vstore(out.col_sq + j, vfma(x, x, vload(out.col_sq + j)));
+    }
+    void end_row(size_t i) {
+        if (out.row) out.row[i] = vsum(row);
+        if (out.row_sq) out.row_sq[i] = vsum(row_sq);
+    }
+};
+
+void lookahead(size_t rows, size_t cols, size_t ld, const float* x, const float* x_old, float zeta, float a, float b,
+               float* f, float* g, const bqq_sums* sums) {
+    const vf vz = vset(zeta), va = vset(a), vb = vset(b);
+    Summer summer(*sums, ld);
+    for (size_t i = 0; i < rows; ++i) {
+        summer.begin_row();
+        for (size_t j = 0; j < ld; j += kWidth) {
+            const size_t at = i * ld + j;
+            const vf xi = vload(x + at);
+            const vf fi = vfma(vz, vsub(xi, vload(x_old + at)), xi);
+            if (f) vstore(f + at, fi);
+            vf gi = vfma(va, fi, vb);
+            if (j + kWidth > cols) gi = vhead(gi, cols > j ? cols - j : 0);
+            vstore(g + at, gi);
+            summer.add(j, fi);
+        }
+        summer.end_row(i);
+    }
+}
+
+float update(size_t rows, size_t cols, size_t ld, float* x, float* x_old, const float* grad, float c, float zeta,
+             float eta, float T, const float* P, const float* Q, int by_row, const bqq_sums* sums) {
+    const vf vc = vset(c), vz = vset(zeta), ve = vset(-eta), vT = vset(T), half = vset(0.5f), one = vset(1),
+             zero = vset(0), two = vset(2), minus2 = vset(-2);
+    vf moved = zero;
+    Summer summer(*sums, ld);
+    for (size_t i = 0; i < rows; ++i) {
+        summer.begin_row();
+        for (size_t j = 0; j < ld; j += kWidth) {
+            const size_t at = i * ld + j;
+            const vf xi = vload(x + at), old = vload(x_old + at);
+            const vf p = by_row ? vset(P[i]) : vload(P + j), q = by_row ? vset(Q[i]) : vload(Q + j);
+            const vf f = vfma(vz, vsub(xi, old), xi);
+            vf G = vfma(vc, vload(grad + at), q);
+            G = vfma(vfma(minus2, f, one), p, G);
+            G = vfma(vT, vsub(xi, half), G);
+            vf next = vfma(ve, G, vsub(vmul(two, xi), old));
+            next = vmin(vmax(next, zero), one);
+            if (j + kWidth > cols) next = vhead(next, cols > j ? cols - j : 0);
+            moved = vmax(moved, vabs(vsub(next, xi)));
+            vstore(x_old + at, xi);
+            vstore(x + at, next);
+            summer.add(j, next);
+        }
+        summer.end_row(i);
+    }
+    return vmaxof(moved);
+}
+
+void transpose(size_t rows, size_t cols, const float* A, size_t lda, float* B, size_t ldb) {
+    constexpr size_t kBlock = 16;
+    for (size_t j0 = 0; j0 < cols; j0 += kBlock) {
+        const size_t j1 = j0 + kBlock < cols ? j0 + kBlock : cols;
+        size_t i = 0;
+        for (; i + 4 <= rows; i += 4)
+            for (size_t j = j0; j < j1; ++j) {
+                float* b = B + j * ldb + i;
+                const float* a = A + i * lda + j;
+                b[0] = a[0], b[1] = a[lda], b[2] = a[2 * lda], b[3] = a[3 * lda];
+            }
+        for (; i < ldb; ++i)
+            for (size_t j = j0; j < j1; ++j) B[j * ldb + i] = i < rows ? A[i * lda + j] : 0.0f;
+    }
+}
+
+double bilinear(size_t rows, size_t, size_t ld, const float* a, const float* M, const float* b) {
+    double sum = 0;
+    for (size_t i = 0; i < rows; ++i) {
+        vf s = vset(0);
+        for (size_t j = 0; j < ld; j += kWidth) s = vfma(vload(M + i * ld + j), vload(b + j), s);
+        sum += double(a[i]) * vsum(s);
+    }
+    return sum;
+}
+
+// Entry e of a table of four inputs: start from all minus, then each higher half is the lower half plus one input.
+void build_tables(size_t bytes, const float* x, size_t width, float* tables) {
+    for (size_t g = 0; g < 2 * bytes; ++g, x += 4 * width, tables += 16 * width) {
+        if (width == 1) {
+            tables[0] = -0.5f * ((x[0] + x[1]) + (x[2] + x[3]));
+            for (int q = 0; q < 4; ++q)
+                for (int e = 0; e < (1 << q); ++e) tables[(1 << q) + e] = tables[e] + x[q];
+        } else {
+            for (size_t c = 0; c < BQQ_PANEL; c += kWidth) {
+                vf in[4];
+                for (int q = 0; q < 4; ++q) in[q] = vload(x + q * BQQ_PANEL + c);
+                vf t[16];
+                t[0] = vmul(vset(-0.5f), vadd(vadd(in[0], in[1]), vadd(in[2], in[3])));
+                for (int q = 0; q < 4; ++q)
+                    for (int e = 0; e < (1 << q); ++e) t[(1 << q) + e] = vadd(t[e], in[q]);
+                for (int e = 0; e < 16; ++e) vstore(tables + e * BQQ_PANEL + c, t[e]);
+            }
+        }
+    }
+}
+
+void lookup_narrow(size_t rows, size_t bytes, const uint8_t* bits, size_t stride, const float* tables, float* out,
+                   int accumulate) {
+    // Four rows at a time: the additions of one row form a chain, those of four rows overlap.
+    size_t i = 0;
+    for (; i + 4 <= rows; i += 4, bits += 4 * stride) {
+        float s[4] = {0, 0, 0, 0}, h[4] = {0, 0, 0, 0};
+        for (size_t b = 0; b < bytes; ++b) {
+            const float *low = tables + 32 * b, *high = low + 16;
+            for (int q = 0; q < 4; ++q) {
+                const unsigned byte = bits[q * stride + b];
+                s[q] += low[byte & 15];
+                h[q] += high[byte >> 4];
+            }
+        }
+        for (int q = 0; q < 4; ++q) out[i + q] = (accumulate ? out[i + q] : 0.0f) + (s[q] + h[q]);
+    }
+    for (; i < rows; ++i, bits += stride) {
+        float s = 0, h = 0;
+        for (size_t b = 0; b < bytes; ++b) {
+            s += tables[32 * b + (bits[b] & 15)];
+            h += tables[32 * b + 16 + (bits[b] >> 4)];
+        }
+        out[i] = (accumulate ? out[i] : 0.0f) + (s + h);
+    }
+}
+
+void lookup(size_t rows, size_t bytes, const uint8_t* bits, size_t stride, const float* tables, size_t width,
+            float* out, int accumulate) {
+    if (width == 1) return lookup_narrow(rows, bytes, bits, stride, tables, out, accumulate);
+    constexpr int kVectors = BQQ_PANEL / kWidth;
+    for (size_t i = 0; i < rows; ++i, bits += stride, out += BQQ_PANEL) {
+        vf s[kVectors], h[kVectors];
+        for (int v = 0; v < kVectors; ++v) s[v] = accumulate ? vload(out + v * kWidth) : vset(0), h[v] = vset(0);
+        for (size_t b = 0; b < bytes; ++b) {
+            const float* low = tables + (32 * b + (bits[b] & 15)) * BQQ_PANEL;
+            const float* high = tables + (32 * b + 16 + (bits[b] >> 4)) * BQQ_PANEL;
+            for (int v = 0; v < kVectors; ++v) {
+                s[v] = vadd(s[v], vload(low + v * kWidth));
+                h[v] = vadd(h[v], vload(high + v * kWidth));
+            }
+        }
+        for (int v = 0; v < kVectors; ++v) vstore(out + v * kWidth, vadd(s[v], h[v]));
+    }
+}
+
+void fill_loops(bqq_kernels* table) {
+    table->gemm = gemm;
+    table->gemm_dots = gemm_dots;
+    table->lookahead = lookahead;
+    table->update = update;
+    table->transpose = transpose;
+    table->bilinear = bilinear;
+    table->build_tables = build_tables;
+    table->lookup = lookup;
+}

@@ -1,0 +1,41 @@
+// isa: neon
+// level: 10
+// arch: aarch64
+// cpu: neon
+// flags:
+// msvc:
+//
+// Advanced SIMD of ARMv8.0: 32 registers of 4 floats, part of every aarch64 baseline.
+//   fmla v.4s    latency 4, 2 per cycle
+#include "kernels/table.h"
+
+#include <arm_neon.h>
+
+namespace {
+
+typedef float32x4_t vf;
+constexpr int kWidth = 4, kTileRows = 6, kTileVectors = 4;
+
+inline vf vload(const float* p) { return vld1q_f32(p); }
+inline void vstore(float* p, vf a) { vst1q_f32(p, a); }
+inline vf vset(float a) { return vdupq_n_f32(a); }
+inline vf vadd(vf a, vf b) { return vaddq_f32(a, b); }
+inline vf vsub(vf a, vf b) { return vsubq_f32(a, b); }
+inline vf vmul(vf a, vf b) { return vmulq_f32(a, b); }
+inline vf vfma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
+inline vf vmin(vf a, vf b) { return vminq_f32(a, b); }
+inline vf vmax(vf a, vf b) { return vmaxq_f32(a, b); }
+inline vf vabs(vf a) { return vabsq_f32(a); }
+inline vf vhead(vf a, size_t n) {
+    const uint32_t lanes[4] = {0, 1, 2, 3};
+    const uint32x4_t keep = vcltq_u32(vld1q_u32(lanes), vdupq_n_u32(uint32_t(n)));
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a), keep));
+}
+inline float vsum(vf a) { return vaddvq_f32(a); }
+inline float vmaxof(vf a) { return vmaxvq_f32(a); }
+
+#include "kernels/loops.inl"
+
+} // namespace
+
+extern "C" void bqq_kernels_neon(bqq_kernels* table) { fill_loops(table); }

@@ -1,0 +1,248 @@
+// Binds the C++ face to Python, for NumPy arrays of the right type only: checking and converting is the Python side's
+// work.
+#include "bqq/bqq.hpp"
+
+#include <pybind11/functional.h>
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <mutex>
+
+namespace py = pybind11;
+using bqq::Error;
+using bqq::ErrorCode;
+using Index = bqq::index; // not `index`: POSIX has a function of that name
+
+namespace {
+
+using Floats = py::array_t<float, py::array::c_style>;
+using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
+
+// A compressed matrix with its prepared planes, made on first use.
+struct Holder {
+    bqq::Matrix q;
+
+    explicit Holder(bqq::Matrix matrix) : q(std::move(matrix)) {}
+
+    const void* prepared() {
+        std::lock_guard<std::mutex> lock(guard_);
+        if (!memory_) {
+            const std::size_t size = bqq::prepared_size(q.view());
+            std::unique_ptr<std::uint8_t[]> memory(new std::uint8_t[size + 64]);
+            void* start = memory.get() + (64 - reinterpret_cast<std::uintptr_t>(memory.get()) % 64) % 64;
+            bqq::prepare(q.view(), start, size);
+            memory_ = std::move(memory);
+            start_ = start;
+        }
+        return start_;
+    }
+
+  private:
+    std::mutex guard_;
+    std::unique_ptr<std::uint8_t[]> memory_;
+    void* start_ = nullptr;
+};
+using Handle = std::shared_ptr<Holder>;
+
+Handle hold(bqq::Matrix q) { return std::make_shared<Holder>(std::move(q)); }
+
+bqq::Dtype dtype_of(const py::array& a) {
+    const py::dtype dtype = a.dtype();
+    if (dtype.kind() == 'f' && dtype.itemsize() == 4) return bqq::Dtype::f32;
+    if (dtype.kind() == 'f' && dtype.itemsize() == 2) return bqq::Dtype::f16;
+    if (dtype.kind() == 'f' && dtype.itemsize() == 8) return bqq::Dtype::f64;
+    throw py::type_error("expected float16, float32 or float64");
+}
+
+template <class Result, class Pointer> Result strided(const py::array& a, Pointer data) {
+    if (a.ndim() != 2) throw py::value_error("expected a 2-D array");
+    const py::ssize_t size = a.itemsize();
+    if (a.strides(0) % size || a.strides(1) % size) throw py::value_error("strides are not whole elements");
+    return {data, dtype_of(a), a.shape(0), a.shape(1), a.strides(0) / size, a.strides(1) / size};
+}
+
+bqq::DecomposeOptions options_of(Index l, Index patch, const std::string& schedule, Index steps, std::uint64_t seed,
+                                 int threads, const py::object& progress) {
+    bqq::DecomposeOptions options;
+    options.l = l, options.patch = patch, options.steps = steps, options.seed = seed, options.threads = threads;
+    options.schedule = schedule == "paper" ? bqq::Schedule::paper : bqq::Schedule::adaptive;
+    // Runs on the calling thread: the place where Ctrl-C and the caller's own exceptions surface.
+    options.progress = [progress](Index done, Index total) {
+        py::gil_scoped_acquire gil;
+        if (PyErr_CheckSignals()) throw py::error_already_set();
+        if (!progress.is_none()) progress(done, total);
+        return true;
+    };
+    return options;
+}
+
+void check_shape(const Floats& W) {
+    if (W.ndim() != 2) throw py::value_error("expected a 2-D array");
+}
+
+py::dict layout_dict(const bqq::Layout& a) {
+    py::dict d;
+    d["m"] = a.m, d["n"] = a.n, d["J"] = a.J, d["K"] = a.K, d["rows"] = a.rows, d["cols"] = a.cols;
+    d["p"] = a.p, d["l"] = a.l, d["nbytes"] = a.nbytes(), d["bits_per_weight"] = a.bits_per_weight();
+    return d;
+}
+
+// Read-only array over memory that `owner` keeps alive.
+template <class T> py::array view_of(const std::vector<T>& data, std::vector<py::ssize_t> shape, const Handle& owner) {
+    py::array_t<T> array(std::move(shape), data.data(), py::cast(owner));
+    py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+    return array;
+}
+
+} // namespace
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+    m.attr("__version__") = bqq::version();
+
+    static py::object format_error = py::exception<Error>(m, "FormatError", PyExc_ValueError);
+    py::register_exception_translator([](std::exception_ptr p) {
+        try {
+            if (p) std::rethrow_exception(p);
+        } catch (const Error& e) {
+            switch (e.code()) {
+            case ErrorCode::invalid_argument:
+                PyErr_SetString(PyExc_ValueError, e.what());
+                break;
+            case ErrorCode::out_of_memory:
+                PyErr_SetString(PyExc_MemoryError, e.what());
+                break;
+            case ErrorCode::io:
+                PyErr_SetString(PyExc_OSError, e.what());
+                break;
+            case ErrorCode::format:
+                PyErr_SetString(format_error.ptr(), e.what());
+                break;
+            default:
+                PyErr_SetString(PyExc_RuntimeError, e.what());
+            }
+        }
+    });
+
+    py::class_<Holder, Handle>(m, "Matrix")
+        .def(py::init([](Index rows, Index cols, Index J, Index K, Index p, Index l, const Bytes& Y, const Bytes& Z,
+                         const Floats& scales) {
+                 bqq::Layout a;
+                 a.m = rows, a.n = cols, a.J = J, a.K = K, a.p = p, a.l = l;
+                 a.rows = J > 0 ? (rows + J - 1) / J : 0, a.cols = K > 0 ? (cols + K - 1) / K : 0;
+                 bqq::validate(a);
+                 if (Y.size() != a.y_bytes() || Z.size() != a.z_bytes() || scales.size() != a.scales_count())
+                     throw Error(ErrorCode::format, "the planes or scales do not have the sizes the layout asks for");
+                 bqq::Matrix q(a);
+                 std::copy_n(Y.data(), Y.size(), q.Y.data());
+                 std::copy_n(Z.data(), Z.size(), q.Z.data());
+                 std::copy_n(scales.data(), scales.size(), q.scales.data());
+                 bqq::validate(q.view());
+                 return hold(std::move(q));
+             }),
+             py::arg("m"), py::arg("n"), py::arg("J"), py::arg("K"), py::arg("p"), py::arg("l"), py::arg("Y"),
+             py::arg("Z"), py::arg("scales"))
+        .def_property_readonly("layout", [](const Holder& h) { return layout_dict(h.q.layout); })
+        .def_property_readonly("Y",
+                               [](const Handle& h) {
+                                   const auto& a = h->q.layout;
+                                   return view_of(h->q.Y, {a.J, a.K, a.p, a.rows, a.y_row_bytes()}, h);
+                               })
+        .def_property_readonly("Z",
+                               [](const Handle& h) {
+                                   const auto& a = h->q.layout;
+                                   return view_of(h->q.Z, {a.J, a.K, a.p, a.l, a.z_row_bytes()}, h);
+                               })
+        .def_property_readonly("scales",
+                               [](const Handle& h) {
+                                   const auto& a = h->q.layout;
+                                   return view_of(h->q.scales, {a.J, a.K, a.scales_per_block()}, h);
+                               })
+        .def("prefix",
+             [](const Holder& h, Index k) {
+                 py::gil_scoped_release release;
+                 return hold(bqq::prefix(h.q.view(), k));
+             })
+        .def("transpose",
+             [](const Holder& h) {
+                 py::gil_scoped_release release;
+                 return hold(bqq::transpose(h.q.view()));
+             })
+        .def("reconstruct",
+             [](const Holder& h, int threads) {
+                 const auto& a = h.q.layout;
+                 py::array_t<float> out({a.m, a.n});
+                 float* data = out.mutable_data();
+                 py::gil_scoped_release release;
+                 bqq::reconstruct(h.q.view(), data, a.n, threads);
+                 return out;
+             })
+        .def("squared_error",
+             [](const Holder& h, const Floats& W, int threads) {
+                 check_shape(W);
+                 const float* data = W.data();
+                 py::gil_scoped_release release;
+                 return bqq::squared_error(h.q.view(), data, h.q.layout.n, threads);
+             })
+        .def("matmul", [](Holder& h, const py::array& X, py::array out, int threads) {
+            const auto x = strided<bqq::ConstArray>(X, X.data());
+            const auto y = strided<bqq::Array>(out, out.mutable_data());
+            py::gil_scoped_release release;
+            bqq::matmul(h.prepared(), x, y, threads);
+        });
+
+    m.def("layout", [](Index rows, Index cols, Index p, Index l, Index patch) {
+        return layout_dict(bqq::make_layout(rows, cols, p, l, patch));
+    });
+    m.def("decompose", [](const Floats& W, Index p, Index l, Index patch, const std::string& schedule, Index steps,
+                          std::uint64_t seed, int threads, const py::object& progress) {
+        check_shape(W);
+        const auto options = options_of(l, patch, schedule, steps, seed, threads, progress);
+        const float* data = W.data();
+        const Index rows = W.shape(0), cols = W.shape(1);
+        py::gil_scoped_release release;
+        return hold(bqq::decompose(data, rows, cols, cols, p, options));
+    });
+    m.def("extend", [](const Holder& h, const Floats& W, Index p, const std::string& schedule, Index steps,
+                       std::uint64_t seed, int threads, const py::object& progress) {
+        check_shape(W);
+        const auto options = options_of(0, 0, schedule, steps, seed, threads, progress);
+        const float* data = W.data();
+        py::gil_scoped_release release;
+        return hold(bqq::extend(h.q.view(), data, h.q.layout.n, p, options));
+    });
+    m.def("save", [](const std::string& path, const std::vector<std::pair<std::string, Handle>>& matrices,
+                     const std::vector<std::tuple<std::string, std::string, std::vector<Index>, Bytes>>& tensors,
+                     const std::map<std::string, std::string>& metadata, bool scales_f16) {
+        std::vector<bqq::NamedMatrix> named;
+        for (const auto& [name, handle] : matrices) named.push_back({name, handle->q.view()});
+        std::vector<bqq::Tensor> others;
+        for (const auto& [name, dtype, shape, bytes] : tensors)
+            others.push_back({name, dtype, shape, bytes.data(), std::size_t(bytes.size())});
+        py::gil_scoped_release release;
+        bqq::save(path, named, others, {scales_f16, metadata});
+    });
+    m.def("load", [](const std::string& path) {
+        const bqq::File file = [&] {
+            py::gil_scoped_release release;
+            return bqq::File::open(path);
+        }();
+        py::list matrices, tensors;
+        for (const auto& [name, view] : file.matrices()) {
+            bqq::Matrix q(view.layout);
+            std::copy_n(view.Y, q.Y.size(), q.Y.data());
+            std::copy_n(view.Z, q.Z.size(), q.Z.data());
+            std::copy_n(view.scales, q.scales.size(), q.scales.data());
+            matrices.append(py::make_tuple(name, hold(std::move(q))));
+        }
+        for (const auto& t : file.tensors()) {
+            py::array_t<std::uint8_t> bytes(static_cast<py::ssize_t>(t.nbytes));
+            std::copy_n(t.data, t.nbytes, bytes.mutable_data());
+            tensors.append(py::make_tuple(t.name, t.dtype, t.shape, bytes));
+        }
+        return py::make_tuple(matrices, tensors, file.metadata());
+    });
+    m.def("config", &bqq::config);
+    m.def("isa", &bqq::isa);
+}

@@ -1,0 +1,26 @@
+"""Binary Quadratic Quantization: matrices at 1-4 bits per element, and products with them.
+
+    W ~ sum_i ( r_i Y_i Z_i + s_i (Y_i 1) + t_i (1 Z_i) ) + u,   Y_i, Z_i binary
+
+>>> q = bqq.decompose(W, p=2)      # about two bits per element
+>>> y = q @ x                      # computed from the bits
+>>> bqq.save("w.safetensors", {"layer": q})
+"""
+
+from bqq._api import decompose, extend, load, matmul, save, show_config
+from bqq._arrays import RawTensor
+from bqq._core import FormatError, __version__
+from bqq._matrix import Matrix
+
+__all__ = [
+    "FormatError",
+    "Matrix",
+    "RawTensor",
+    "__version__",
+    "decompose",
+    "extend",
+    "load",
+    "matmul",
+    "save",
+    "show_config",
+]

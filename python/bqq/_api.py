@@ -1,0 +1,211 @@
+"""The functions of the package."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from bqq import _arrays, _core
+from bqq._matrix import Matrix, _index, _threads, product, product_left
+
+Progress = bool | Callable[[int, int], object] | None
+Schedule = Literal["adaptive", "paper"]
+
+
+def decompose(
+    W: Any,
+    p: int,
+    l: int | None = None,
+    *,
+    patch: int | None = None,
+    schedule: Schedule = "adaptive",
+    steps: int | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress = None,
+) -> Matrix:
+    """Approximate a real matrix by p stacks of binary factors (paper, section 3).
+
+    Parameters
+    ----------
+    W : (m, n) array of real numbers (NumPy, torch on the CPU, anything with ``__array__`` or DLPack); computed in float32
+    p : number of stacks, 1 to 64; with the default l about p bits per element
+    l : inner dimension, 1 to 65535; default ``round(rows*cols/(rows+cols))`` of a block
+    patch : largest side of a block; default: one block up to 512 x 512, else blocks of at most 128 x 128
+    schedule : ``"adaptive"`` divides by a robust spread and stops a stack once it has settled, 2,000 steps by default;
+        ``"paper"`` is the published schedule (range normalisation, T 0.2 to 0.005, eta 0.06, zeta 4), 50,000 steps
+    steps : descent steps per stack; more steps, less error
+    seed : the result depends on W, the arguments, the seed and the instruction set in use, not on threads
+    threads : default: all cores, or BQQ_NUM_THREADS, or OMP_NUM_THREADS
+    progress : True for a tqdm bar, or a function called as ``progress(done, total)`` a few times a second
+
+    Returns
+    -------
+    Matrix
+
+    Raises
+    ------
+    ValueError, TypeError
+        W that is not 2-D, empty, not real or not finite; parameters out of range.
+
+    Notes
+    -----
+    About 8 rows*cols*l flop per step, stack and block. Ctrl-C stops within one step.
+    """
+    w = _arrays.as_float32_matrix("W", W)
+    stacks = _index("p", p)
+    inner = _positive("l", l)
+    side = _positive("patch", patch)
+    with _reporter(progress) as report:
+        core = _core.decompose(
+            w, stacks, inner, side, *_solver_arguments(schedule, steps, seed, threads), report
+        )
+    return Matrix(core)
+
+
+def extend(
+    q: Matrix,
+    W: Any,
+    p: int,
+    *,
+    schedule: Schedule = "adaptive",
+    steps: int | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress = None,
+) -> Matrix:
+    """Add stacks to q until it has p. The bits of the old stacks stay as they are; all scales are solved again.
+
+    ``extend(decompose(W, 1), W, 2)`` equals ``decompose(W, 2)`` bit for bit if the other arguments are equal.
+    Parameters and errors as in :func:`decompose`.
+    """
+    w = q._same_shape(W)
+    stacks = _index("p", p)
+    with _reporter(progress) as report:
+        core = _core.extend(
+            q._core, w, stacks, *_solver_arguments(schedule, steps, seed, threads), report
+        )
+    return Matrix(core)
+
+
+def matmul(a: Any, b: Any, out: Any = None, *, threads: int | None = None) -> Any:
+    """``a @ b`` where one of the two is a :class:`Matrix`, computed from its bit planes.
+
+    ``Matrix @ X``: X of shape (n,), (n, batch) or (..., n, batch). ``X @ Matrix``: X of shape (m,) or (..., m).
+    Arithmetic is float32; the result has the other operand's array library and the dtype NumPy gives
+    float32 and that operand (float64 in, float64 out), or is written to ``out`` in out's dtype (float16, 32, 64).
+
+    Raises ValueError or TypeError if shapes or dtypes do not fit, or out overlaps the operand.
+    """
+    if isinstance(a, Matrix) == isinstance(b, Matrix):
+        raise TypeError(
+            f"matmul takes one bqq.Matrix and one array, got {type(a).__name__} and {type(b).__name__}"
+        )
+    if isinstance(a, Matrix):
+        return product(a, b, out, threads)
+    return product_left(a, b, out, threads)
+
+
+def save(
+    path: str | os.PathLike[str],
+    tensors: Matrix | Mapping[str, Any],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    scales: Literal["float32", "float16"] = "float32",
+) -> None:
+    """Write matrices and ordinary arrays to one safetensors file (format: cpp/FORMAT.md).
+
+    ``tensors`` maps names to :class:`Matrix`, arrays or :class:`RawTensor`; a single Matrix is called ``"matrix"``.
+    The file appears whole or not at all. ``scales="float16"`` halves the scales and rounds them.
+
+    Raises ValueError or TypeError for names, dtypes or metadata the format cannot hold, OSError if writing fails.
+    """
+    items = {"matrix": tensors} if isinstance(tensors, Matrix) else dict(tensors)
+    if scales not in ("float32", "float16"):
+        raise ValueError(f"scales is {scales!r}, expected 'float32' or 'float16'")
+    for name in items:
+        if not isinstance(name, str):
+            raise TypeError(f"name {name!r} is not a string")
+    matrices = [(name, q._core) for name, q in items.items() if isinstance(q, Matrix)]
+    others = [
+        (name, *_arrays.to_bytes(name, value))
+        for name, value in items.items()
+        if not isinstance(value, Matrix)
+    ]
+    _core.save(os.fspath(path), matrices, others, dict(metadata or {}), scales == "float16")
+
+
+def load(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Everything in a safetensors file by name: :class:`Matrix` for compressed matrices, NumPy arrays (or
+    :class:`RawTensor` for dtypes NumPy lacks) for the rest.
+
+    Raises FormatError (a ValueError) if the file is malformed, truncated or corrupt, OSError if it cannot be read.
+    """
+    matrices, others, _ = _core.load(os.fspath(path))
+    result: dict[str, Any] = {name: Matrix(core) for name, core in matrices}
+    for name, dtype, shape, data in others:
+        result[name] = _arrays.from_bytes(dtype, tuple(shape), data)
+    return result
+
+
+def show_config(mode: Literal["stdout", "dict"] = "stdout") -> dict[str, str] | None:
+    """Version, compiler, instruction set in use and available, threads: what a bug report needs."""
+    pairs = dict(line.split(": ", 1) for line in _core.config().splitlines())
+    pairs["numpy"] = np.__version__
+    if mode == "dict":
+        return pairs
+    if mode != "stdout":
+        raise ValueError(f"mode is {mode!r}, expected 'stdout' or 'dict'")
+    width = max(map(len, pairs))
+    print("\n".join(f"{key:<{width}}  {value}" for key, value in pairs.items()))
+    return None
+
+
+def _positive(name: str, value: int | None) -> int:
+    if value is None:
+        return 0
+    number = _index(name, value)
+    if number < 1:
+        raise ValueError(f"{name} is {number}, expected 1 or more")
+    return number
+
+
+def _solver_arguments(
+    schedule: str, steps: int | None, seed: int, threads: int | None
+) -> tuple[str, int, int, int]:
+    if schedule not in ("adaptive", "paper"):
+        raise ValueError(f"schedule is {schedule!r}, expected 'adaptive' or 'paper'")
+    number = _index("seed", seed)
+    if not 0 <= number < 2**64:
+        raise ValueError(f"seed is {number}, expected 0 to 2**64 - 1")
+    return schedule, _positive("steps", steps), number, _threads(threads)
+
+
+class _reporter:
+    """Turns the progress argument into a callable or None, and closes the bar however the work ends."""
+
+    def __init__(self, progress: Progress) -> None:
+        if progress is not None and not isinstance(progress, bool) and not callable(progress):
+            raise TypeError(f"progress is {progress!r}, expected True, False, None or a callable")
+        self._progress = progress
+        self._bar: Any = None
+
+    def __enter__(self) -> Callable[[int, int], object] | None:
+        if self._progress is not True:
+            return self._progress or None
+        from tqdm.auto import tqdm  # noqa: PLC0415  only where a bar is asked for
+
+        self._bar = tqdm(total=None, unit="step", unit_scale=True, desc="decompose")
+
+        def report(done: int, total: int) -> None:
+            self._bar.total = total
+            self._bar.update(done - self._bar.n)
+
+        return report
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()

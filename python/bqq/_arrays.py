@@ -1,0 +1,152 @@
+"""Arrays in and out: the one place that knows other array libraries, by protocol and without importing them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+# safetensors names of the dtypes NumPy has
+_NUMPY_DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "|i1",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U16": "<u2",
+    "U8": "|u1",
+    "BOOL": "|b1",
+}
+_SAFETENSORS_NAMES = {np.dtype(v): k for k, v in _NUMPY_DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class RawTensor:
+    """A tensor of a dtype NumPy lacks (BF16, F8_E4M3, ...), kept as the bytes of the file.
+
+    ``np.asarray(t)`` gives BF16 as float32; saving writes the same bytes again.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: npt.NDArray[np.uint8]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if self.dtype != "BF16":
+            raise TypeError(f"cannot convert {self.dtype} to a NumPy array")
+        bits = self.data.view("<u2").astype(np.uint32) << 16
+        values = bits.view(np.float32).reshape(self.shape)
+        return values if dtype is None else values.astype(dtype)
+
+
+def from_bytes(dtype: str, shape: tuple[int, ...], data: npt.NDArray[np.uint8]) -> Array | RawTensor:
+    """A file's tensor as an array, or as a RawTensor where NumPy has no such dtype."""
+    if dtype in _NUMPY_DTYPES:
+        return data.view(_NUMPY_DTYPES[dtype]).reshape(shape)
+    return RawTensor(dtype, shape, data)
+
+
+def to_bytes(name: str, value: Any) -> tuple[str, tuple[int, ...], npt.NDArray[np.uint8]]:
+    """dtype, shape and little-endian bytes of a tensor to save."""
+    if isinstance(value, RawTensor):
+        return value.dtype, value.shape, value.data
+    if _module(value) == "torch" and str(value.dtype) == "torch.bfloat16":
+        bits = value.detach().contiguous().cpu().view(_torch().int16).numpy()
+        return "BF16", tuple(value.shape), np.frombuffer(bits.tobytes(), np.uint8)
+    array, _ = to_numpy(name, value)
+    if array.dtype.name == "bfloat16":  # ml_dtypes
+        return "BF16", array.shape, np.frombuffer(array.tobytes(), np.uint8)
+    little = array.dtype.newbyteorder("<")
+    if little not in _SAFETENSORS_NAMES:
+        raise TypeError(f"{name} has dtype {array.dtype}, which the file format cannot hold")
+    data = np.frombuffer(np.ascontiguousarray(array, little).tobytes(), np.uint8)
+    return _SAFETENSORS_NAMES[little], array.shape, data
+
+
+def _module(value: Any) -> str:
+    return type(value).__module__.partition(".")[0]
+
+
+def _torch() -> Any:
+    import torch  # noqa: PLC0415  only reached with a torch tensor in hand
+
+    return torch
+
+
+def to_numpy(name: str, value: Any) -> tuple[Array, Callable[[Array], Any]]:
+    """``value`` as a NumPy array, and the function that turns a NumPy result into the same library's array.
+
+    Raises TypeError for what is no array and ValueError for an array on another device.
+    """
+    if isinstance(value, np.ndarray):
+        return value, _same
+    if _module(value) == "torch":
+        if value.device.type != "cpu":
+            raise ValueError(
+                f"{name} is on device {value.device}, this build computes on the CPU: pass {name}.cpu()"
+            )
+        tensor = value.detach()
+        if str(tensor.dtype) == "torch.bfloat16":
+            tensor = tensor.float()
+        return tensor.numpy(), _torch().from_numpy
+    if hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) != 1:
+        raise ValueError(
+            f"{name} is on DLPack device {value.__dlpack_device__()}, this build computes on the "
+            "CPU: pass a host array"
+        )
+    restore: Callable[[Array], Any] = _same
+    if hasattr(value, "__array_namespace__"):
+        namespace = value.__array_namespace__()
+        restore = namespace.asarray
+    try:
+        array = np.asarray(value)
+    except Exception as error:
+        raise TypeError(f"{name} is {type(value).__name__}, expected an array: {error}") from error
+    return array, restore
+
+
+def _same(array: Array) -> Array:
+    return array
+
+
+def as_real(name: str, array: Array) -> Array:
+    """float16, float32 or float64 in native byte order; integers and booleans become float64 or float32 as NumPy promotes.
+
+    Raises TypeError for complex, object, string and other non-numeric dtypes.
+    """
+    if array.dtype.name == "bfloat16":
+        return array.astype(np.float32)
+    if array.dtype.kind in "biu":
+        return array.astype(np.result_type(array.dtype, np.float32))
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name} has dtype {array.dtype}, expected real numbers")
+    if array.dtype.itemsize > 8:
+        return array.astype(np.float64)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def as_float32_matrix(name: str, value: Any) -> npt.NDArray[np.float32]:
+    """A real 2-D array as C-contiguous float32. Raises TypeError or ValueError that names what is wrong."""
+    array = as_real(name, to_numpy(name, value)[0])
+    if array.ndim != 2:
+        raise ValueError(f"{name} has {array.ndim} dimensions (shape {array.shape}), expected 2")
+    if array.size == 0:
+        raise ValueError(f"{name} is empty (shape {array.shape}), expected at least one element")
+    with np.errstate(over="ignore"):
+        result = np.ascontiguousarray(array, np.float32)
+    if not np.isfinite(result).all():
+        row, col = np.argwhere(~np.isfinite(result))[0]
+        value = array[row, col]
+        what = "too large for float32" if math.isfinite(value) else "expected finite values"
+        raise ValueError(f"{name}[{row}, {col}] is {value}, {what}")
+    return result

@@ -1,0 +1,279 @@
+"""bqq.Matrix: what a compressed matrix looks like from Python."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bqq import _arrays, _core
+
+
+class Matrix:
+    """A real m x n matrix stored as p stacks of binary factors; made by :func:`bqq.decompose` or :func:`bqq.load`.
+
+    Immutable. Behaves like a 2-D float32 array where products are concerned: ``q @ x``, ``q @ X``, ``X @ q``, ``q.T``.
+    """
+
+    __array_ufunc__ = None  # so that ndarray @ q comes here
+    __slots__ = ("_core", "_transposed")
+
+    ndim = 2
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, core: _core.Matrix) -> None:
+        self._core = core
+        self._transposed: Matrix | None = None
+
+    @classmethod
+    def from_factors(
+        cls,
+        Y: npt.ArrayLike,
+        Z: npt.ArrayLike,
+        scales: npt.ArrayLike,
+        shape: tuple[int, int] | None = None,
+    ) -> Matrix:
+        """A matrix from its factors.
+
+        Parameters
+        ----------
+        Y : (J, K, p, rows, l) or (p, rows, l) of 0 and 1
+        Z : (J, K, p, l, cols) or (p, l, cols) of 0 and 1
+        scales : (J, K, 3p+1) or (3p+1,), in the order r_0, s_0, t_0, r_1, ..., u
+        shape : (m, n); by default J*rows x K*cols. Rows and columns of the last blocks beyond it must be zero.
+
+        Raises
+        ------
+        ValueError
+            Shapes that do not fit, entries other than 0 and 1, scales that are not finite.
+        """
+        y, z, c = np.asarray(Y), np.asarray(Z), np.asarray(scales, np.float32)
+        if y.ndim == 3 and z.ndim == 3 and c.ndim == 1:
+            y, z, c = y[None, None], z[None, None], c[None, None]
+        if y.ndim != 5 or z.ndim != 5 or c.ndim != 3:
+            raise ValueError(
+                f"Y {y.shape}, Z {z.shape} and scales {c.shape} do not fit, expected (J, K, p, rows, l), "
+                "(J, K, p, l, cols) and (J, K, 3p+1), or all three without J and K"
+            )
+        J, K, p, rows, l = y.shape
+        cols = z.shape[4]
+        if z.shape[:4] != (J, K, p, l) or c.shape != (J, K, 3 * p + 1):
+            raise ValueError(
+                f"Z has shape {z.shape} and scales {c.shape}, expected {(J, K, p, l, 'cols')} and "
+                f"{(J, K, 3 * p + 1)} beside Y {y.shape}"
+            )
+        for name, bits in (("Y", y), ("Z", z)):
+            if not np.isin(bits, (0, 1)).all():
+                raise ValueError(f"{name} has entries other than 0 and 1")
+        m, n = shape if shape is not None else (J * rows, K * cols)
+        packed_y = np.packbits(y.astype(np.uint8), axis=-1, bitorder="little")
+        packed_z = np.packbits(z.astype(np.uint8), axis=-1, bitorder="little")
+        return cls(_core.Matrix(m, n, J, K, p, l, packed_y, packed_z, np.ascontiguousarray(c)))
+
+    # --- shape and size ---
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(m, n) of the matrix it stands for."""
+        a = self._core.layout
+        return a["m"], a["n"]
+
+    @property
+    def p(self) -> int:
+        """Number of stacks: about the bits per element at the default l."""
+        return self._core.layout["p"]
+
+    @property
+    def l(self) -> int:
+        """Inner dimension of each stack."""
+        return self._core.layout["l"]
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """(rows, cols) of a block; blocks of the last row and column may be smaller."""
+        a = self._core.layout
+        return a["rows"], a["cols"]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(J, K): number of block rows and block columns."""
+        a = self._core.layout
+        return a["J"], a["K"]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of bit planes and float32 scales, padding included: the matrix's share of a file."""
+        return self._core.layout["nbytes"]
+
+    @property
+    def bits_per_weight(self) -> float:
+        """``8 * nbytes / (m * n)``."""
+        return self._core.layout["bits_per_weight"]
+
+    @property
+    def Y(self) -> npt.NDArray[np.uint8]:
+        """Left factors, uint8 zeros and ones, shape (J, K, p, rows, l); unpacked on each access."""
+        return np.unpackbits(self._core.Y, axis=-1, count=self.l, bitorder="little")
+
+    @property
+    def Z(self) -> npt.NDArray[np.uint8]:
+        """Right factors, uint8 zeros and ones, shape (J, K, p, l, cols); unpacked on each access."""
+        return np.unpackbits(self._core.Z, axis=-1, count=self.patch[1], bitorder="little")
+
+    @property
+    def scales(self) -> npt.NDArray[np.float32]:
+        """(J, K, 3p+1) float32, read-only: r_0, s_0, t_0, r_1, s_1, t_1, ..., u of each block."""
+        return self._core.scales
+
+    def __repr__(self) -> str:
+        (m, n), (rows, cols) = self.shape, self.patch
+        return (
+            f"bqq.Matrix({m}x{n}, p={self.p}, l={self.l}, patch={rows}x{cols}, "
+            f"{self.bits_per_weight:.3g} bits per weight, {self.nbytes} bytes)"
+        )
+
+    # --- other forms of the same matrix ---
+
+    @property
+    def T(self) -> Matrix:
+        """The transpose: the same bits re-ordered, exactly. Made once and kept."""
+        if self._transposed is None:
+            other = Matrix(self._core.transpose())
+            other._transposed = self
+            self._transposed = other
+        return self._transposed
+
+    def prefix(self, k: int) -> Matrix:
+        """The first k stacks as a coarser matrix of their own (1 <= k <= p): same bits, block means kept."""
+        return Matrix(self._core.prefix(_index("k", k)))
+
+    def reconstruct(self, *, threads: int | None = None) -> npt.NDArray[np.float32]:
+        """The dense m x n float32 array this matrix stands for. O(p l m n / 2) integer additions."""
+        return self._core.reconstruct(_threads(threads))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        dense = self.reconstruct()
+        return dense if dtype is None else dense.astype(dtype)
+
+    def error(self, W: Any) -> float:
+        """Relative error ||W - What|| / ||W|| in the Frobenius norm, summed in float64."""
+        w = self._same_shape(W)
+        squared, norm = self._core.squared_error(w, 0), float(np.linalg.norm(w.astype(np.float64)))
+        if squared == 0:
+            return 0.0
+        return float(np.sqrt(squared) / norm) if norm else float("inf")
+
+    def mse(self, W: Any) -> float:
+        """Mean squared error of an element, summed in float64."""
+        w = self._same_shape(W)
+        return self._core.squared_error(w, 0) / w.size
+
+    def _same_shape(self, W: Any) -> npt.NDArray[np.float32]:
+        w = _arrays.as_float32_matrix("W", W)
+        if w.shape != self.shape:
+            raise ValueError(f"W has shape {w.shape}, expected {self.shape}")
+        return w
+
+    # --- products ---
+
+    def __matmul__(self, X: Any) -> Any:
+        return product(self, X)
+
+    def __rmatmul__(self, X: Any) -> Any:
+        return product_left(X, self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        a = self._core.layout
+        state = (a["m"], a["n"], a["J"], a["K"], a["p"], a["l"])
+        return _restore, (state, self._core.Y, self._core.Z, self._core.scales)
+
+
+def _restore(state: tuple[int, ...], Y: Any, Z: Any, scales: Any) -> Matrix:
+    return Matrix(_core.Matrix(*state, Y, Z, scales))
+
+
+def _index(name: str, value: Any) -> int:
+    try:
+        return int(value.__index__())
+    except AttributeError:
+        raise TypeError(f"{name} is {value!r}, expected an integer") from None
+
+
+def _threads(threads: int | None) -> int:
+    if threads is None:
+        return 0
+    count = _index("threads", threads)
+    if count < 1:
+        raise ValueError(f"threads is {count}, expected 1 or more")
+    return min(count, 1024)
+
+
+def _result(
+    name: str, shape: tuple[int, ...], x: npt.NDArray[Any], out: Any
+) -> tuple[npt.NDArray[Any], Any]:
+    """The array a product is written to, and what is returned: out itself if given."""
+    if out is None:
+        fresh = np.empty(shape, np.result_type(np.float32, x.dtype))
+        return fresh, None
+    target, _ = _arrays.to_numpy("out", out)
+    if target.shape != shape:
+        raise ValueError(f"out has shape {target.shape}, expected {shape}")
+    if target.dtype.kind != "f" or target.dtype.itemsize > 8 or not target.dtype.isnative:
+        raise TypeError(f"out has dtype {target.dtype}, expected float16, float32 or float64")
+    if not target.flags.writeable:
+        raise ValueError("out is read-only")
+    if np.may_share_memory(target, x):
+        raise ValueError(f"out shares memory with {name}")
+    return target, out
+
+
+def product(q: Matrix, X: Any, out: Any = None, threads: int | None = None) -> Any:
+    """q @ X for X of shape (n,), (n, batch) or (..., n, batch)."""
+    array, restore = _arrays.to_numpy("X", X)
+    x = _arrays.as_real("X", array)
+    m, n = q.shape
+    axis = 0 if x.ndim == 1 else x.ndim - 2
+    if x.ndim == 0 or x.shape[axis] != n:
+        raise ValueError(f"X has shape {x.shape}, expected {n} rows beside a {m} x {n} matrix")
+    shape = x.shape[:axis] + (m,) + x.shape[axis + 1 :]
+    target, returned = _result("X", shape, x, out)
+    _multiply(q, np.moveaxis(x, axis, 0), np.moveaxis(target, axis, 0), threads)
+    return restore(target) if returned is None else returned
+
+
+def product_left(X: Any, q: Matrix, out: Any = None, threads: int | None = None) -> Any:
+    """X @ q for X of shape (m,) or (..., m): the transpose of q.T times the transpose of X."""
+    array, restore = _arrays.to_numpy("X", X)
+    x = _arrays.as_real("X", array)
+    m, n = q.shape
+    if x.ndim == 0 or x.shape[-1] != m:
+        raise ValueError(f"X has shape {x.shape}, expected {m} columns beside a {m} x {n} matrix")
+    shape = (*x.shape[:-1], n)
+    target, returned = _result("X", shape, x, out)
+    _multiply(q.T, np.moveaxis(x, -1, 0), np.moveaxis(target, -1, 0), threads)
+    return restore(target) if returned is None else returned
+
+
+def _multiply(
+    q: Matrix, x: npt.NDArray[Any], target: npt.NDArray[Any], threads: int | None
+) -> None:
+    """target = q @ x with the contracted axis first; trailing axes are flattened to one batch, copying only if they must be."""
+    if target.size == 0:
+        _threads(threads)
+        return
+    flat_x = _whole_strides(x.reshape(x.shape[0], -1))
+    flat = target.reshape(target.shape[0], -1)
+    direct = np.shares_memory(flat, target) and _is_whole(flat)
+    result = flat if direct else np.empty(flat.shape, target.dtype)
+    q._core.matmul(flat_x, result, _threads(threads))
+    if not direct:
+        target[...] = result.reshape(target.shape)
+
+
+def _is_whole(a: npt.NDArray[Any]) -> bool:
+    return all(stride % a.itemsize == 0 for stride in a.strides)
+
+
+def _whole_strides(a: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return a if _is_whole(a) and a.flags.aligned else a.copy()

@@ -1,0 +1,330 @@
+#include "bqq/io.hpp"
+
+#include "check.hpp"
+#include "files.hpp"
+
+#include "crc32.hpp"
+#include "half.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <string_view>
+
+#ifndef _WIN32
+#include <csignal>
+#include <sys/resource.h>
+#include <unistd.h>
+#endif
+
+using namespace bqq;
+using files::TemporaryDirectory;
+
+namespace {
+
+Tensor tensor(const std::string& name, const std::string& dtype, std::vector<bqq::index> shape,
+              std::string_view bytes) {
+    return {name, dtype, std::move(shape), reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()};
+}
+
+std::string bytes_of(const Tensor& t) { return {reinterpret_cast<const char*>(t.data), t.nbytes}; }
+
+void save_error(const std::vector<NamedMatrix>& matrices, const std::vector<Tensor>& tensors, const char* part,
+                const SaveOptions& options = {}) {
+    const TemporaryDirectory dir;
+    CHECK_THROWS(save(dir.file("x"), matrices, tensors, options), Error, part);
+    CHECK_EQ(dir.entries(), std::size_t(0));
+}
+
+struct Lcg { // as in tests/golden/make_v1_small.py
+    std::uint32_t state;
+    unsigned next() {
+        state = (state * 1103515245u + 12345u) & 0x7FFFFFFFu;
+        return state >> 16;
+    }
+};
+
+Matrix golden_matrix(std::uint32_t seed, const Layout& a) {
+    Lcg draw{seed};
+    return files::fill(
+        a, [&] { return (draw.next() & 1) != 0; }, [&] { return float(int(draw.next() % 129) - 64) / 64; });
+}
+
+// The reconstructions in units of 1/64, from make_v1_small.py --table.
+const int kGoldenBlocks[] = {-128, -230, -202, -256, -553, -566, -582, -582, 561,  612,  -33,  -173, -145, -171,
+                             -548, -507, -550, -550, 592,  605,  -224, -326, -206, -278, -521, -625, -641, -582,
+                             267,  387,  -155, -109, -155, -237, -762, -807, -769, -710, 507,  589,  -211, 19,
+                             -102, -293, 247,  152,  242,  112,  509,  671,  12,   115,  67,   -51,  199,  104,
+                             189,  39,   477,  615,  -7,   169,  148,  -43,  151,  51,   151,  16,   470,  596};
+const int kGoldenTiny[] = {-79, -24, -79, -42, -24, -24, -79, -24, -42, -79, -134, -134, -134, -152, -134};
+
+template <std::size_t N> void check_values(const View& q, const int (&expected)[N]) {
+    const std::vector<double> w = files::reconstruct(q);
+    CHECK_EQ(w.size(), N);
+    for (std::size_t i = 0; i < N; ++i) CHECK_EQ(64 * w[i], double(expected[i]));
+}
+
+} // namespace
+
+TEST(crc32_known_values) {
+    const auto crc = [](const std::string& s, std::uint32_t start = 0) {
+        return detail::crc32(reinterpret_cast<const std::uint8_t*>(s.data()), s.size(), start);
+    };
+    CHECK_EQ(crc(""), 0u);
+    CHECK_EQ(crc("123456789"), 0xCBF43926u);
+    CHECK_EQ(crc("The quick brown fox jumps over the lazy dog"), 0x414FA339u);
+    const std::string text = "several bytes, then several more bytes, to cross the table width";
+    for (std::size_t i = 0; i <= text.size(); ++i) CHECK_EQ(crc(text.substr(i), crc(text.substr(0, i))), crc(text));
+}
+
+TEST(round_trip_of_many_layouts) {
+    const TemporaryDirectory dir;
+    const std::string path = dir.file("one.safetensors");
+    unsigned seed = 0;
+    for (const Layout& a :
+         {files::layout(1, 1, 1, 1, 1, 1), files::layout(3, 5, 1, 1, 1, 2), files::layout(8, 16, 1, 1, 2, 8),
+          files::layout(7, 10, 2, 3, 3, 9), files::layout(9, 9, 5, 5, 2, 17), files::layout(33, 65, 3, 2, 4, 31),
+          files::layout(130, 70, 2, 1, 1, 64), files::layout(2, 2, 1, 1, 64, 3)})
+        for (const char* name : {"w", "a/b.c \"quoted\" \\ \xC3\xA4\xF0\x9F\x98\x80\n\x01", "x.bqq_y"}) {
+            const Matrix q = files::random_matrix(a, ++seed);
+            save(path, {{name, q.view()}});
+            const File file = File::open(path);
+            CHECK_EQ(file.matrices().size(), std::size_t(1));
+            CHECK_EQ(file.matrices()[0].name, std::string(name));
+            CHECK(files::same(file.matrix(name), q.view()));
+            CHECK(file.tensors().empty());
+            CHECK(file.metadata().empty());
+        }
+    CHECK_EQ(dir.entries(), std::size_t(1));
+}
+
+TEST(round_trip_of_many_matrices_and_tensors) {
+    const TemporaryDirectory dir;
+    const std::string path = dir.file("many.safetensors");
+    std::vector<Matrix> matrices;
+    for (unsigned i = 0; i < 12; ++i)
+        matrices.push_back(files::random_matrix(files::layout(5 + i, 20 - i, 2, 3, 2, 5), i));
+    std::vector<NamedMatrix> named;
+    for (unsigned i = 12; i-- > 0;) named.push_back({"m" + std::to_string(i), matrices[i].view()});
+    const std::string_view raw("\x00\xFF\x80 123456789abcdef nan \xFF\xC0", 24);
+    const std::vector<Tensor> tensors = {tensor("bool", "BOOL", {3}, raw.substr(0, 3)),
+                                         tensor("f64", "F64", {1, 3}, raw),
+                                         tensor("bf16", "BF16", {2, 3, 2}, raw),
+                                         tensor("scalar", "I64", {}, raw.substr(0, 8)),
+                                         tensor("empty", "F32", {0}, ""),
+                                         tensor("empty2", "F16", {4, 0, 1 << 20}, ""),
+                                         tensor("fp8", "F8_E4M3", {24}, raw),
+                                         tensor("u16", "U16", {12}, raw),
+                                         tensor("\xC3\xA9t\xC3\xA9 \"", "U8", {5}, raw.substr(7, 5)),
+                                         tensor("f32", "F32", {6, 1}, raw)};
+    SaveOptions options;
+    options.metadata = {{"format", "pt"}, {"quote \" \\ \n", "value \t \xE2\x82\xAC"}, {"bqqx", ""}, {"", "empty key"}};
+    save(path, named, tensors, options);
+
+    File moved = File::open(path);
+    const View first = moved.matrix("m0");
+    const File file = std::move(moved);
+    CHECK(files::same(first, matrices[0].view()));
+    CHECK_EQ(file.matrices().size(), std::size_t(12));
+    for (unsigned i = 0; i < 12; ++i) CHECK(files::same(file.matrix("m" + std::to_string(i)), matrices[i].view()));
+    CHECK(std::is_sorted(file.matrices().begin(), file.matrices().end(),
+                         [](const NamedMatrix& a, const NamedMatrix& b) { return a.name < b.name; }));
+    CHECK(file.metadata() == options.metadata);
+    CHECK_EQ(file.tensors().size(), tensors.size());
+    for (const Tensor& t : file.tensors()) {
+        const auto it = std::find_if(tensors.begin(), tensors.end(), [&](const Tensor& x) { return x.name == t.name; });
+        CHECK(it != tensors.end() && it->dtype == t.dtype && it->shape == t.shape && bytes_of(*it) == bytes_of(t));
+        const auto address = reinterpret_cast<std::uintptr_t>(t.data);
+        CHECK(t.nbytes == 0 || t.dtype != "F64" || address % 8 == 0);
+        CHECK(t.nbytes == 0 || t.dtype != "F32" || address % 4 == 0);
+    }
+    CHECK_THROWS(file.matrix("m99"), Error, "\"m99\" in ");
+    CHECK_THROWS(file.matrix("m99"), Error, "\"m0\", \"m1\"");
+
+    // What was read saves again to the same bytes, over the file it was read from.
+    const std::string before = files::read(path);
+    save(path, file.matrices(), file.tensors(), options);
+    CHECK(files::read(path) == before);
+    CHECK(files::same(first, matrices[0].view())); // the old mapping still holds the old file
+    save(path, {}, {}, {});
+    CHECK(File::open(path).matrices().empty());
+    CHECK_THROWS(File::open(path).matrix("w"), Error, "none");
+}
+
+TEST(scales_in_float16) {
+    const TemporaryDirectory dir;
+    const std::string path = dir.file("f16.safetensors");
+    Matrix q = files::random_matrix(files::layout(7, 10, 2, 3, 2, 9), 5);
+    q.scales[0] = 65519.996f;
+    q.scales[1] = 1e-7f;
+    q.scales[2] = 1.0f / 3;
+    SaveOptions options;
+    options.scales_f16 = true;
+    save(path, {{"w", q.view()}}, {}, options);
+    const std::uintmax_t small = std::filesystem::file_size(path);
+    const File file = File::open(path);
+    const View v = file.matrix("w");
+    CHECK(std::equal(q.Y.begin(), q.Y.end(), v.Y) && std::equal(q.Z.begin(), q.Z.end(), v.Z));
+    for (std::size_t i = 0; i < q.scales.size(); ++i)
+        CHECK_EQ(v.scales[i], detail::f16_to_f32(detail::f32_to_f16(q.scales[i])));
+    CHECK_EQ(v.scales[0], 65504.0f);
+    save(path, {{"w", q.view()}});
+    CHECK(std::filesystem::file_size(path) > small);
+    q.scales[4] = -65520.0f;
+    save_error({{"big", q.view()}}, {}, "matrix \"big\": scale 4 is -65520", options);
+}
+
+TEST(arguments_are_checked) {
+    const Matrix q = files::random_matrix(files::layout(3, 5, 1, 1, 1, 2), 1);
+    const View v = q.view();
+    const std::string raw = "12345678";
+    const Tensor good = tensor("t", "U8", {8}, raw);
+    save_error({{"", v}}, {}, "matrix has an empty name");
+    save_error({{"__metadata__", v}}, {}, "reserved");
+    save_error({{std::string("a\0b", 3), v}}, {}, "NUL");
+    save_error({{"\xC3", v}}, {}, "not valid UTF-8");
+    save_error({{"w", v}, {"w", v}}, {}, "\"w\" occurs twice");
+    save_error({{"t", v}}, {good}, "\"t\" occurs twice");
+    save_error({}, {good, good}, "\"t\" occurs twice");
+    save_error({}, {tensor("", "U8", {8}, raw)}, "tensor has an empty name");
+    save_error({}, {tensor("__metadata__", "U8", {8}, raw)}, "reserved");
+    save_error({{"w", v}}, {tensor("w.bqq_y", "U8", {8}, raw)}, "\"w.bqq_y\": the endings");
+    save_error({}, {tensor("other.bqq_scales", "F32", {2}, raw)}, "the endings");
+    save_error({}, {tensor("t", "U7", {8}, raw)}, "unknown dtype \"U7\"");
+    save_error({}, {tensor("t", "F32", {8}, raw)}, "nbytes is 8, expected 32 for F32 [8]");
+    save_error({}, {tensor("t", "U8", {-8}, raw)}, "negative");
+    save_error({}, {tensor("t", "U8", {bqq::index(1) << 40, bqq::index(1) << 40}, raw)}, "overflows");
+    save_error({}, {Tensor{"t", "U8", {8}, nullptr, 8}}, "data is null");
+    SaveOptions options;
+    options.metadata = {{"bqq", "2"}};
+    save_error({}, {}, "metadata key \"bqq\" is reserved", options);
+    options.metadata = {{"bqq.w", "{}"}};
+    save_error({}, {}, "reserved", options);
+    options.metadata = {{"k", "\xED\xA0\x80"}};
+    save_error({}, {}, "not valid UTF-8", options);
+    View bad = v;
+    bad.Y = nullptr;
+    save_error({{"w", bad}}, {}, "null");
+    bad = v;
+    bad.layout.p = 0;
+    save_error({{"w", bad}}, {}, "matrix \"w\": ");
+    Matrix nan = q;
+    nan.scales[1] = std::numeric_limits<float>::quiet_NaN();
+    save_error({{"w", nan.view()}}, {}, "matrix \"w\": ");
+    Matrix dirty = q;
+    dirty.Y[0] |= 0x80;
+    save_error({{"w", dirty.view()}}, {}, "matrix \"w\": ");
+    CHECK_THROWS(save("", {}), Error, "empty");
+    CHECK_THROWS(save(std::string("a\0b", 3), {}), Error, "NUL");
+}
+
+TEST(files_that_cannot_be_used) {
+    const TemporaryDirectory dir;
+    const auto code = [](auto&& run) {
+        try {
+            run();
+        } catch (const Error& e) {
+            return e.code();
+        }
+        return ErrorCode::internal;
+    };
+    CHECK(code([&] { save(dir.file("missing/x"), {}); }) == ErrorCode::io);
+    CHECK(code([&] { File::open(dir.file("missing")); }) == ErrorCode::io);
+    CHECK_THROWS(File::open(dir.file("missing")), Error, "missing\": ");
+    CHECK(code([&] { save(dir.path.string(), {}); }) == ErrorCode::io); // a directory is in the way
+#ifndef _WIN32
+    CHECK(code([&] { File::open(dir.path.string()); }) == ErrorCode::io);
+    CHECK(code([&] { File::open("/dev/null"); }) == ErrorCode::io);
+    CHECK(code([&] { save("/dev/null/x", {}); }) == ErrorCode::io);
+    if (::geteuid() != 0) {
+        std::filesystem::permissions(dir.path, std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec);
+        CHECK(code([&] { save(dir.file("x"), {}); }) == ErrorCode::io);
+        std::filesystem::permissions(dir.path, std::filesystem::perms::owner_all);
+    }
+#endif
+    CHECK_EQ(dir.entries(), std::size_t(0));
+}
+
+#ifndef _WIN32
+TEST(a_failing_save_leaves_the_old_file) {
+    const TemporaryDirectory dir;
+    const std::string path = dir.file("w.safetensors");
+    const Matrix q = files::random_matrix(files::layout(7, 10, 2, 3, 2, 9), 3);
+    save(path, {{"w", q.view()}});
+    const std::string before = files::read(path);
+    std::filesystem::permissions(path, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write);
+
+    const std::string raw(100000, 'x');
+    const auto old = std::signal(SIGXFSZ, SIG_IGN);
+    rlimit limit{};
+    ::getrlimit(RLIMIT_FSIZE, &limit);
+    rlimit low = limit;
+    low.rlim_cur = 20000; // the disk is full after a first short write
+    ::setrlimit(RLIMIT_FSIZE, &low);
+    bool io = false;
+    try {
+        save(path, {{"w", q.view()}}, {tensor("t", "U8", {100000}, raw)});
+    } catch (const Error& e) {
+        io = e.code() == ErrorCode::io && std::strstr(e.what(), "w.safetensors");
+    }
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+    std::signal(SIGXFSZ, old);
+    CHECK(io);
+    CHECK(files::read(path) == before);
+    CHECK_EQ(dir.entries(), std::size_t(1));
+
+    save(path, {{"w", q.view()}}, {tensor("t", "U8", {100000}, raw)});
+    CHECK_EQ(std::filesystem::file_size(path) > raw.size(), true);
+    CHECK(std::filesystem::status(path).permissions() == std::filesystem::perms(0600)); // kept
+    CHECK_EQ(dir.entries(), std::size_t(1));
+}
+#endif
+
+TEST(golden_v1_small) {
+    const std::string path = std::string(BQQ_GOLDEN_DIR) + "/v1-small.safetensors";
+    const Matrix blocks = golden_matrix(1, files::layout(7, 10, 2, 3, 2, 9));
+    const Matrix tiny = golden_matrix(2, files::layout(3, 5, 1, 1, 1, 2));
+    const float bias[] = {0.5f, -1.25f, 3.0f, 0.0f, 1e-8f};
+    const File file = File::open(path);
+    CHECK_EQ(file.matrices().size(), std::size_t(2));
+    CHECK(files::same(file.matrix("layer.blocks"), blocks.view()));
+    CHECK(files::same(file.matrix("tiny"), tiny.view()));
+    check_values(file.matrix("layer.blocks"), kGoldenBlocks);
+    check_values(file.matrix("tiny"), kGoldenTiny);
+    CHECK_EQ(file.tensors().size(), std::size_t(1));
+    const Tensor& t = file.tensors()[0];
+    CHECK(t.name == "bias" && t.dtype == "F32" && t.shape == std::vector<bqq::index>{5} && t.nbytes == sizeof bias);
+    CHECK(std::memcmp(t.data, bias, sizeof bias) == 0);
+    CHECK_EQ(file.metadata().size(), std::size_t(1));
+    CHECK_EQ(file.metadata().at("note"), std::string("the \"\xC3\xA4\" of version 1"));
+
+    const TemporaryDirectory dir;
+    SaveOptions options;
+    options.metadata = {{"note", "the \"\xC3\xA4\" of version 1"}};
+    const Tensor again{"bias", "F32", {5}, reinterpret_cast<const std::uint8_t*>(bias), sizeof bias};
+    save(dir.file("again"), {{"tiny", tiny.view()}, {"layer.blocks", blocks.view()}}, {again}, options);
+    CHECK(files::read(dir.file("again")) == files::read(path));
+}
+
+TEST(the_example_of_the_specification) {
+    // cpp/FORMAT.md shows this file as lines "00000000  xx xx ...  |text|" and its values.
+    Matrix q(files::layout(3, 5, 1, 1, 1, 2));
+    q.Y = {0x01, 0x02, 0x03};
+    q.Z = {0x13, 0x16};
+    q.scales = {0.5f, -0.25f, 0.125f, 1.0f};
+    const double expected[] = {1.375, 1.5, 0.875, 0.75, 1.5,   0.875, 1.5, 1.375,
+                               0.75,  1.5, 1.125, 1.75, 1.125, 0.5,   1.75};
+    const std::vector<double> w = files::reconstruct(q.view());
+    for (std::size_t i = 0; i < w.size(); ++i) CHECK_EQ(w[i], expected[i]);
+
+    const TemporaryDirectory dir;
+    save(dir.file("w"), {{"w", q.view()}});
+    std::string documented;
+    std::ifstream in(std::string(BQQ_GOLDEN_DIR) + "/../../cpp/FORMAT.md");
+    for (std::string line; std::getline(in, line);) {
+        const std::size_t bar = line.find("  |");
+        if (line.size() < 12 || line.compare(0, 4, "0000") != 0 || bar == std::string::npos) continue;
+        for (std::size_t at = 10; at + 1 < bar && line[at] != ' '; at += at == 31 ? 4 : 3)
+            documented += char(std::stoi(line.substr(at, 2), nullptr, 16));
+    }
+    CHECK(documented == files::read(dir.file("w")));
+}

@@ -1,0 +1,264 @@
+"""The installed C and C++ package, as projects use it that are not this one."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import _build
+from _build import ROOT, run
+
+CONSUMER = ROOT / "tests" / "consumer"
+EXAMPLES = ROOT / "cpp" / "examples"
+HEADERS = ROOT / "cpp" / "include" / "bqq"
+
+pytestmark = [
+    pytest.mark.skipif(_build.cmake_command() is None, reason="cmake not found"),
+    pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler"),
+    pytest.mark.skipif(not (ROOT / "CMakeLists.txt").exists(), reason="no source tree"),
+]
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build tree of the libraries alone."""
+    build = tmp_path_factory.mktemp("bqq-build")
+    _build.configure(
+        ROOT,
+        build,
+        "-DBQQ_BUILD_PYTHON=OFF",
+        "-DBQQ_BUILD_TESTS=OFF",
+        "-DBQQ_INSTALL=ON",
+        "-DCMAKE_INSTALL_LIBDIR=lib",
+    )
+    _build.compile_all(build)
+    return build
+
+
+@pytest.fixture(scope="session")
+def prefix(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the package is installed."""
+    folder = tmp_path_factory.mktemp("bqq-prefix")
+    _build.install(built, folder, "runtime", "dev")
+    return folder
+
+
+def shared_library(prefix: Path) -> Path:
+    return next(prefix.glob("lib/libbqq.so.*.*"))
+
+
+def use(build: Path, *arguments: str) -> None:
+    """Builds the consumer with `arguments` and runs every program of it."""
+    _build.configure(CONSUMER, build, *arguments)
+    _build.compile_all(build)
+    programs = sorted(build.glob("user_c*"))
+    assert {"user_c", "user_cpp"} <= {p.name for p in programs}
+    for program in programs:
+        assert run([program], build).strip() == "ok", program.name
+    assert "relative error" in run([build / "compress", "w.safetensors", "0.5"], build)
+    assert "weight: 96 x 64" in run([build / "gemv", "w.safetensors"], build)
+
+
+def linked(program: Path) -> str:
+    """What the dynamic linker would load for `program`."""
+    return run(["ldd", program], program.parent) if sys.platform == "linux" else ""
+
+
+def test_find_package_is_shared_by_default(prefix: Path, tmp_path: Path) -> None:
+    use(tmp_path, f"-DCMAKE_PREFIX_PATH={prefix}")
+    if sys.platform == "linux":
+        assert "libbqq.so" in linked(tmp_path / "user_c")
+        assert "libbqq.so" not in linked(tmp_path / "user_c_static")
+
+
+def test_find_package_static(prefix: Path, tmp_path: Path) -> None:
+    use(tmp_path, f"-DCMAKE_PREFIX_PATH={prefix}", "-DBQQ_USE_STATIC=ON")
+    assert "libbqq.so" not in linked(tmp_path / "user_c")
+    assert "libbqq.so" not in linked(tmp_path / "user_cpp")
+
+
+def test_add_subdirectory(tmp_path: Path) -> None:
+    arguments = [f"-DBQQ_SOURCE_DIR={ROOT}", f"-DCMAKE_PREFIX_PATH={_build.prefix_path()}"]
+    use(tmp_path, *arguments)
+    if sys.platform == "linux":
+        assert "libbqq.so" in linked(tmp_path / "user_c")
+    use(tmp_path, *arguments, "-DBQQ_USE_STATIC=ON")
+    assert "libbqq.so" not in linked(tmp_path / "user_c")
+
+
+PROBE = """\
+cmake_minimum_required(VERSION 3.18)
+project(probe LANGUAGES {languages})
+find_package(bqq {arguments})
+if(NOT bqq_FOUND)
+  message(FATAL_ERROR "not found: ${{bqq_NOT_FOUND_MESSAGE}}")
+endif()
+get_target_property(links bqq::bqq INTERFACE_LINK_LIBRARIES)
+message(STATUS "picked ${{links}}")
+file(WRITE "${{CMAKE_BINARY_DIR}}/main.c"
+     "#include <bqq/bqq.h>\\nint main(void) {{ return bqq_abi_version() != 1; }}\\n")
+add_executable(probe "${{CMAKE_BINARY_DIR}}/main.c")
+target_link_libraries(probe PRIVATE bqq::bqq)
+"""
+
+
+def probe(prefix: Path, folder: Path, arguments: str, languages: str = "C CXX") -> str:
+    """Output of a configure step with find_package(bqq <arguments>), then builds and runs."""
+    source = folder / "source"
+    source.mkdir()
+    (source / "CMakeLists.txt").write_text(PROBE.format(arguments=arguments, languages=languages))
+    cmake = _build.cmake_command()
+    assert cmake is not None
+    command: list[str | Path] = [cmake, "-S", source, "-B", folder / "build"]
+    out = run([*command, f"-DCMAKE_PREFIX_PATH={prefix}", *_build.generator()], folder)
+    _build.compile_all(folder / "build")
+    run([folder / "build" / "probe"], folder)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "picked"),
+    [
+        ("REQUIRED", "shared"),
+        ("REQUIRED COMPONENTS shared", "shared"),
+        ("REQUIRED COMPONENTS static", "static"),
+        ("REQUIRED COMPONENTS shared static", "shared"),
+    ],
+)
+def test_components_choose(prefix: Path, tmp_path: Path, arguments: str, picked: str) -> None:
+    assert f"picked bqq::bqq_{picked}" in probe(prefix, tmp_path, arguments)
+
+
+def test_a_project_in_c_alone_can_use_the_shared_library(prefix: Path, tmp_path: Path) -> None:
+    assert "picked bqq::bqq_shared" in probe(prefix, tmp_path, "REQUIRED", "C")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "languages", "reason"),
+    [
+        ("COMPONENTS telepathy", "C CXX", "telepathy"),
+        ("COMPONENTS static", "C", "needs the language CXX"),
+        ("99.0", "C CXX", "not found"),
+    ],
+)
+def test_what_cannot_be_found_says_why(
+    prefix: Path, tmp_path: Path, arguments: str, languages: str, reason: str
+) -> None:
+    with pytest.raises(AssertionError, match=reason):
+        probe(prefix, tmp_path, arguments, languages)
+
+
+def flags(prefix: Path, *arguments: str) -> list[str]:
+    tool = shutil.which("pkg-config")
+    if tool is None:
+        pytest.skip("pkg-config not found")
+    path = str(prefix / "lib" / "pkgconfig")
+    return run([tool, *arguments, "bqq"], ROOT, {"PKG_CONFIG_PATH": path}).split()
+
+
+def test_pkg_config(prefix: Path, tmp_path: Path) -> None:
+    words = flags(prefix, "--cflags", "--libs")
+    strict = ["cc", "-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror"]
+    run([*strict, CONSUMER / "main.c", "-o", "user_c", *words], tmp_path)
+    env = {"LD_LIBRARY_PATH": str(prefix / "lib"), "DYLD_LIBRARY_PATH": str(prefix / "lib")}
+    assert run([tmp_path / "user_c"], tmp_path, env).strip() == "ok"
+    run(["c++", "-std=c++17", CONSUMER / "main.cpp", "-o", "user_cpp", *words], tmp_path)
+    assert run([tmp_path / "user_cpp"], tmp_path, env).strip() == "ok"
+
+
+def test_pkg_config_static(prefix: Path, tmp_path: Path) -> None:
+    words = flags(prefix, "--static", "--cflags", "--libs")
+    words = [str(prefix / "lib" / "libbqq.a") if w == "-lbqq" else w for w in words]
+    run(["cc", "-std=c99", CONSUMER / "main.c", "-o", "user_c", *words], tmp_path)
+    assert run([tmp_path / "user_c"], tmp_path).strip() == "ok"
+
+
+@pytest.fixture
+def moved(prefix: Path, tmp_path: Path) -> Iterator[Path]:
+    """The installed tree at another place; the first one is out of reach meanwhile."""
+    away = tmp_path / "another place"
+    prefix.rename(away)
+    yield away
+    away.rename(prefix)
+
+
+def test_relocatable(moved: Path, tmp_path: Path) -> None:
+    use(tmp_path / "build", f"-DCMAKE_PREFIX_PATH={moved}")
+    assert any("another" in word for word in flags(moved, "--cflags"))
+
+
+def test_package_names_no_build_tree_and_no_private_dependency(prefix: Path, built: Path) -> None:
+    texts = [*prefix.glob("lib/cmake/bqq/*.cmake"), prefix / "lib" / "pkgconfig" / "bqq.pc"]
+    assert len(texts) > 4
+    for path in texts:
+        text = path.read_text()
+        for word in (str(built), str(ROOT), str(prefix), "Eigen", "cmeel"):
+            assert word not in text, f"{path.name} names {word}"
+
+
+def test_components_of_the_installation(built: Path, tmp_path: Path) -> None:
+    _build.install(built, tmp_path / "runtime", "runtime")
+    _build.install(built, tmp_path / "dev", "dev")
+
+    def names(folder: str) -> set[str]:
+        return {p.name for p in (tmp_path / folder).rglob("*") if not p.is_dir()}
+
+    assert names("runtime")
+    assert all(n.startswith("libbqq.") for n in names("runtime"))
+    assert not {"libbqq.a", "libbqq.so"} & names("runtime")
+    headers = {p.name for p in HEADERS.iterdir()}
+    package = {"bqq.pc", "bqqConfig.cmake", "bqqConfigVersion.cmake", "libbqq.a"}
+    assert headers | package <= names("dev")
+    if sys.platform == "linux":
+        soname = run(["readelf", "-d", next((tmp_path / "runtime").rglob("*.so.1"))], tmp_path)
+        assert "libbqq.so.1]" in soname
+
+
+def declared() -> tuple[set[str], set[str]]:
+    """Names that the headers export: of the C interface, and of namespace bqq."""
+    c = set(
+        re.findall(r"^BQQ_API [^;(]*?(bqq_\w+)\(", (HEADERS / "bqq.h").read_text(), re.MULTILINE)
+    )
+    cpp: set[str] = set()
+    for header in HEADERS.glob("*.hpp"):
+        text = header.read_text()
+        cpp |= set(re.findall(r"^BQQ_API [^;(]*?(\w+)\(", text, re.MULTILINE))
+        cpp |= set(re.findall(r"^(?:class|struct) BQQ_API (\w+)", text, re.MULTILINE))
+    return c, cpp
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads ELF")
+def test_exported_symbols(prefix: Path, tmp_path: Path) -> None:
+    if shutil.which("nm") is None or shutil.which("c++filt") is None:
+        pytest.skip("binutils not found")
+    table = run(["nm", "-D", "--defined-only", shared_library(prefix)], ROOT)
+    mangled = [line.split()[-1] for line in table.splitlines()]
+    (tmp_path / "names").write_text("\n".join(mangled))
+    names = run(["sh", "-c", "c++filt < names"], tmp_path).splitlines()
+    c, cpp = declared()
+    assert len(c) > 20
+    assert {"decompose", "Error", "File"} <= cpp
+
+    assert {n for n in mangled if not n.startswith("_Z")} == c
+    cpp_names = [n for n, m in zip(names, mangled, strict=True) if m.startswith("_Z")]
+    public = re.compile(rf"(?:(?:vtable|typeinfo|typeinfo name) for )?bqq::({'|'.join(cpp)})\b(.*)")
+    strangers = [n for n in cpp_names if not public.fullmatch(n) or "detail" in n]
+    assert not strangers
+    assert cpp - {"Error"} <= {m[1] for n in cpp_names if (m := public.fullmatch(n))}
+
+
+def test_headers_stand_alone(tmp_path: Path) -> None:
+    for header in sorted(HEADERS.iterdir()):
+        language = "c" if header.suffix == ".h" else "c++"
+        standards = ["c99", "c11"] if language == "c" else ["c++17", "c++20"]
+        if header.suffix == ".h":
+            run(["c++", "-x", "c++", "-std=c++17", "-fsyntax-only", header], tmp_path)
+        for standard in standards:
+            (tmp_path / "one").write_text(f"#include <bqq/{header.name}>\nint main(void);\n")
+            command = ["cc", "-x", language, f"-std={standard}", "-Wall", "-Wextra", "-pedantic"]
+            run([*command, "-Werror", "-fsyntax-only", "-I", HEADERS.parent, "one"], tmp_path)
