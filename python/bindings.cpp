@@ -13,7 +13,7 @@
 namespace py = pybind11;
 using bqq::Error;
 using bqq::ErrorCode;
-using Index = bqq::index; // not `index`: POSIX has a function of that name
+using bqq::Index;
 
 namespace {
 

@@ -1,6 +1,6 @@
-# What users of the targets bqq_shared and bqq_static see: alias targets, interface properties, exported symbols and, with
-# BQQ_INSTALL, the installed package. The targets themselves, with their include directories, come from the caller; either
-# may be missing.
+# What users of the targets bqq_shared and bqq_static see: alias targets, interface properties, exported symbols and,
+# with BQQ_INSTALL, the installed package. The targets and their include directories come from the caller; either may be
+# missing.
 
 include(GNUInstallDirs)
 
@@ -52,7 +52,8 @@ install(
   PATTERN "*.h"
   PATTERN "*.hpp")
 
-# One export set each: a package without the static library, or a project without C++, must not trip over its dependencies.
+# One export set each: a package without the static library, or a project without C++, must not trip over its
+# dependencies.
 foreach(kind IN LISTS bqq_kinds)
   install(
     TARGETS bqq_${kind}
@@ -81,7 +82,9 @@ if(TARGET bqq_static)
   endif()
   if(bqq_links MATCHES "Threads::")
     set(BQQ_STATIC_NEEDS_THREADS ON)
-    string(APPEND bqq_private_flags " ${CMAKE_THREAD_LIBS_INIT}")
+    if(CMAKE_THREAD_LIBS_INIT)
+      string(APPEND bqq_private_flags " ${CMAKE_THREAD_LIBS_INIT}")
+    endif()
   endif()
   set(bqq_libraries ${CMAKE_CXX_IMPLICIT_LINK_LIBRARIES})
   list(REMOVE_ITEM bqq_libraries ${CMAKE_C_IMPLICIT_LINK_LIBRARIES} c gcc gcc_s)

@@ -17,16 +17,16 @@ int main(int argc, char** argv) try {
     const double goal = argc > 2 ? std::atof(argv[2]) : 0.25;
 
     // Something to compress: a matrix of low rank and some noise.
-    const bqq::index m = 96, n = 64, rank = 8;
+    const bqq::Index m = 96, n = 64, rank = 8;
     std::mt19937 engine(1);
     std::normal_distribution<float> normal;
     std::vector<float> A(m * rank), B(rank * n), W(m * n);
     for (auto& a : A) a = normal(engine);
     for (auto& b : B) b = normal(engine);
-    for (bqq::index i = 0; i < m; ++i)
-        for (bqq::index j = 0; j < n; ++j) {
+    for (bqq::Index i = 0; i < m; ++i)
+        for (bqq::Index j = 0; j < n; ++j) {
             float sum = 0.3f * normal(engine);
-            for (bqq::index r = 0; r < rank; ++r) sum += A[i * rank + r] * B[r * n + j];
+            for (bqq::Index r = 0; r < rank; ++r) sum += A[i * rank + r] * B[r * n + j];
             W[i * n + j] = sum;
         }
     double norm = 0;

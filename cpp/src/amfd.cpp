@@ -9,30 +9,30 @@ namespace bqq::detail {
 namespace {
 
 // A power-of-two row length would map the rows of a tile column to the same cache sets: make it an odd number of lines.
-index padded(index count) {
-    const index lines = (count + BQQ_PAD - 1) / BQQ_PAD;
+Index padded(Index count) {
+    const Index lines = (count + BQQ_PAD - 1) / BQQ_PAD;
     return (lines > 1 && lines % 2 == 0 ? lines + 1 : lines) * BQQ_PAD;
 }
 
-double dot(index count, const float* a, const float* b) {
+double dot(Index count, const float* a, const float* b) {
     double sum = 0;
-    for (index i = 0; i < count; ++i) sum += double(a[i]) * double(b[i]);
+    for (Index i = 0; i < count; ++i) sum += double(a[i]) * double(b[i]);
     return sum;
 }
-double total(index count, const float* a) {
+double total(Index count, const float* a) {
     double sum = 0;
-    for (index i = 0; i < count; ++i) sum += double(a[i]);
+    for (Index i = 0; i < count; ++i) sum += double(a[i]);
     return sum;
 }
 
 } // namespace
 
-Amfd::Amfd(const bqq_kernels& kernels, index max_rows, index max_cols, index l)
+Amfd::Amfd(const bqq_kernels& kernels, Index max_rows, Index max_cols, Index l)
     : kernels_(kernels), l_(l), ldl_(padded(l)), ldn_(padded(max_cols)) {
-    const index m = max_rows;
+    const Index m = max_rows;
     struct Want {
         Buffer* buffer;
-        index count;
+        Index count;
     } wants[] = {
         {&X_, m * ldn_},     {&R_, m * ldn_},  {&y_, m * ldl_},    {&y_old_, m * ldl_}, {&z_, l * ldn_},
         {&z_old_, l * ldn_}, {&zf_, l * ldn_}, {&psi_, m * ldl_},  {&phi_, l * ldn_},   {&phiT_, max_cols * ldl_},
@@ -51,16 +51,16 @@ Amfd::Amfd(const bqq_kernels& kernels, index max_rows, index max_cols, index l)
     }
 }
 
-void Amfd::set_target(index m, index n, const float* W, index ldw, double mean, double divisor) {
+void Amfd::set_target(Index m, Index n, const float* W, Index ldw, double mean, double divisor) {
     m_ = m, n_ = n;
     const double scale = 1 / divisor;
     std::fill(x_col_.at, x_col_.at + ldn_, 0.0f);
     std::vector<double> columns(std::size_t(n), 0.0);
     x_sum_ = 0;
-    for (index a = 0; a < m; ++a) {
+    for (Index a = 0; a < m; ++a) {
         float* x = X_.at + a * ldn_;
         double row = 0;
-        for (index b = 0; b < n; ++b) {
+        for (Index b = 0; b < n; ++b) {
             x[b] = float((double(W[a * ldw + b]) - mean) * scale);
             row += double(x[b]);
             columns[std::size_t(b)] += double(x[b]);
@@ -69,17 +69,17 @@ void Amfd::set_target(index m, index n, const float* W, index ldw, double mean, 
         x_row_.at[a] = float(row);
         x_sum_ += row;
     }
-    for (index b = 0; b < n; ++b) x_col_.at[b] = float(columns[std::size_t(b)]);
+    for (Index b = 0; b < n; ++b) x_col_.at[b] = float(columns[std::size_t(b)]);
 }
 
-void Amfd::start(const AmfdOptions& options, std::uint64_t seed, index block, index stack) {
+void Amfd::start(const AmfdOptions& options, std::uint64_t seed, Index block, Index stack) {
     // Element order of the streams is row-major over the logical shape: padding and leading dimensions do not matter.
-    const auto fill = [&](index rows, index cols, index ld, float* x, float* old, std::uint32_t which) {
+    const auto fill = [&](Index rows, Index cols, Index ld, float* x, float* old, std::uint32_t which) {
         Uniform uniform(seed, std::uint32_t(block), std::uint32_t(std::uint64_t(block) >> 32),
                         std::uint32_t(stack) << 1 | which);
         const float eta = float(options.eta);
-        for (index i = 0; i < rows; ++i) {
-            for (index j = 0; j < cols; ++j) {
+        for (Index i = 0; i < rows; ++i) {
+            for (Index j = 0; j < cols; ++j) {
                 const float v = uniform();
                 old[i * ld + j] = v;
                 x[i * ld + j] = v - eta * (v - 0.5f);
@@ -129,7 +129,7 @@ float Amfd::step(const AmfdOptions& options, double T) {
     // The affine parts ride in the operands: psi = -(r y + t), phi = r z + s, so R = X - u - s rowsum(y) + psi z.
     kernels_.lookahead(m, l, ldl, y_.at, y_old_.at, zeta, float(-r), float(-t), nullptr, psi_.at, &of_y);
     kernels_.lookahead(l, n, ldn, z_.at, z_old_.at, zeta, float(r), float(s), zf_.at, phi_.at, &of_z);
-    for (index a = 0; a < m_; ++a) bias_.at[a] = float(-u - s * double(row_m_.at[a]));
+    for (Index a = 0; a < m_; ++a) bias_.at[a] = float(-u - s * double(row_m_.at[a]));
     kernels_.gemm(m, ldn, l, psi_.at, ldl, 1, zf_.at, ldn, X_.at, ldn, bias_.at, R_.at, ldn);
     kernels_.transpose(l, n, phi_.at, ldn, phiT_.at, ldl);
     kernels_.gemm(m, ldl, n, R_.at, ldn, 1, phiT_.at, ldl, nullptr, 0, nullptr, gy_.at, ldl);
@@ -152,14 +152,15 @@ float Amfd::step(const AmfdOptions& options, double T) {
     return std::max(moved_y, moved_z);
 }
 
-void Amfd::run(const AmfdOptions& options, const std::function<void(index)>& on_step) {
+void Amfd::run(const AmfdOptions& options, const std::function<void(Index)>& on_steps) {
     const double slope = options.steps > 1 ? (options.T_begin - options.T_end) / double(options.steps - 1) : 0;
     int still = 0;
-    for (index i = 0; i < options.steps; ++i) {
+    for (Index i = 0; i < options.steps; ++i) {
         const float moved = step(options, options.T_begin - slope * double(i));
-        on_step(i + 1);
         still = moved < 1e-6f && soft_ < 1e-6 ? still + 1 : 0;
-        if (options.stop_when_settled && still >= 8) break;
+        const bool settled = options.stop_when_settled && still >= 8;
+        on_steps(settled ? options.steps - i : 1);
+        if (settled) break;
     }
 }
 

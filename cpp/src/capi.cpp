@@ -151,7 +151,7 @@ bqq::DecomposeOptions to_options(const bqq_decompose_options* given) {
     options.schedule = static_cast<bqq::Schedule>(o.schedule);
     options.threads = o.threads;
     if (o.progress)
-        options.progress = [call = o.progress, user = o.user](bqq::index done, bqq::index total) {
+        options.progress = [call = o.progress, user = o.user](bqq::Index done, bqq::Index total) {
             return call(done, total, user) == 0;
         };
     return options;

@@ -47,10 +47,10 @@ Plan make_plan(const DecomposeOptions& options) {
 // Counts steps over all threads; talks to the caller on the calling thread only.
 class Progress {
   public:
-    Progress(const DecomposeOptions& options, index total) : report_(options.progress), total_(total) {}
+    Progress(const DecomposeOptions& options, Index total) : report_(options.progress), total_(total) {}
     std::atomic<bool> stop{false}; ///< set by parallel_for once somebody has failed
 
-    void advance(index steps, bool calling_thread) {
+    void advance(Index steps, bool calling_thread) {
         done_.fetch_add(steps, std::memory_order_relaxed);
         if (stop) throw Error(ErrorCode::cancelled, "stopped");
         if (calling_thread) poll();
@@ -67,14 +67,14 @@ class Progress {
     }
 
   private:
-    void call(index done) {
+    void call(Index done) {
         if (report_(done, total_)) return;
         throw Error(ErrorCode::cancelled, "stopped by the progress callback after " + std::to_string(done) + " of " +
                                               std::to_string(total_) + " steps");
     }
-    const std::function<bool(index, index)>& report_;
-    const index total_;
-    std::atomic<index> done_{0};
+    const std::function<bool(Index, Index)>& report_;
+    const Index total_;
+    std::atomic<Index> done_{0};
     std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
@@ -92,12 +92,12 @@ Spread spread_of(const std::vector<float>& x) {
 
 // Stacks [first, p) of block (j, k) of q, one after the other on the residual. `scales` holds those of the stacks there
 // are and receives those of all; q's own scales are written at the end.
-void solve_block(Matrix& q, index j, index k, std::vector<float> scales, const float* corner, index ldw,
-                 const Plan& plan, std::uint64_t seed, Amfd& amfd, const std::function<void(index)>& on_step) {
+void solve_block(Matrix& q, Index j, Index k, std::vector<float> scales, const float* corner, Index ldw,
+                 const Plan& plan, std::uint64_t seed, Amfd& amfd, const std::function<void(Index)>& on_step) {
     const Layout& a = q.layout;
-    const index m = a.rows_of(j), n = a.cols_of(k), block = j * a.K + k;
+    const Index m = a.rows_of(j), n = a.cols_of(k), block = j * a.K + k;
     std::vector<float> residual(std::size_t(m * n));
-    for (index i = index(scales.size()) / 3; i < a.p; ++i) {
+    for (Index i = Index(scales.size()) / 3; i < a.p; ++i) {
         block_residual(BlockProducts(q.view(), j, k, i), scales.data(), corner, ldw, residual.data());
         const Spread spread = spread_of(residual);
         if (spread.range > 0) {
@@ -118,35 +118,35 @@ void solve_block(Matrix& q, index j, index k, std::vector<float> scales, const f
     std::copy(scales.begin(), scales.end(), q.scales.data() + block * a.scales_per_block());
 }
 
-void check_matrix(const float* W, index m, index n, index ldw) {
+void check_matrix(const float* W, Index m, Index n, Index ldw) {
     if (!W) bad_argument("W is a null pointer");
     if (ldw < n) bad_argument("ldw is " + std::to_string(ldw) + ", expected n = " + std::to_string(n) + " or more");
-    for (index a = 0; a < m; ++a)
-        for (index b = 0; b < n; ++b)
+    for (Index a = 0; a < m; ++a)
+        for (Index b = 0; b < n; ++b)
             if (!std::isfinite(W[a * ldw + b]))
                 bad_argument("W[" + std::to_string(a) + ", " + std::to_string(b) + "] is " +
                              (std::isnan(W[a * ldw + b]) ? "NaN" : "infinite") + ", expected finite values");
 }
 
 // q holds the planes of the first `first` stacks and room for all; old_scales are those of the first stacks, by block.
-void solve_all(Matrix& q, index first, const float* old_scales, const float* W, index ldw,
+void solve_all(Matrix& q, Index first, const float* old_scales, const float* W, Index ldw,
                const DecomposeOptions& options) {
     const Layout& a = q.layout;
     const Plan plan = make_plan(options);
     const bqq_kernels& table = kernels();
-    const int threads = int(std::min<index>(resolve_threads(options.threads), a.blocks()));
+    const int threads = int(std::min<Index>(resolve_threads(options.threads), a.blocks()));
     Progress progress(options, a.blocks() * (a.p - first) * plan.amfd.steps);
     std::vector<std::unique_ptr<Amfd>> workers(static_cast<std::size_t>(threads));
     parallel_for(
         a.blocks(), threads,
-        [&](index block, int worker) {
+        [&](Index block, int worker) {
             auto& amfd = workers[std::size_t(worker)];
             if (!amfd) amfd = std::make_unique<Amfd>(table, a.rows, a.cols, a.l);
-            const index j = block / a.K, k = block % a.K;
+            const Index j = block / a.K, k = block % a.K;
             std::vector<float> scales;
             if (first) scales.assign(old_scales + block * (3 * first + 1), old_scales + (block + 1) * (3 * first + 1));
             solve_block(q, j, k, std::move(scales), W + j * a.rows * ldw + k * a.cols, ldw, plan, options.seed, *amfd,
-                        [&](index steps) { progress.advance(steps, worker == 0); });
+                        [&](Index steps) { progress.advance(steps, worker == 0); });
         },
         [&] { progress.poll(); }, &progress.stop);
     progress.finish();
@@ -154,14 +154,14 @@ void solve_all(Matrix& q, index first, const float* old_scales, const float* W, 
 
 } // namespace
 
-Matrix decompose(const float* W, index m, index n, index ldw, index p, const DecomposeOptions& options) {
+Matrix decompose(const float* W, Index m, Index n, Index ldw, Index p, const DecomposeOptions& options) {
     Matrix q(make_layout(m, n, p, options.l, options.patch));
     check_matrix(W, m, n, ldw);
     solve_all(q, 0, nullptr, W, ldw, options);
     return q;
 }
 
-Matrix extend(const View& q, const float* W, index ldw, index p, const DecomposeOptions& options) {
+Matrix extend(const View& q, const float* W, Index ldw, Index p, const DecomposeOptions& options) {
     validate(q);
     Layout a = q.layout;
     if (p < a.p || p > kMaxStacks)

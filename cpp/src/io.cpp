@@ -36,21 +36,21 @@ bool ends_with(const std::string& s, const std::string& end) {
 bool starts_with(const std::string& s, const std::string& start) { return s.compare(0, start.size(), start) == 0; }
 bool is_part_name(const std::string& s) { return ends_with(s, kY) || ends_with(s, kZ) || ends_with(s, kScales); }
 
-std::string text(const std::vector<index>& shape) {
+std::string text(const std::vector<Index>& shape) {
     std::string s;
-    for (const index d : shape) s += (s.empty() ? "" : ",") + std::to_string(d);
+    for (const Index d : shape) s += (s.empty() ? "" : ",") + std::to_string(d);
     return "[" + s + "]";
 }
 
-std::vector<index> y_shape(const Layout& a) { return {a.J, a.K, a.p, a.rows, a.y_row_bytes()}; }
-std::vector<index> z_shape(const Layout& a) { return {a.J, a.K, a.p, a.l, a.z_row_bytes()}; }
-std::vector<index> scales_shape(const Layout& a) { return {a.J, a.K, a.scales_per_block()}; }
+std::vector<Index> y_shape(const Layout& a) { return {a.J, a.K, a.p, a.rows, a.y_row_bytes()}; }
+std::vector<Index> z_shape(const Layout& a) { return {a.J, a.K, a.p, a.l, a.z_row_bytes()}; }
+std::vector<Index> scales_shape(const Layout& a) { return {a.J, a.K, a.scales_per_block()}; }
 
 std::uint32_t checksum(const std::string& name, const Layout& a, const std::uint8_t* y, const std::uint8_t* z,
                        const std::uint8_t* scales, std::size_t scales_bytes) {
     std::uint8_t numbers[64];
     std::size_t at = 0;
-    for (const index v : {a.m, a.n, a.J, a.K, a.rows, a.cols, a.p, a.l})
+    for (const Index v : {a.m, a.n, a.J, a.K, a.rows, a.cols, a.p, a.l})
         for (int i = 0; i < 8; ++i) numbers[at++] = std::uint8_t(std::uint64_t(v) >> 8 * i);
     std::uint32_t crc = crc32(reinterpret_cast<const std::uint8_t*>(name.data()), name.size());
     crc = crc32(numbers, sizeof numbers, crc);
@@ -81,12 +81,12 @@ Record read_record(const std::string& record, const std::string& where) {
     JsonReader json(record.data(), record.size(), where);
     int keys = 0;
     // The ranges keep every later sum and product of two of these numbers within 64 bits.
-    const auto number = [&](index limit) {
-        const index v = json.integer();
+    const auto number = [&](Index limit) {
+        const Index v = json.integer();
         if (v < 1 || v > limit) json.fail(std::to_string(v) + " is not between 1 and " + std::to_string(limit));
         return v;
     };
-    const auto pair = [&](index& x, index& y, index limit) {
+    const auto pair = [&](Index& x, Index& y, Index limit) {
         int count = 0;
         json.array([&] {
             if (count == 2) json.fail("expected two numbers");
@@ -101,11 +101,11 @@ Record read_record(const std::string& record, const std::string& where) {
         if (key == "block") return pair(a.rows, a.cols, kMaxBlockSide);
         if (key == "p") return void(a.p = number(kMaxStacks));
         if (key == "l") return void(a.l = number(kMaxInner));
-        if (key != "crc32") json.fail("unknown key " + quoted(key));
+        if (key != "crc32") json.fail("unknown key " + quote(key));
         const std::string crc = json.string();
         for (const char c : crc) {
             const int d = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-            if (d < 0 || crc.size() != 8) json.fail("crc32 is " + quoted(crc) + ", expected 8 digits 0-9a-f");
+            if (d < 0 || crc.size() != 8) json.fail("crc32 is " + quote(crc) + ", expected 8 digits 0-9a-f");
             r.crc = r.crc << 4 | std::uint32_t(d);
         }
         if (crc.empty()) json.fail("crc32 is empty, expected 8 digits 0-9a-f");
@@ -120,7 +120,7 @@ void check_version(const std::string& version, const std::string& where) {
                         version.find_first_not_of("0123456789") == std::string::npos;
     if (!number)
         throw Error(ErrorCode::format,
-                    where + ": metadata key \"bqq\" is " + quoted(version) + ", expected a version number");
+                    where + ": metadata key \"bqq\" is " + quote(version) + ", expected a version number");
     if (version != kVersion)
         throw Error(ErrorCode::format, where + ": format version " + version +
                                            " is newer than this library, which reads version " + kVersion +
@@ -148,7 +148,7 @@ std::vector<std::uint8_t> encode_scales(const NamedMatrix& q, bool f16) {
         }
         const std::uint16_t h = f32_to_f16(s);
         if ((h & 0x7FFF) == 0x7C00)
-            throw Error(ErrorCode::invalid_argument, "matrix " + quoted(q.name) + ": scale " + std::to_string(i) +
+            throw Error(ErrorCode::invalid_argument, "matrix " + quote(q.name) + ": scale " + std::to_string(i) +
                                                          " is " + std::to_string(s) +
                                                          ", float16 holds at most 65504: save with scales_f16 = false");
         bytes[2 * i] = std::uint8_t(h);
@@ -172,19 +172,19 @@ std::vector<float> decode_scales(const Tensor& t) {
 [[noreturn]] void reject(const std::string& what) { throw Error(ErrorCode::invalid_argument, what); }
 
 void check_name(const char* kind, const std::string& name, std::set<std::string>& names) {
-    const std::string what = std::string(kind) + " name " + quoted(name);
+    const std::string what = std::string(kind) + " name " + quote(name);
     if (name.empty()) reject(std::string("a ") + kind + " has an empty name");
     if (name == "__metadata__") reject(what + " is reserved");
     if (name.find('\0') != std::string::npos) reject(what + " contains NUL");
     if (!is_utf8(name)) reject(what + " is not valid UTF-8");
-    if (!names.insert(name).second) reject("name " + quoted(name) + " occurs twice, names must differ");
+    if (!names.insert(name).second) reject("name " + quote(name) + " occurs twice, names must differ");
 }
 
 void check_tensor(const Tensor& t) {
-    const std::string what = "tensor " + quoted(t.name);
+    const std::string what = "tensor " + quote(t.name);
     if (is_part_name(t.name)) reject(what + ": the endings .bqq_y, .bqq_z, .bqq_scales are reserved");
-    const index item = item_size(t.dtype);
-    if (!item) reject(what + ": unknown dtype " + quoted(t.dtype));
+    const Index item = item_size(t.dtype);
+    if (!item) reject(what + ": unknown dtype " + quote(t.dtype));
     std::size_t bytes = 0;
     if (!tensor_bytes(t.shape, item, bytes)) reject(what + ": shape " + text(t.shape) + " is negative or overflows");
     if (bytes != t.nbytes)
@@ -198,7 +198,7 @@ class Mapping {
   public:
     explicit Mapping(const std::string& path) {
         const auto fail = [&](const char* what, int error) {
-            throw Error(ErrorCode::io, std::string("cannot ") + what + " " + quoted(path) + ": " +
+            throw Error(ErrorCode::io, std::string("cannot ") + what + " " + quote(path) + ": " +
                                            std::generic_category().message(error));
         };
 #ifdef _WIN32
@@ -225,7 +225,7 @@ class Mapping {
         }
         ::close(fd);
         if (error) fail("map", error);
-        if (!regular) throw Error(ErrorCode::io, "cannot read " + quoted(path) + ": not a regular file");
+        if (!regular) throw Error(ErrorCode::io, "cannot read " + quote(path) + ": not a regular file");
         data_ = static_cast<const std::uint8_t*>(map);
         size_ = std::size_t(info.st_size);
 #endif
@@ -253,12 +253,12 @@ class Mapping {
 void save(const std::string& path, const std::vector<NamedMatrix>& matrices, const std::vector<Tensor>& tensors,
           const SaveOptions& options) {
     if (path.empty()) reject("the path is empty");
-    if (path.find('\0') != std::string::npos) reject("path " + quoted(path) + " contains NUL");
+    if (path.find('\0') != std::string::npos) reject("path " + quote(path) + " contains NUL");
     std::map<std::string, std::string> metadata;
     for (const auto& [key, value] : options.metadata) {
-        if (key == kKey || starts_with(key, kKeyDot)) reject("metadata key " + quoted(key) + " is reserved");
+        if (key == kKey || starts_with(key, kKeyDot)) reject("metadata key " + quote(key) + " is reserved");
         if (!is_utf8(key) || !is_utf8(value))
-            reject("metadata key " + quoted(key) + ": key or value is not valid UTF-8");
+            reject("metadata key " + quote(key) + ": key or value is not valid UTF-8");
         metadata[key] = value;
     }
     metadata[kKey] = kVersion;
@@ -275,7 +275,7 @@ void save(const std::string& path, const std::vector<NamedMatrix>& matrices, con
         check_name("matrix", q.name, names);
         const View& v = q.view;
         const Layout& a = v.layout;
-        const std::string what = "matrix " + quoted(q.name);
+        const std::string what = "matrix " + quote(q.name);
         validate_as(what, a);
         if (!v.Y || !v.Z || !v.scales) reject(what + ": Y, Z or scales is null");
         validate_as(what, v);
@@ -290,7 +290,7 @@ void save(const std::string& path, const std::vector<NamedMatrix>& matrices, con
 }
 
 struct File::Impl {
-    explicit Impl(const std::string& path) : mapping(path), where(quoted(path)) {}
+    explicit Impl(const std::string& path) : mapping(path), where(quote(path)) {}
 
     void load() {
         Container c = parse_safetensors(mapping.data(), mapping.size(), where);
@@ -306,7 +306,7 @@ struct File::Impl {
                 continue;
             }
             if (version == c.metadata.end())
-                bad("metadata key " + quoted(key) + " without the format version under key \"bqq\"");
+                bad("metadata key " + quote(key) + " without the format version under key \"bqq\"");
             const std::string name = key.substr(sizeof kKeyDot - 1);
             if (name.empty()) bad("metadata key \"bqq.\" names no matrix");
             load_matrix(name, value, c.tensors);
@@ -314,26 +314,25 @@ struct File::Impl {
         }
         for (Tensor& t : c.tensors) {
             if (used.count(t.name)) continue;
-            if (is_part_name(t.name))
-                bad("tensor " + quoted(t.name) + " belongs to no matrix: its metadata is missing");
-            if (find(t.name)) bad("a matrix and a tensor are both called " + quoted(t.name));
+            if (is_part_name(t.name)) bad("tensor " + quote(t.name) + " belongs to no matrix: its metadata is missing");
+            if (find(t.name)) bad("a matrix and a tensor are both called " + quote(t.name));
             tensors.push_back(std::move(t));
         }
     }
 
     void load_matrix(const std::string& name, const std::string& record, const std::vector<Tensor>& all) {
-        const std::string what = "matrix " + quoted(name);
+        const std::string what = "matrix " + quote(name);
         const Record r = read_record(record, where + ": metadata of " + what);
         const Layout& a = r.layout;
-        const auto part = [&](const char* ending, const std::vector<index>& shape, bool f16) -> const Tensor& {
+        const auto part = [&](const char* ending, const std::vector<Index>& shape, bool f16) -> const Tensor& {
             const std::string full = name + ending;
             const auto it = std::lower_bound(all.begin(), all.end(), full,
                                              [](const Tensor& t, const std::string& n) { return t.name < n; });
-            if (it == all.end() || it->name != full) bad(what + ": tensor " + quoted(full) + " is missing");
+            if (it == all.end() || it->name != full) bad(what + ": tensor " + quote(full) + " is missing");
             if (f16 ? it->dtype != "F32" && it->dtype != "F16" : it->dtype != "U8")
-                bad("tensor " + quoted(full) + " has dtype " + it->dtype + ", expected " + (f16 ? "F32 or F16" : "U8"));
+                bad("tensor " + quote(full) + " has dtype " + it->dtype + ", expected " + (f16 ? "F32 or F16" : "U8"));
             if (it->shape != shape)
-                bad("tensor " + quoted(full) + " has shape " + text(it->shape) + ", its metadata say " + text(shape));
+                bad("tensor " + quote(full) + " has shape " + text(it->shape) + ", its metadata say " + text(shape));
             return *it;
         };
         // Equal shapes bound every size of the layout by the size of the file.
@@ -370,7 +369,7 @@ File& File::operator=(File&&) noexcept = default;
 File::~File() = default;
 
 File File::open(const std::string& path) {
-    if (path.find('\0') != std::string::npos) reject("path " + quoted(path) + " contains NUL");
+    if (path.find('\0') != std::string::npos) reject("path " + quote(path) + " contains NUL");
     auto impl = std::make_unique<Impl>(path);
     impl->load();
     return File(std::move(impl));
@@ -388,9 +387,9 @@ View File::matrix(const std::string& name) const {
             known += ", ...";
             break;
         }
-        known += (known.empty() ? "" : ", ") + quoted(q.name);
+        known += (known.empty() ? "" : ", ") + quote(q.name);
     }
-    reject("no matrix " + quoted(name) + " in " + impl_->where + ", there are: " + (known.empty() ? "none" : known));
+    reject("no matrix " + quote(name) + " in " + impl_->where + ", there are: " + (known.empty() ? "none" : known));
 }
 
 } // namespace bqq

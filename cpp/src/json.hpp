@@ -55,7 +55,7 @@ inline void append_json(std::string& out, const std::string& s) {
 
 /// A name for an error text: in quotes, valid UTF-8 without control characters whatever it was, at most about 200
 /// bytes.
-inline std::string quoted(const std::string& s) {
+inline std::string quote(const std::string& s) {
     static const char hex[] = "0123456789abcdef";
     std::string out = "\"";
     for (std::size_t i = 0; i < s.size();) {
@@ -91,9 +91,9 @@ class JsonReader {
             do {
                 space();
                 const auto [key, fresh] = keys.insert(string());
-                if (!fresh) fail("key " + quoted(*key) + " occurs twice");
+                if (!fresh) fail("key " + quote(*key) + " occurs twice");
                 space();
-                if (!take(':')) fail("expected ':' after key " + quoted(*key));
+                if (!take(':')) fail("expected ':' after key " + quote(*key));
                 member(*key);
                 space();
             } while (take(','));
@@ -139,12 +139,12 @@ class JsonReader {
     }
 
     /// A non-negative integer below 2^63, written in digits alone.
-    index integer() {
+    Index integer() {
         space();
         if (!digit()) fail("expected a non-negative integer");
         if (text_[at_] == '0' && at_ + 1 < size_ && text_[at_ + 1] >= '0' && text_[at_ + 1] <= '9')
             fail("a number begins with 0");
-        index value = 0;
+        Index value = 0;
         for (; digit(); ++at_) {
             const int d = text_[at_] - '0';
             if (value > (INT64_MAX - d) / 10) fail("an integer is not below 2^63");

@@ -63,11 +63,11 @@ template <class T> const T* at(const Header& h, std::uint64_t offset) {
     return reinterpret_cast<const T*>(reinterpret_cast<const std::uint8_t*>(&h) + offset);
 }
 
-template <class T> float load(const void* data, index i);
-template <> float load<float>(const void* data, index i) { return static_cast<const float*>(data)[i]; }
-template <> float load<double>(const void* data, index i) { return float(static_cast<const double*>(data)[i]); }
+template <class T> float load(const void* data, Index i);
+template <> float load<float>(const void* data, Index i) { return static_cast<const float*>(data)[i]; }
+template <> float load<double>(const void* data, Index i) { return float(static_cast<const double*>(data)[i]); }
 
-float load_any(const ConstArray& X, index i) {
+float load_any(const ConstArray& X, Index i) {
     switch (X.dtype) {
     case Dtype::f32:
         return load<float>(X.data, i);
@@ -80,7 +80,7 @@ float load_any(const ConstArray& X, index i) {
     }
 }
 
-void store_any(const Array& out, index i, float value) {
+void store_any(const Array& out, Index i, float value) {
     switch (out.dtype) {
     case Dtype::f32:
         static_cast<float*>(out.data)[i] = value;
@@ -97,19 +97,19 @@ void store_any(const Array& out, index i, float value) {
     }
 }
 
-index padded8(index count) { return (count + 7) / 8 * 8; }
+Index padded8(Index count) { return (count + 7) / 8 * 8; }
 
 // One column at a time is cheapest up to a few columns; then a padded panel of BQQ_PANEL.
-index panel_width(index batch) { return batch < 4 ? 1 : BQQ_PANEL; }
+Index panel_width(Index batch) { return batch < 4 ? 1 : BQQ_PANEL; }
 
 // The scratch memory of one row block times one panel.
 struct Workspace {
     float *x, *tables, *v, *w, *out, *sigma, *total;
 
-    static std::size_t size(const Layout& a, index width, float* base = nullptr, Workspace* into = nullptr) {
-        const index yb = a.y_row_bytes(), l8 = 8 * yb;
-        const index counts[] = {padded8(a.cols) * width,
-                                index(kChunkBytes) * 2 * 16 * width,
+    static std::size_t size(const Layout& a, Index width, float* base = nullptr, Workspace* into = nullptr) {
+        const Index yb = a.y_row_bytes(), l8 = 8 * yb;
+        const Index counts[] = {padded8(a.cols) * width,
+                                Index(kChunkBytes) * 2 * 16 * width,
                                 a.l * width,
                                 a.K * a.p * l8 * width,
                                 a.rows * width,
@@ -127,10 +127,10 @@ struct Workspace {
 };
 
 // out[i][c] = sum_k (bit(i,k) - 1/2) x[k][c] for all rows of one plane, through tables of kChunkBytes at a time.
-void plane_product(const bqq_kernels& kernel, index rows, index bytes, const std::uint8_t* bits, index stride,
-                   const float* x, index width, float* tables, float* out) {
-    for (index b = 0; b < bytes; b += index(kChunkBytes)) {
-        const index used = std::min(index(kChunkBytes), bytes - b);
+void plane_product(const bqq_kernels& kernel, Index rows, Index bytes, const std::uint8_t* bits, Index stride,
+                   const float* x, Index width, float* tables, float* out) {
+    for (Index b = 0; b < bytes; b += Index(kChunkBytes)) {
+        const Index used = std::min(Index(kChunkBytes), bytes - b);
         kernel.build_tables(std::size_t(used), x + 8 * b * width, std::size_t(width), tables);
         kernel.lookup(std::size_t(rows), std::size_t(used), bits + b, std::size_t(stride), tables, std::size_t(width),
                       out, b > 0);
@@ -138,44 +138,44 @@ void plane_product(const bqq_kernels& kernel, index rows, index bytes, const std
 }
 
 // Rows [begin, end) of block row j, columns [column, column + width) of X.
-void row_block(const Header& h, const bqq_kernels& kernel, const ConstArray& X, const Array& out, index j, index begin,
-               index end, index column, index width, Workspace& ws) {
+void row_block(const Header& h, const bqq_kernels& kernel, const ConstArray& X, const Array& out, Index j, Index begin,
+               Index end, Index column, Index width, Workspace& ws) {
     const Layout& a = h.layout;
-    const index live = std::min(width, X.cols - column), l = a.l, zb = a.z_row_bytes(), yb = a.y_row_bytes();
+    const Index live = std::min(width, X.cols - column), l = a.l, zb = a.z_row_bytes(), yb = a.y_row_bytes();
     const Coefficients* all = at<Coefficients>(h, h.coefficients);
     std::fill(ws.total, ws.total + width, 0.0f);
-    for (index k = 0; k < a.K; ++k) {
-        const index cols = a.cols_of(k);
+    for (Index k = 0; k < a.K; ++k) {
+        const Index cols = a.cols_of(k);
         double sigma[BQQ_PANEL] = {};
-        for (index b = 0; b < padded8(a.cols); ++b)
-            for (index c = 0; c < width; ++c) {
+        for (Index b = 0; b < padded8(a.cols); ++b)
+            for (Index c = 0; c < width; ++c) {
                 const bool inside = b < cols && c < live;
                 const float value =
                     inside ? load_any(X, (k * a.cols + b) * X.row_stride + (column + c) * X.col_stride) : 0.0f;
                 ws.x[b * width + c] = value;
                 sigma[c] += double(value);
             }
-        for (index c = 0; c < width; ++c) ws.sigma[c] = float(sigma[c]);
-        for (index i = 0; i < a.p; ++i) {
+        for (Index c = 0; c < width; ++c) ws.sigma[c] = float(sigma[c]);
+        for (Index i = 0; i < a.p; ++i) {
             const Coefficients& q = all[(j * a.K + k) * a.p + i];
             const std::uint8_t* z = at<std::uint8_t>(h, h.z) + ((k * a.J + j) * a.p + i) * a.z_plane_bytes();
             plane_product(kernel, l, zb, z, zb, ws.x, width, ws.tables, ws.v);
             float* w = ws.w + (k * a.p + i) * 8 * yb * width;
             float sum[BQQ_PANEL] = {};
-            for (index e = 0; e < l; ++e)
-                for (index c = 0; c < width; ++c) {
+            for (Index e = 0; e < l; ++e)
+                for (Index c = 0; c < width; ++c) {
                     const float v = ws.v[e * width + c];
                     sum[c] += v;
                     w[e * width + c] = q.r * v + q.input_shift * ws.sigma[c];
                 }
             std::fill(w + l * width, w + 8 * yb * width, 0.0f);
-            for (index c = 0; c < width; ++c) ws.total[c] += q.v_total * sum[c] + q.constant * ws.sigma[c];
+            for (Index c = 0; c < width; ++c) ws.total[c] += q.v_total * sum[c] + q.constant * ws.sigma[c];
         }
     }
     const std::uint8_t* y = at<std::uint8_t>(h, h.y) + (j * a.rows + begin) * a.K * a.p * yb;
     plane_product(kernel, end - begin, a.K * a.p * yb, y, a.K * a.p * yb, ws.w, width, ws.tables, ws.out);
-    for (index i = 0; i < end - begin; ++i)
-        for (index c = 0; c < live; ++c)
+    for (Index i = 0; i < end - begin; ++i)
+        for (Index c = 0; c < live; ++c)
             store_any(out, (j * a.rows + begin + i) * out.row_stride + (column + c) * out.col_stride,
                       ws.out[i * width + c] + ws.total[c]);
 }
@@ -211,10 +211,10 @@ void prepare(const View& q, void* buffer, std::size_t size) {
     auto* base = static_cast<std::uint8_t*>(buffer);
     std::memcpy(base, &h, sizeof h);
     auto* coefficients = reinterpret_cast<Coefficients*>(base + h.coefficients);
-    const index yb = a.y_row_bytes();
-    for (index j = 0; j < a.J; ++j)
-        for (index k = 0; k < a.K; ++k)
-            for (index i = 0; i < a.p; ++i) {
+    const Index yb = a.y_row_bytes();
+    for (Index j = 0; j < a.J; ++j)
+        for (Index k = 0; k < a.K; ++k)
+            for (Index i = 0; i < a.p; ++i) {
                 const float* scales = q.block_scales(j, k);
                 const double r = scales[3 * i], s = scales[3 * i + 1], t = scales[3 * i + 2];
                 double constant = double(a.l) / 2 * (s + r / 2 + t);
@@ -222,18 +222,18 @@ void prepare(const View& q, void* buffer, std::size_t size) {
                 coefficients[(j * a.K + k) * a.p + i] = {float(r), float(s + r / 2), float(r / 2 + t), float(constant)};
                 std::memcpy(base + h.z + ((k * a.J + j) * a.p + i) * a.z_plane_bytes(), q.z_plane(j, k, i),
                             std::size_t(a.z_plane_bytes()));
-                for (index row = 0; row < a.rows; ++row)
+                for (Index row = 0; row < a.rows; ++row)
                     std::memcpy(base + h.y + ((((j * a.rows + row) * a.K) + k) * a.p + i) * yb,
                                 q.y_plane(j, k, i) + row * yb, std::size_t(yb));
             }
 }
 
-std::size_t workspace_size(const void* prepared, index batch) {
+std::size_t workspace_size(const void* prepared, Index batch) {
     const Header& h = header_of(prepared);
     return Workspace::size(h.layout, panel_width(batch));
 }
 
-void matmul_rows(const void* prepared, const ConstArray& X, const Array& out, index row_begin, index row_end,
+void matmul_rows(const void* prepared, const ConstArray& X, const Array& out, Index row_begin, Index row_end,
                  void* workspace) {
     const Header& h = header_of(prepared);
     const Layout& a = h.layout;
@@ -244,12 +244,12 @@ void matmul_rows(const void* prepared, const ConstArray& X, const Array& out, in
     if (!workspace || reinterpret_cast<std::uintptr_t>(workspace) % kAlign)
         bad_argument("workspace is null or not 64-byte aligned");
     const bqq_kernels& kernel = kernels();
-    const index width = panel_width(X.cols);
+    const Index width = panel_width(X.cols);
     Workspace ws;
     Workspace::size(a, width, static_cast<float*>(workspace), &ws);
-    for (index row = row_begin; row < row_end;) {
-        const index j = row / a.rows, stop = std::min(row_end, (j + 1) * a.rows);
-        for (index column = 0; column < X.cols; column += width)
+    for (Index row = row_begin; row < row_end;) {
+        const Index j = row / a.rows, stop = std::min(row_end, (j + 1) * a.rows);
+        for (Index column = 0; column < X.cols; column += width)
             row_block(h, kernel, X, out, j, row - j * a.rows, stop - j * a.rows, column, width, ws);
         row = stop;
     }
@@ -261,17 +261,17 @@ void matmul(const void* prepared, const ConstArray& X, const Array& out, int thr
     check_arrays(a, X, out);
     if (X.cols == 0) return;
     const bqq_kernels& kernel = kernels();
-    const index width = panel_width(X.cols), panels = (X.cols + width - 1) / width;
+    const Index width = panel_width(X.cols), panels = (X.cols + width - 1) / width;
     // Below about 0.1 ms of work starting a thread costs more than it brings.
     const double work = double(a.p) * double(a.l) * double(a.m * a.K + a.n * a.J) * double(X.cols);
-    const int crew = work < 2e6 ? 1 : int(std::min<index>(resolve_threads(threads), a.J * panels));
+    const int crew = work < 2e6 ? 1 : int(std::min<Index>(resolve_threads(threads), a.J * panels));
     const std::size_t floats = Workspace::size(a, width) / sizeof(float) + kAlign / sizeof(float);
     std::unique_ptr<float[]> memory(new float[floats * std::size_t(crew)]);
-    parallel_for(a.J * panels, crew, [&](index task, int worker) {
+    parallel_for(a.J * panels, crew, [&](Index task, int worker) {
         auto address = reinterpret_cast<std::uintptr_t>(memory.get() + floats * std::size_t(worker));
         Workspace ws;
         Workspace::size(a, width, reinterpret_cast<float*>(aligned(address)), &ws);
-        const index j = task % a.J;
+        const Index j = task % a.J;
         row_block(h, kernel, X, out, j, 0, a.rows_of(j), task / a.J * width, width, ws);
     });
 }

@@ -26,7 +26,7 @@ constexpr char kMetadata[] = "__metadata__";
 
 struct Dtype {
     const char* name;
-    index size;
+    Index size;
 };
 constexpr Dtype kDtypes[] = {{"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1}, {"F8_E8M0", 1},
                              {"I16", 2},  {"U16", 2}, {"F16", 2}, {"BF16", 2},    {"I32", 4},     {"U32", 4},
@@ -37,7 +37,7 @@ struct Range {
     std::size_t tensor;
 };
 
-std::string text(const std::vector<index>& shape) {
+std::string text(const std::vector<Index>& shape) {
     std::string s = "[";
     for (std::size_t i = 0; i < shape.size(); ++i) {
         if (i == 8) return s + ",...]";
@@ -51,7 +51,7 @@ Tensor parse_entry(JsonReader& json, const std::string& name, std::size_t data_s
                    std::size_t& end) {
     Tensor t;
     t.name = name;
-    std::vector<index> offsets;
+    std::vector<Index> offsets;
     bool dtype = false, shape = false;
     json.object([&](const std::string& key) {
         if (key == "dtype") {
@@ -63,17 +63,17 @@ Tensor parse_entry(JsonReader& json, const std::string& name, std::size_t data_s
         } else if (key == "data_offsets") {
             json.array([&] {
                 if (offsets.size() == 2)
-                    json.fail("data_offsets of tensor " + quoted(name) + " has more than 2 numbers");
+                    json.fail("data_offsets of tensor " + quote(name) + " has more than 2 numbers");
                 offsets.push_back(json.integer());
             });
         } else {
             json.skip();
         }
     });
-    const auto bad = [&](const std::string& what) { json.fail("tensor " + quoted(name) + ": " + what); };
+    const auto bad = [&](const std::string& what) { json.fail("tensor " + quote(name) + ": " + what); };
     if (!dtype || !shape || offsets.size() != 2) bad("expected dtype, shape and two data_offsets");
-    const index item = item_size(t.dtype);
-    if (!item) bad("unknown dtype " + quoted(t.dtype));
+    const Index item = item_size(t.dtype);
+    if (!item) bad("unknown dtype " + quote(t.dtype));
     if (!tensor_bytes(t.shape, item, t.nbytes)) bad("shape " + text(t.shape) + " overflows");
     if (offsets[0] > offsets[1] || std::uint64_t(offsets[1]) > data_size)
         bad("data_offsets " + text(offsets) + " are not a range within the " + std::to_string(data_size) +
@@ -121,7 +121,7 @@ std::string temporary_name(long pid) {
 
 [[noreturn]] void fail_io(const char* what, const std::string& path, int error) {
     throw Error(ErrorCode::io,
-                std::string("cannot ") + what + " " + quoted(path) + ": " + std::generic_category().message(error));
+                std::string("cannot ") + what + " " + quote(path) + ": " + std::generic_category().message(error));
 }
 
 #ifndef _WIN32
@@ -213,7 +213,7 @@ class TemporaryFile {
         if (!out_) fail_io("write", target_, errno);
         std::error_code error;
         std::filesystem::rename(path_, final_, error);
-        if (error) throw Error(ErrorCode::io, "cannot replace " + quoted(target_) + ": " + error.message());
+        if (error) throw Error(ErrorCode::io, "cannot replace " + quote(target_) + ": " + error.message());
         path_.clear();
     }
 
@@ -227,16 +227,16 @@ class TemporaryFile {
 
 } // namespace
 
-index item_size(const std::string& dtype) noexcept {
+Index item_size(const std::string& dtype) noexcept {
     for (const Dtype& d : kDtypes)
         if (dtype == d.name) return d.size;
     return 0;
 }
 
-bool tensor_bytes(const std::vector<index>& shape, index item, std::size_t& bytes) noexcept {
+bool tensor_bytes(const std::vector<Index>& shape, Index item, std::size_t& bytes) noexcept {
     const std::uint64_t limit = std::min<std::uint64_t>(INT64_MAX, SIZE_MAX);
     std::uint64_t product = std::uint64_t(item);
-    for (const index d : shape) {
+    for (const Index d : shape) {
         if (d < 0 || (d > 0 && product > limit / std::uint64_t(d))) return false;
         product *= std::uint64_t(d);
     }
@@ -267,7 +267,7 @@ Container parse_safetensors(const std::uint8_t* bytes, std::size_t size, const s
             json.object([&](const std::string& key) { c.metadata[key] = json.string(); });
             return;
         }
-        if (name.find('\0') != std::string::npos) json.fail("tensor name " + quoted(name) + " contains NUL");
+        if (name.find('\0') != std::string::npos) json.fail("tensor name " + quote(name) + " contains NUL");
         Range r{0, 0, ranges.size()};
         c.tensors.push_back(parse_entry(json, name, data_size, r.begin, r.end));
         c.tensors.back().data = data + r.begin;
@@ -284,7 +284,7 @@ Container parse_safetensors(const std::uint8_t* bytes, std::size_t size, const s
     for (const Range& r : ranges) {
         Tensor& t = c.tensors[r.tensor];
         if (r.begin != reached)
-            bad("tensor " + quoted(t.name) + " begins at byte " + std::to_string(r.begin) + " of the data, expected " +
+            bad("tensor " + quote(t.name) + " begins at byte " + std::to_string(r.begin) + " of the data, expected " +
                 std::to_string(reached) + ": tensors overlap or leave a hole");
         reached = r.end;
         sorted.push_back(std::move(t));
@@ -299,12 +299,12 @@ Container parse_safetensors(const std::uint8_t* bytes, std::size_t size, const s
 void write_safetensors(const std::string& path, std::vector<Tensor> tensors,
                        const std::map<std::string, std::string>& metadata) {
     std::sort(tensors.begin(), tensors.end(), [](const Tensor& a, const Tensor& b) {
-        const index sa = item_size(a.dtype), sb = item_size(b.dtype);
+        const Index sa = item_size(a.dtype), sb = item_size(b.dtype);
         return sa != sb ? sa > sb : a.name < b.name;
     });
     const std::string header = make_header(tensors, metadata);
     if (header.size() > kMaxHeader)
-        throw Error(ErrorCode::invalid_argument, "cannot write " + quoted(path) + ": the header needs " +
+        throw Error(ErrorCode::invalid_argument, "cannot write " + quote(path) + ": the header needs " +
                                                      std::to_string(header.size()) +
                                                      " bytes, a safetensors file allows " + std::to_string(kMaxHeader));
     std::uint8_t length[8];

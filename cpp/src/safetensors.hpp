@@ -10,10 +10,10 @@
 namespace bqq::detail {
 
 /// Bytes of one element of a safetensors dtype, 0 for a name that is not known.
-index item_size(const std::string& dtype) noexcept;
+Index item_size(const std::string& dtype) noexcept;
 
 /// prod(shape) * item into `bytes`; false when a dimension is negative or the product overflows.
-bool tensor_bytes(const std::vector<index>& shape, index item, std::size_t& bytes) noexcept;
+bool tensor_bytes(const std::vector<Index>& shape, Index item, std::size_t& bytes) noexcept;
 
 struct Container {
     std::vector<Tensor> tensors; ///< in the order of their data, which they share with the bytes parsed

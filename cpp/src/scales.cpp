@@ -49,88 +49,88 @@ void solve(const MeanFieldSystem& e, double a[4]) {
     for (int i = 0; i < 4; ++i) a[i] = x[i];
 }
 
-double solve_scales(const BlockProducts& block, const float* W, index ldw, float* scales) {
-    const index m = block.rows(), n = block.cols(), p = block.stacks(), count = 3 * p + 1;
+double solve_scales(const BlockProducts& block, const float* W, Index ldw, float* scales) {
+    const Index m = block.rows(), n = block.cols(), p = block.stacks(), count = 3 * p + 1;
     std::vector<std::uint16_t> products(std::size_t(p * n));
     std::vector<std::int64_t> rho(std::size_t(p), 0), zeta(std::size_t(p * n));
     block.column_sums(zeta.data());
 
     double mean = 0;
-    for (index a = 0; a < m; ++a)
-        for (index b = 0; b < n; ++b) mean += double(W[a * ldw + b]);
+    for (Index a = 0; a < m; ++a)
+        for (Index b = 0; b < n; ++b) mean += double(W[a * ldw + b]);
     mean /= double(m) * double(n);
 
     using Integers = Eigen::Matrix<std::int64_t, Eigen::Dynamic, Eigen::Dynamic>;
     Integers G = Integers::Zero(count, count);
     Eigen::VectorXd rhs = Eigen::VectorXd::Zero(count);
-    const auto r = [](index i) { return 3 * i; };
-    const auto s = [](index i) { return 3 * i + 1; };
-    const auto t = [](index i) { return 3 * i + 2; };
-    const index u = 3 * p;
-    for (index a = 0; a < m; ++a) {
+    const auto r = [](Index i) { return 3 * i; };
+    const auto s = [](Index i) { return 3 * i + 1; };
+    const auto t = [](Index i) { return 3 * i + 2; };
+    const Index u = 3 * p;
+    for (Index a = 0; a < m; ++a) {
         block.row(a, products.data(), rho.data());
         double row_sum = 0;
-        for (index b = 0; b < n; ++b) row_sum += double(W[a * ldw + b]) - mean;
-        for (index i = 0; i < p; ++i) {
+        for (Index b = 0; b < n; ++b) row_sum += double(W[a * ldw + b]) - mean;
+        for (Index i = 0; i < p; ++i) {
             const std::uint16_t* P = products.data() + i * n;
             std::int64_t sum = 0;
             double cross = 0;
-            for (index b = 0; b < n; ++b) sum += P[b];
-            for (index b = 0; b < n; ++b) cross += double(P[b]) * (double(W[a * ldw + b]) - mean);
+            for (Index b = 0; b < n; ++b) sum += P[b];
+            for (Index b = 0; b < n; ++b) cross += double(P[b]) * (double(W[a * ldw + b]) - mean);
             rhs[r(i)] += cross;
             rhs[s(i)] += double(rho[std::size_t(i)]) * row_sum;
             G(r(i), u) += sum;
-            for (index q = 0; q < p; ++q) {
+            for (Index q = 0; q < p; ++q) {
                 const std::int64_t* z = zeta.data() + q * n;
                 std::int64_t with_t = 0;
-                for (index b = 0; b < n; ++b) with_t += P[b] * z[b];
+                for (Index b = 0; b < n; ++b) with_t += P[b] * z[b];
                 G(r(i), t(q)) += with_t;
                 G(r(i), s(q)) += sum * rho[std::size_t(q)];
                 G(s(i), s(q)) += n * rho[std::size_t(i)] * rho[std::size_t(q)];
             }
-            for (index q = 0; q <= i; ++q) {
+            for (Index q = 0; q <= i; ++q) {
                 const std::uint16_t* Q = products.data() + q * n;
                 std::uint64_t dot = 0;
-                for (index b = 0; b < n; ++b) dot += std::uint32_t(P[b]) * std::uint32_t(Q[b]);
+                for (Index b = 0; b < n; ++b) dot += std::uint32_t(P[b]) * std::uint32_t(Q[b]);
                 G(r(i), r(q)) += std::int64_t(dot);
             }
             G(s(i), u) += n * rho[std::size_t(i)];
         }
     }
-    for (index i = 0; i < p; ++i) {
+    for (Index i = 0; i < p; ++i) {
         const std::int64_t* z = zeta.data() + i * n;
-        for (index b = 0; b < n; ++b) {
+        for (Index b = 0; b < n; ++b) {
             double column = 0;
-            for (index a = 0; a < m; ++a) column += double(W[a * ldw + b]) - mean;
+            for (Index a = 0; a < m; ++a) column += double(W[a * ldw + b]) - mean;
             rhs[t(i)] += double(z[b]) * column;
             G(t(i), u) += m * z[b];
         }
-        for (index q = 0; q < p; ++q) {
+        for (Index q = 0; q < p; ++q) {
             std::int64_t dot = 0;
-            for (index b = 0; b < n; ++b) dot += z[b] * zeta[std::size_t(q * n + b)];
+            for (Index b = 0; b < n; ++b) dot += z[b] * zeta[std::size_t(q * n + b)];
             G(t(i), t(q)) = m * dot;
         }
     }
-    for (index i = 0; i < p; ++i)
-        for (index q = 0; q < p; ++q) {
+    for (Index i = 0; i < p; ++i)
+        for (Index q = 0; q < p; ++q) {
             G(r(q), r(i)) = q < i ? G(r(i), r(q)) : G(r(q), r(i));
             G(s(q), r(i)) = G(r(i), s(q));
             G(t(q), r(i)) = G(r(i), t(q));
             G(s(i), t(q)) = G(t(q), s(i)) = (G(s(i), u) / n) * (G(t(q), u) / m);
         }
     G(u, u) = m * n;
-    for (index i = 0; i < u; ++i) G(u, i) = G(i, u);
+    for (Index i = 0; i < u; ++i) G(u, i) = G(i, u);
 
     const Eigen::MatrixXd A = G.cast<double>();
     const Eigen::VectorXd x = scaled_solve<Eigen::MatrixXd, Eigen::VectorXd>(A, rhs);
-    for (index i = 0; i < count; ++i) scales[i] = float(i == u ? x[i] + mean : x[i]);
+    for (Index i = 0; i < count; ++i) scales[i] = float(i == u ? x[i] + mean : x[i]);
 
     std::vector<double> what(static_cast<std::size_t>(n));
     double error = 0;
-    for (index a = 0; a < m; ++a) {
+    for (Index a = 0; a < m; ++a) {
         block.row(a, products.data(), rho.data());
         reconstruct_row(scales, p, n, products.data(), rho.data(), zeta.data(), what.data());
-        for (index b = 0; b < n; ++b) {
+        for (Index b = 0; b < n; ++b) {
             const double e = double(W[a * ldw + b]) - what[std::size_t(b)];
             error += e * e;
         }

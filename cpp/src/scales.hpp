@@ -32,6 +32,6 @@ void solve(const MeanFieldSystem& system, double a[4]);
 /// All 3p+1 scales of a block by least squares in float64 for fixed bits; Gram matrix summed in integers, exactly.
 /// W: the block's rows x cols corner, row-major with ldw. scales: r_0 s_0 t_0 ... u, rounded to float32.
 /// Returns the sum of squared errors of the rounded scales. O(p l rows cols / 2 + p^2 rows cols).
-double solve_scales(const BlockProducts& block, const float* W, index ldw, float* scales);
+double solve_scales(const BlockProducts& block, const float* W, Index ldw, float* scales);
 
 } // namespace bqq::detail

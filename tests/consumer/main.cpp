@@ -37,7 +37,7 @@ void use(const std::string& path) {
     bool finished = false;
     bqq::DecomposeOptions options;
     options.steps = 300;
-    options.progress = [&](bqq::index done, bqq::index total) {
+    options.progress = [&](bqq::Index done, bqq::Index total) {
         finished = done == total;
         return true;
     };

@@ -12,7 +12,7 @@
 
 namespace files {
 
-using bqq::index;
+using bqq::Index;
 
 /// A directory that goes away with the object.
 struct TemporaryDirectory {
@@ -42,12 +42,13 @@ inline std::string read(const std::string& path) {
 }
 
 inline void write(const std::string& path, const std::string& bytes) {
-    std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
+    std::filesystem::remove(path); // some file systems flush a file that was truncated and rewritten
+    std::ofstream(path, std::ios::binary) << bytes;
 }
 
-inline void set_bit(std::uint8_t* row, index at) { row[at / 8] = std::uint8_t(row[at / 8] | 1u << at % 8); }
+inline void set_bit(std::uint8_t* row, Index at) { row[at / 8] = std::uint8_t(row[at / 8] | 1u << at % 8); }
 
-inline bqq::Layout layout(index m, index n, index J, index K, index p, index l) {
+inline bqq::Layout layout(Index m, Index n, Index J, Index K, Index p, Index l) {
     bqq::Layout a;
     a.m = m, a.n = n, a.J = J, a.K = K, a.p = p, a.l = l;
     a.rows = (m + J - 1) / J, a.cols = (n + K - 1) / K;
@@ -57,15 +58,15 @@ inline bqq::Layout layout(index m, index n, index J, index K, index p, index l) 
 /// Fills a matrix bit by bit, in the order block, stack, row, bit: all Y, all Z, then the scales. Pad bits stay zero.
 template <class Bit, class Scale> bqq::Matrix fill(const bqq::Layout& a, Bit bit, Scale scale) {
     bqq::Matrix q(a);
-    for (index block = 0; block < a.blocks(); ++block)
-        for (index i = 0; i < a.p; ++i)
-            for (index r = 0; r < a.rows_of(block / a.K); ++r)
-                for (index c = 0; c < a.l; ++c)
+    for (Index block = 0; block < a.blocks(); ++block)
+        for (Index i = 0; i < a.p; ++i)
+            for (Index r = 0; r < a.rows_of(block / a.K); ++r)
+                for (Index c = 0; c < a.l; ++c)
                     if (bit()) set_bit(q.Y.data() + (block * a.p + i) * a.y_plane_bytes() + r * a.y_row_bytes(), c);
-    for (index block = 0; block < a.blocks(); ++block)
-        for (index i = 0; i < a.p; ++i)
-            for (index c = 0; c < a.l; ++c)
-                for (index b = 0; b < a.cols_of(block % a.K); ++b)
+    for (Index block = 0; block < a.blocks(); ++block)
+        for (Index i = 0; i < a.p; ++i)
+            for (Index c = 0; c < a.l; ++c)
+                for (Index b = 0; b < a.cols_of(block % a.K); ++b)
                     if (bit()) set_bit(q.Z.data() + (block * a.p + i) * a.z_plane_bytes() + c * a.z_row_bytes(), b);
     for (float& s : q.scales) s = scale();
     return q;
@@ -79,17 +80,17 @@ inline bqq::Matrix random_matrix(const bqq::Layout& a, unsigned seed) {
 /// What, straight from the formula.
 inline std::vector<double> reconstruct(const bqq::View& q) {
     const bqq::Layout& a = q.layout;
-    const auto get = [](const std::uint8_t* row, index at) { return double(row[at / 8] >> at % 8 & 1); };
+    const auto get = [](const std::uint8_t* row, Index at) { return double(row[at / 8] >> at % 8 & 1); };
     std::vector<double> w(std::size_t(a.m * a.n));
-    for (index row = 0; row < a.m; ++row)
-        for (index col = 0; col < a.n; ++col) {
-            const index j = row / a.rows, k = col / a.cols;
+    for (Index row = 0; row < a.m; ++row)
+        for (Index col = 0; col < a.n; ++col) {
+            const Index j = row / a.rows, k = col / a.cols;
             const float* s = q.block_scales(j, k);
             double sum = double(s[3 * a.p]);
-            for (index i = 0; i < a.p; ++i) {
+            for (Index i = 0; i < a.p; ++i) {
                 const std::uint8_t* y = q.y_plane(j, k, i) + row % a.rows * a.y_row_bytes();
                 double product = 0, rho = 0, zeta = 0;
-                for (index c = 0; c < a.l; ++c) {
+                for (Index c = 0; c < a.l; ++c) {
                     const double yc = get(y, c), zc = get(q.z_plane(j, k, i) + c * a.z_row_bytes(), col % a.cols);
                     product += yc * zc, rho += yc, zeta += zc;
                 }

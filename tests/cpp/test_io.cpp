@@ -21,7 +21,7 @@ using files::TemporaryDirectory;
 
 namespace {
 
-Tensor tensor(const std::string& name, const std::string& dtype, std::vector<bqq::index> shape,
+Tensor tensor(const std::string& name, const std::string& dtype, std::vector<bqq::Index> shape,
               std::string_view bytes) {
     return {name, dtype, std::move(shape), reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()};
 }
@@ -192,7 +192,7 @@ TEST(arguments_are_checked) {
     save_error({}, {tensor("t", "U7", {8}, raw)}, "unknown dtype \"U7\"");
     save_error({}, {tensor("t", "F32", {8}, raw)}, "nbytes is 8, expected 32 for F32 [8]");
     save_error({}, {tensor("t", "U8", {-8}, raw)}, "negative");
-    save_error({}, {tensor("t", "U8", {bqq::index(1) << 40, bqq::index(1) << 40}, raw)}, "overflows");
+    save_error({}, {tensor("t", "U8", {bqq::Index(1) << 40, bqq::Index(1) << 40}, raw)}, "overflows");
     save_error({}, {Tensor{"t", "U8", {8}, nullptr, 8}}, "data is null");
     SaveOptions options;
     options.metadata = {{"bqq", "2"}};
@@ -292,7 +292,7 @@ TEST(golden_v1_small) {
     check_values(file.matrix("tiny"), kGoldenTiny);
     CHECK_EQ(file.tensors().size(), std::size_t(1));
     const Tensor& t = file.tensors()[0];
-    CHECK(t.name == "bias" && t.dtype == "F32" && t.shape == std::vector<bqq::index>{5} && t.nbytes == sizeof bias);
+    CHECK(t.name == "bias" && t.dtype == "F32" && t.shape == std::vector<bqq::Index>{5} && t.nbytes == sizeof bias);
     CHECK(std::memcmp(t.data, bias, sizeof bias) == 0);
     CHECK_EQ(file.metadata().size(), std::size_t(1));
     CHECK_EQ(file.metadata().at("note"), std::string("the \"\xC3\xA4\" of version 1"));

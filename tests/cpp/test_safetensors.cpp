@@ -71,7 +71,7 @@ struct Pieces {
         scales.assign(reinterpret_cast<const char*>(s.data()), 4 * s.size());
     }
     std::string layout_json() const {
-        const auto pair = [](bqq::index u, bqq::index v) {
+        const auto pair = [](bqq::Index u, bqq::Index v) {
             return "[" + std::to_string(u) + "," + std::to_string(v) + "]";
         };
         return "\"shape\":" + pair(a.m, a.n) + ",\"grid\":" + pair(a.J, a.K) + ",\"block\":" + pair(a.rows, a.cols) +
@@ -79,7 +79,7 @@ struct Pieces {
     }
     std::string crc() const {
         std::string bytes = "w";
-        for (const bqq::index v : {a.m, a.n, a.J, a.K, a.rows, a.cols, a.p, a.l})
+        for (const bqq::Index v : {a.m, a.n, a.J, a.K, a.rows, a.cols, a.p, a.l})
             for (int i = 0; i < 8; ++i) bytes += char(std::uint64_t(v) >> 8 * i & 255);
         bytes += y + z + scales;
         char text[16];
@@ -89,7 +89,7 @@ struct Pieces {
     }
     std::string file() const {
         std::size_t at = 0;
-        const auto entry = [&](const std::string& name, const std::string& dtype, std::vector<bqq::index> shape,
+        const auto entry = [&](const std::string& name, const std::string& dtype, std::vector<bqq::Index> shape,
                                const std::string& data) {
             std::string s = escape(name) + ":{\"dtype\":\"" + dtype + "\",\"shape\":[";
             for (std::size_t i = 0; i < shape.size(); ++i) s += (i ? "," : "") + std::to_string(shape[i]);
@@ -263,11 +263,11 @@ TEST(malformed_matrices) {
     layout([](Layout& a) { a.p = 65; }, "65 is not between 1 and 64");
     layout([](Layout& a) { a.l = 0; }, "0 is not between 1 and 65535");
     layout([](Layout& a) { a.l = 65536; }, "65536 is not between");
-    layout([](Layout& a) { a.l = std::numeric_limits<bqq::index>::max(); }, "is not between");
-    layout([](Layout& a) { a.m = (bqq::index(1) << 40) + 1; }, "is not between");
+    layout([](Layout& a) { a.l = std::numeric_limits<bqq::Index>::max(); }, "is not between");
+    layout([](Layout& a) { a.m = (bqq::Index(1) << 40) + 1; }, "is not between");
     layout([](Layout& a) { a.m = -7; }, "non-negative");
-    layout([](Layout& a) { a.rows = (bqq::index(1) << 20) + 1; }, "is not between");
-    layout([](Layout& a) { a.J = bqq::index(1) << 40, a.K = bqq::index(1) << 40; }, "its metadata say");
+    layout([](Layout& a) { a.rows = (bqq::Index(1) << 20) + 1; }, "is not between");
+    layout([](Layout& a) { a.J = bqq::Index(1) << 40, a.K = bqq::Index(1) << 40; }, "its metadata say");
     layout([](Layout& a) { a.l = 17; }, "its metadata say");
     layout([](Layout& a) { a.p = 1; }, "its metadata say");
     layout([](Layout& a) { a.cols = 8; }, "matrix \"w\": "); // the same bytes a row

@@ -8,9 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import _build
+import pytest
 from _build import ROOT, run
 
 CONSUMER = ROOT / "tests" / "consumer"
@@ -74,6 +73,8 @@ def test_find_package_is_shared_by_default(prefix: Path, tmp_path: Path) -> None
     if sys.platform == "linux":
         assert "libbqq.so" in linked(tmp_path / "user_c")
         assert "libbqq.so" not in linked(tmp_path / "user_c_static")
+    with pytest.raises(AssertionError, match="status 6: BQQ_ISA is 'abacus'"):
+        run([tmp_path / "user_c"], tmp_path, {"BQQ_ISA": "abacus"})
 
 
 def test_find_package_static(prefix: Path, tmp_path: Path) -> None:

@@ -160,9 +160,9 @@ BQQ_API bqq_status bqq_decompose_options_init(bqq_decompose_options* options, si
 BQQ_API bqq_status bqq_decompose(const float* w, int64_t m, int64_t n, int64_t ldw, int64_t p,
                                  const bqq_decompose_options* options, bqq_matrix** out);
 
-/// *out: `view` with stacks added until it has p (more than it has now): the bits of the old stacks stay, all scales
-/// are solved again. w: the m x n matrix that was compressed. bqq_decompose to p1 and bqq_extend to p2 gives bit for
-/// bit what bqq_decompose to p2 gives under equal options.
+/// *out: `view` with stacks added until it has p (at least what it has now): the bits of the old stacks stay, all
+/// scales are solved again. w: the m x n matrix that was compressed. bqq_decompose to p1 and bqq_extend to p2 gives bit
+/// for bit what bqq_decompose to p2 gives under equal options.
 BQQ_API bqq_status bqq_extend(const bqq_view* view, const float* w, int64_t ldw, int64_t p,
                               const bqq_decompose_options* options, bqq_matrix** out);
 

@@ -18,15 +18,15 @@ enum class Schedule : int {
 };
 
 struct DecomposeOptions {
-    index l = 0;     ///< inner dimension; 0: round(rows*cols/(rows+cols)) of a block. Ignored by extend
-    index patch = 0; ///< largest block side; 0: see make_layout. Ignored by extend
+    Index l = 0;     ///< inner dimension; 0: round(rows*cols/(rows+cols)) of a block. Ignored by extend
+    Index patch = 0; ///< largest block side; 0: see make_layout. Ignored by extend
     Schedule schedule = Schedule::adaptive;
-    index steps = 0; ///< descent steps per stack; 0: the schedule's default
+    Index steps = 0; ///< descent steps per stack; 0: the schedule's default
     std::uint64_t seed = 0;
     int threads = 0; ///< 0: BQQ_NUM_THREADS, OMP_NUM_THREADS, else the cores of this process
     /// Called on the calling thread a few times a second and once at the end with the steps done so far and in all;
     /// returning false stops the work within one step and makes the call throw Error(cancelled).
-    std::function<bool(index done, index total)> progress;
+    std::function<bool(Index done, Index total)> progress;
 };
 
 /// W is m x n, row-major with ldw >= n elements between rows, finite. Stacks are found one after the other on the
@@ -34,22 +34,22 @@ struct DecomposeOptions {
 /// The result depends on (W, p, l, patch, schedule, steps, seed) and the instruction set only: not on threads.
 /// Time: about 8 rows*cols*l flop per step, stack and block. Memory: W is read in place; about 8 block-sized float
 /// arrays per thread. Throws Error(invalid_argument | cancelled), std::bad_alloc.
-BQQ_API Matrix decompose(const float* W, index m, index n, index ldw, index p, const DecomposeOptions& options = {});
+BQQ_API Matrix decompose(const float* W, Index m, Index n, Index ldw, Index p, const DecomposeOptions& options = {});
 
 /// Adds stacks to q until it has p: the bits of the old stacks stay, all scales are solved again.
 /// extend(decompose(W, p1), W, p2) equals decompose(W, p2) bit for bit under equal options.
-BQQ_API Matrix extend(const View& q, const float* W, index ldw, index p, const DecomposeOptions& options = {});
+BQQ_API Matrix extend(const View& q, const float* W, Index ldw, Index p, const DecomposeOptions& options = {});
 
 /// The first k stacks (1 <= k <= p) as a matrix of their own: same bits, same r, s, t; u keeps each block's mean.
-BQQ_API Matrix prefix(const View& q, index k);
+BQQ_API Matrix prefix(const View& q, Index k);
 
 /// The transpose, exactly: Y' = Z^T, Z' = Y^T, s and t exchanged.
 BQQ_API Matrix transpose(const View& q);
 
 /// Writes What (m x n, row-major, ldo >= n). O(p l m n / 2) integer additions.
-BQQ_API void reconstruct(const View& q, float* out, index ldo, int threads = 0);
+BQQ_API void reconstruct(const View& q, float* out, Index ldo, int threads = 0);
 
 /// Sum of squared differences between W and What, accumulated in float64; What is formed a row at a time.
-BQQ_API double squared_error(const View& q, const float* W, index ldw, int threads = 0);
+BQQ_API double squared_error(const View& q, const float* W, Index ldw, int threads = 0);
 
 } // namespace bqq

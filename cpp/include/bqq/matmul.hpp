@@ -14,14 +14,14 @@ enum class Dtype : int { f32 = 0, f16 = 1, bf16 = 2, f64 = 3 };
 struct ConstArray {
     const void* data = nullptr;
     Dtype dtype = Dtype::f32;
-    index rows = 0, cols = 0;
-    index row_stride = 0, col_stride = 0;
+    Index rows = 0, cols = 0;
+    Index row_stride = 0, col_stride = 0;
 };
 struct Array {
     void* data = nullptr;
     Dtype dtype = Dtype::f32;
-    index rows = 0, cols = 0;
-    index row_stride = 0, col_stride = 0;
+    Index rows = 0, cols = 0;
+    Index row_stride = 0, col_stride = 0;
 };
 
 /// A prepared matrix is one relocatable block of memory the caller owns: the planes re-ordered for the kernels of this
@@ -38,8 +38,8 @@ BQQ_API void matmul(const void* prepared, const ConstArray& X, const Array& out,
 /// Rows [row_begin, row_end) of the product, on the calling thread, without allocation: for engines with a pool of
 /// their own. `out` is the whole m x batch array. Cheapest when row_begin and row_end are multiples of the block rows.
 /// `workspace`: workspace_size(prepared, batch) bytes, 64-byte aligned, one per concurrent call.
-BQQ_API std::size_t workspace_size(const void* prepared, index batch);
-BQQ_API void matmul_rows(const void* prepared, const ConstArray& X, const Array& out, index row_begin, index row_end,
+BQQ_API std::size_t workspace_size(const void* prepared, Index batch);
+BQQ_API void matmul_rows(const void* prepared, const ConstArray& X, const Array& out, Index row_begin, Index row_end,
                          void* workspace);
 
 } // namespace bqq

@@ -30,7 +30,7 @@
 
 namespace bqq {
 
-using index = std::int64_t;
+using Index = std::int64_t;
 
 /// Numbers are part of the C ABI (bqq_status in bqq.h): never renumber, only append.
 enum class ErrorCode : int {
@@ -54,33 +54,33 @@ class BQQ_API Error : public std::runtime_error {
 };
 
 /// Limits on the parameters of a matrix, checked on every way in.
-constexpr index kMaxStacks = 64;           ///< p
-constexpr index kMaxInner = 65535;         ///< l: an entry of Y Z fits 16 bits
-constexpr index kMaxSide = index(1) << 40; ///< m, n
-constexpr index kMaxBlockSide = 1 << 20;   ///< rows, cols of a block
+constexpr Index kMaxStacks = 64;           ///< p
+constexpr Index kMaxInner = 65535;         ///< l: an entry of Y Z fits 16 bits
+constexpr Index kMaxSide = Index(1) << 40; ///< m, n
+constexpr Index kMaxBlockSide = 1 << 20;   ///< rows, cols of a block
 
 /// The shape of a compressed matrix. All blocks share p, l and the block size; blocks of the last row and
 /// the last column may be shorter, their missing rows and columns are stored as zero bits.
 struct Layout {
-    index m = 0, n = 0;       ///< shape of W
-    index J = 0, K = 0;       ///< grid: J block rows, K block columns
-    index rows = 0, cols = 0; ///< block size: rows = ceil(m/J), cols = ceil(n/K)
-    index p = 0, l = 0;       ///< stacks, inner dimension
+    Index m = 0, n = 0;       ///< shape of W
+    Index J = 0, K = 0;       ///< grid: J block rows, K block columns
+    Index rows = 0, cols = 0; ///< block size: rows = ceil(m/J), cols = ceil(n/K)
+    Index p = 0, l = 0;       ///< stacks, inner dimension
 
-    index blocks() const { return J * K; }
-    index y_row_bytes() const { return (l + 7) / 8; }    ///< one row of one Y plane
-    index z_row_bytes() const { return (cols + 7) / 8; } ///< one row of one Z plane
-    index y_plane_bytes() const { return rows * y_row_bytes(); }
-    index z_plane_bytes() const { return l * z_row_bytes(); }
-    index y_bytes() const { return blocks() * p * y_plane_bytes(); }
-    index z_bytes() const { return blocks() * p * z_plane_bytes(); }
-    index scales_per_block() const { return 3 * p + 1; }
-    index scales_count() const { return blocks() * scales_per_block(); }
+    Index blocks() const { return J * K; }
+    Index y_row_bytes() const { return (l + 7) / 8; }    ///< one row of one Y plane
+    Index z_row_bytes() const { return (cols + 7) / 8; } ///< one row of one Z plane
+    Index y_plane_bytes() const { return rows * y_row_bytes(); }
+    Index z_plane_bytes() const { return l * z_row_bytes(); }
+    Index y_bytes() const { return blocks() * p * y_plane_bytes(); }
+    Index z_bytes() const { return blocks() * p * z_plane_bytes(); }
+    Index scales_per_block() const { return 3 * p + 1; }
+    Index scales_count() const { return blocks() * scales_per_block(); }
     /// Rows of block row j (columns of block column k) that exist in W.
-    index rows_of(index j) const { return j + 1 < J ? rows : m - j * rows; }
-    index cols_of(index k) const { return k + 1 < K ? cols : n - k * cols; }
+    Index rows_of(Index j) const { return j + 1 < J ? rows : m - j * rows; }
+    Index cols_of(Index k) const { return k + 1 < K ? cols : n - k * cols; }
     /// Bytes of planes and float32 scales, padding included: what a file spends on the matrix.
-    index nbytes() const { return y_bytes() + z_bytes() + 4 * scales_count(); }
+    Index nbytes() const { return y_bytes() + z_bytes() + 4 * scales_count(); }
     double bits_per_weight() const { return 8.0 * double(nbytes()) / (double(m) * double(n)); }
     bool operator==(const Layout& o) const {
         return m == o.m && n == o.n && J == o.J && K == o.K && rows == o.rows && cols == o.cols && p == o.p && l == o.l;
@@ -91,7 +91,7 @@ struct Layout {
 /// Layout of an m x n matrix cut into balanced blocks of at most patch x patch.
 /// patch = 0 chooses: the whole matrix up to 512 on a side, blocks of at most 128 beyond. l = 0 means
 /// max(1, round(rows*cols/(rows+cols))). Throws Error(invalid_argument).
-BQQ_API Layout make_layout(index m, index n, index p, index l = 0, index patch = 0);
+BQQ_API Layout make_layout(Index m, Index n, Index p, Index l = 0, Index patch = 0);
 
 /// Non-owning view of a compressed matrix: three plain arrays, bits little-endian within a byte (element k of a row
 /// is bit k%8 of byte k/8), pad bits zero. May point into a mapped file.
@@ -101,13 +101,13 @@ struct View {
     const std::uint8_t* Z = nullptr; ///< [J, K, p, l, ceil(cols/8)]
     const float* scales = nullptr;   ///< [J, K, 3p+1]: r_0 s_0 t_0 r_1 s_1 t_1 ... u
 
-    const std::uint8_t* y_plane(index j, index k, index i) const {
+    const std::uint8_t* y_plane(Index j, Index k, Index i) const {
         return Y + ((j * layout.K + k) * layout.p + i) * layout.y_plane_bytes();
     }
-    const std::uint8_t* z_plane(index j, index k, index i) const {
+    const std::uint8_t* z_plane(Index j, Index k, Index i) const {
         return Z + ((j * layout.K + k) * layout.p + i) * layout.z_plane_bytes();
     }
-    const float* block_scales(index j, index k) const {
+    const float* block_scales(Index j, Index k) const {
         return scales + (j * layout.K + k) * layout.scales_per_block();
     }
 };

@@ -1,0 +1,31 @@
+#include "check.hpp"
+
+#include "bqq/bqq.hpp"
+#include "kernels/dispatch.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+
+using namespace bqq::detail;
+
+TEST(generic_is_always_there_and_levels_stack) {
+    const auto available = isa_available(), built = isa_built();
+    CHECK(!available.empty());
+    CHECK_EQ(available.front(), std::string("generic"));
+    for (const auto& name : available) CHECK(std::count(built.begin(), built.end(), name) == 1);
+    for (const auto& name : available) {
+        const bqq_kernels table = kernels_capped(name);
+        const void* entries[sizeof table / sizeof(void*)];
+        std::memcpy(entries, &table, sizeof entries);
+        for (const void* entry : entries) CHECK(entry != nullptr); // nothing left unfilled
+    }
+}
+
+TEST(the_level_in_use_obeys_the_environment) {
+    const char* cap = std::getenv("BQQ_ISA");
+    const std::string expected = cap && *cap ? cap : isa_available().back();
+    CHECK_EQ(std::string(bqq::isa()), expected);
+    CHECK(bqq::config().find("isa: " + expected + "\n") != std::string::npos);
+}
+
+TEST(unknown_names_are_errors) { CHECK_THROWS(kernels_capped("avx9"), bqq::Error, "expected one of: generic"); }

@@ -1,0 +1,234 @@
+// Every kernel on every instruction set of this machine against float64 loops.
+#include "check.hpp"
+#include "reference.hpp"
+
+#include "kernels/dispatch.hpp"
+
+#include <cfloat>
+
+using bqq::Index;
+using reference::Mat;
+
+namespace {
+
+// A padded float copy of a matrix: leading dimension a multiple of BQQ_PAD, zero padding.
+struct Padded {
+    Index rows, cols, ld;
+    std::vector<float> v;
+    Padded(const Mat& a, Index extra = 0)
+        : rows(a.rows), cols(a.cols), ld((a.cols + BQQ_PAD - 1) / BQQ_PAD * BQQ_PAD + extra * BQQ_PAD),
+          v(std::size_t(rows * ld)) {
+        for (Index i = 0; i < rows; ++i)
+            for (Index j = 0; j < cols; ++j) v[std::size_t(i * ld + j)] = float(a(i, j));
+    }
+    double operator()(Index i, Index j) const { return double(v[std::size_t(i * ld + j)]); }
+    float* data() { return v.data(); }
+    bool clean() const {
+        for (Index i = 0; i < rows; ++i)
+            for (Index j = cols; j < ld; ++j)
+                if (v[std::size_t(i * ld + j)] != 0) return false;
+        return true;
+    }
+};
+Mat values(const Padded& a) {
+    Mat m(a.rows, a.cols);
+    for (Index i = 0; i < a.rows; ++i)
+        for (Index j = 0; j < a.cols; ++j) m(i, j) = a(i, j);
+    return m;
+}
+
+template <class F> void on_each_isa(F&& f) {
+    for (const std::string& name : bqq::detail::isa_available()) f(bqq::detail::kernels_capped(name));
+}
+
+std::vector<float> zeros(Index count) { return std::vector<float>(static_cast<std::size_t>(count), 0.0f); }
+
+const Index kSizes[] = {1, 2, 7, 12, 13, 16, 17, 33, 64, 100};
+
+// Error of a float32 sum of `terms` products of size at most `size`.
+double bound(Index terms, double size) { return 2.0 * double(terms + 2) * double(FLT_EPSILON) * size; }
+
+} // namespace
+
+TEST(gemm) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        for (const Index M : kSizes)
+            for (const Index N : {1, 16, 31, 48, 65})
+                for (const Index K : {1, 5, 64}) {
+                    const Padded A(reference::random(M, K, 1, -1, 1)), At(reference::random(K, M, 2, -1, 1));
+                    const Padded B(reference::random(K, N, 3, -1, 1)), D(reference::random(M, N, 4, -1, 1), 1);
+                    const std::vector<float> bias(std::size_t(M), 0.25f);
+                    for (const bool transposed : {false, true})
+                        for (const bool plus : {false, true}) {
+                            Padded C(Mat(M, N), 2);
+                            kernel.gemm(std::size_t(M), std::size_t(B.ld), std::size_t(K),
+                                        transposed ? At.v.data() : A.v.data(), transposed ? 1 : std::size_t(A.ld),
+                                        transposed ? std::size_t(At.ld) : 1, B.v.data(), std::size_t(B.ld),
+                                        plus ? D.v.data() : nullptr, std::size_t(D.ld), plus ? bias.data() : nullptr,
+                                        C.data(), std::size_t(C.ld));
+                            for (Index i = 0; i < M; ++i)
+                                for (Index j = 0; j < N; ++j) {
+                                    double sum = plus ? D(i, j) + 0.25 : 0;
+                                    for (Index k = 0; k < K; ++k) sum += (transposed ? At(k, i) : A(i, k)) * B(k, j);
+                                    CHECK_NEAR(C(i, j), sum, bound(K, 2));
+                                }
+                        }
+                }
+    });
+}
+
+TEST(gemm_dots) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        for (const Index M : kSizes)
+            for (const Index N : {1, 16, 65}) {
+                const Index K = 9;
+                const Padded A(reference::random(M, K, 1)), B(reference::random(K, N, 2)),
+                    X(reference::random(M, N, 3, -1, 1));
+                double sums[2], square = 0, cross = 0;
+                kernel.gemm_dots(std::size_t(M), std::size_t(B.ld), std::size_t(K), A.v.data(), std::size_t(A.ld), 1,
+                                 B.v.data(), std::size_t(B.ld), X.v.data(), std::size_t(X.ld), sums);
+                const Mat P = reference::multiply(values(A), values(B));
+                for (Index i = 0; i < M; ++i)
+                    for (Index j = 0; j < N; ++j) square += P(i, j) * P(i, j), cross += P(i, j) * X(i, j);
+                CHECK_NEAR(sums[0], square, 1e-5 * square);
+                CHECK_NEAR(sums[1], cross, 1e-5 * square);
+            }
+    });
+}
+
+TEST(lookahead) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        for (const Index rows : {1, 5, 64})
+            for (const Index cols : kSizes) {
+                Padded x(reference::random(rows, cols, 1)), old(reference::random(rows, cols, 2));
+                Padded f(Mat(rows, cols)), g(Mat(rows, cols));
+                std::vector<float> row = zeros(rows), row_sq = row, col = zeros(x.ld), col_sq = col;
+                const bqq_sums sums{row.data(), row_sq.data(), col.data(), col_sq.data()};
+                kernel.lookahead(std::size_t(rows), std::size_t(cols), std::size_t(x.ld), x.data(), old.data(), 4,
+                                 -0.5f, 0.75f, f.data(), g.data(), &sums);
+                CHECK(f.clean());
+                CHECK(g.clean());
+                Mat expected(rows, cols), squares(rows, cols);
+                for (Index i = 0; i < rows; ++i)
+                    for (Index j = 0; j < cols; ++j) {
+                        const double v = x(i, j) + 4 * (x(i, j) - old(i, j));
+                        expected(i, j) = v, squares(i, j) = v * v;
+                        CHECK_NEAR(f(i, j), v, 2e-6);
+                        CHECK_NEAR(g(i, j), -0.5 * v + 0.75, 2e-6);
+                    }
+                for (Index i = 0; i < rows; ++i) {
+                    CHECK_NEAR(row[std::size_t(i)], reference::row_sum(expected, i), bound(cols, 6));
+                    CHECK_NEAR(row_sq[std::size_t(i)], reference::row_sum(squares, i), bound(cols, 30));
+                }
+                for (Index j = 0; j < cols; ++j) {
+                    CHECK_NEAR(col[std::size_t(j)], reference::col_sum(expected, j), bound(rows, 6));
+                    CHECK_NEAR(col_sq[std::size_t(j)], reference::col_sum(squares, j), bound(rows, 30));
+                }
+                const bqq_sums none{nullptr, nullptr, nullptr, nullptr};
+                kernel.lookahead(std::size_t(rows), std::size_t(cols), std::size_t(x.ld), x.data(), old.data(), 4,
+                                 -0.5f, 0.75f, nullptr, g.data(), &none);
+                CHECK(g.clean());
+            }
+    });
+}
+
+TEST(update) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        for (const Index rows : {1, 5, 33})
+            for (const Index cols : kSizes)
+                for (const int by_row : {0, 1}) {
+                    Padded x(reference::random(rows, cols, 1)), old(reference::random(rows, cols, 2)),
+                        grad(reference::random(rows, cols, 3, -3, 3));
+                    for (Index i = 0; i < rows; ++i) // padding of a gradient is not promised to be clean
+                        for (Index j = cols; j < grad.ld; ++j) grad.v[std::size_t(i * grad.ld + j)] = 7;
+                    const Padded P(reference::random(1, by_row ? rows : cols, 4)),
+                        Q(reference::random(1, by_row ? rows : cols, 5));
+                    const Padded before = x, before_old = old;
+                    std::vector<float> row = zeros(rows), row_sq = row, col = zeros(x.ld), col_sq = col;
+                    const bqq_sums sums{row.data(), row_sq.data(), col.data(), col_sq.data()};
+                    const float moved =
+                        kernel.update(std::size_t(rows), std::size_t(cols), std::size_t(x.ld), x.data(), old.data(),
+                                      grad.data(), -2, 4, 0.06f, 0.1f, P.v.data(), Q.v.data(), by_row, &sums);
+                    double most = 0;
+                    for (Index i = 0; i < rows; ++i)
+                        for (Index j = 0; j < cols; ++j) {
+                            const double v = before(i, j), w = before_old(i, j), f = v + 4 * (v - w);
+                            const double G =
+                                -2 * grad(i, j) + (1 - 2 * f) * P(0, by_row ? i : j) + Q(0, by_row ? i : j);
+                            double next = 2 * v - w - 0.06 * (G + 0.1 * (v - 0.5));
+                            next = next < 0 ? 0 : next > 1 ? 1 : next;
+                            CHECK_NEAR(x(i, j), next, 2e-6);
+                            CHECK_EQ(old(i, j), v);
+                            most = std::max(most, std::fabs(next - v));
+                        }
+                    CHECK_NEAR(moved, most, 2e-6);
+                    CHECK(x.clean());
+                    CHECK(old.clean());
+                    const Mat now = values(x);
+                    for (Index i = 0; i < rows; ++i)
+                        CHECK_NEAR(row[std::size_t(i)], reference::row_sum(now, i), bound(cols, 1));
+                    for (Index j = 0; j < cols; ++j)
+                        CHECK_NEAR(col[std::size_t(j)], reference::col_sum(now, j), bound(rows, 1));
+                }
+    });
+}
+
+TEST(transpose) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        for (const Index rows : kSizes)
+            for (const Index cols : kSizes) {
+                const Padded A(reference::random(rows, cols, 1));
+                Padded B(Mat(cols, rows, 9));
+                B.v.assign(B.v.size(), 9.0f);
+                kernel.transpose(std::size_t(rows), std::size_t(cols), A.v.data(), std::size_t(A.ld), B.data(),
+                                 std::size_t(B.ld));
+                CHECK(B.clean());
+                for (Index i = 0; i < rows; ++i)
+                    for (Index j = 0; j < cols; ++j) CHECK_EQ(B(j, i), A(i, j));
+            }
+    });
+}
+
+TEST(bilinear) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        for (const Index rows : kSizes)
+            for (const Index cols : kSizes) {
+                const Padded M(reference::random(rows, cols, 1, -1, 1)), a(reference::random(1, rows, 2, -1, 1)),
+                    b(reference::random(1, cols, 3, -1, 1));
+                double sum = 0;
+                for (Index i = 0; i < rows; ++i)
+                    for (Index j = 0; j < cols; ++j) sum += a(0, i) * M(i, j) * b(0, j);
+                CHECK_NEAR(kernel.bilinear(std::size_t(rows), std::size_t(cols), std::size_t(M.ld), a.v.data(),
+                                           M.v.data(), b.v.data()),
+                           sum, double(rows) * bound(cols, 1));
+            }
+    });
+}
+
+TEST(tables_and_lookup) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        std::mt19937 rng(3);
+        for (const Index rows : {1, 3, 4, 5, 33})
+            for (const Index bytes : {1, 2, 5, 16})
+                for (const Index width : {Index(1), Index(BQQ_PANEL)})
+                    for (const int accumulate : {0, 1}) {
+                        const Index stride = bytes + 3;
+                        const Mat x = reference::random(8 * bytes, width, 1, -1, 1);
+                        std::vector<float> xf(x.v.begin(), x.v.end()), tables(std::size_t(bytes * 32 * width)),
+                            out(std::size_t(rows * width), 0.5f);
+                        std::vector<std::uint8_t> bits(std::size_t(rows * stride));
+                        for (auto& b : bits) b = std::uint8_t(rng());
+                        kernel.build_tables(std::size_t(bytes), xf.data(), std::size_t(width), tables.data());
+                        kernel.lookup(std::size_t(rows), std::size_t(bytes), bits.data(), std::size_t(stride),
+                                      tables.data(), std::size_t(width), out.data(), accumulate);
+                        for (Index i = 0; i < rows; ++i)
+                            for (Index c = 0; c < width; ++c) {
+                                double sum = accumulate ? 0.5 : 0;
+                                for (Index k = 0; k < 8 * bytes; ++k)
+                                    sum += (reference::bit(bits.data() + i * stride, k) - 0.5) *
+                                           double(xf[std::size_t(k * width + c)]);
+                                CHECK_NEAR(out[std::size_t(i * width + c)], sum, bound(8 * bytes, 1));
+                            }
+                    }
+    });
+}

@@ -1,0 +1,176 @@
+// The product through prepared planes against float64, for shapes, types, strides, row ranges. The level in use is the
+// environment's: the suite runs this program once per instruction set.
+#include "check.hpp"
+#include "reference.hpp"
+
+#include "bqq/matmul.hpp"
+#include "half.hpp"
+
+#include <cstdlib>
+#include <memory>
+
+using bqq::Array;
+using bqq::ConstArray;
+using bqq::Dtype;
+using bqq::Error;
+using bqq::Index;
+using reference::Mat;
+
+namespace {
+
+struct Aligned {
+    std::unique_ptr<std::uint8_t[]> memory;
+    void* at;
+    explicit Aligned(std::size_t size) : memory(new std::uint8_t[size + 64]) {
+        at = memory.get() + (64 - reinterpret_cast<std::uintptr_t>(memory.get()) % 64) % 64;
+    }
+};
+
+Aligned prepared(const bqq::Matrix& q) {
+    const std::size_t size = bqq::prepared_size(q.view());
+    Aligned buffer(size);
+    bqq::prepare(q.view(), buffer.at, size);
+    return buffer;
+}
+
+ConstArray input(const std::vector<float>& x, Index rows, Index cols) {
+    return {x.data(), Dtype::f32, rows, cols, cols, 1};
+}
+Array output(std::vector<float>& x, Index rows, Index cols) { return {x.data(), Dtype::f32, rows, cols, cols, 1}; }
+
+double norm(const Mat& a) {
+    double s = 0;
+    for (const double x : a.v) s += x * x;
+    return std::sqrt(s);
+}
+
+} // namespace
+
+TEST(product_equals_the_oracle) {
+    for (const Index m : {1, 7, 33, 129})
+        for (const Index n : {1, 8, 65, 257})
+            for (const Index patch : {0, 48})
+                for (const Index batch : {1, 3, 4, 16, 35})
+                    for (const float offset : {0.0f, 100.0f}) {
+                        const bqq::Matrix q = reference::random_matrix(m, n, 3, 21, patch, 1);
+                        const Mat X = reference::random(n, batch, 2, offset - 1, offset + 1);
+                        std::vector<float> x(X.v.begin(), X.v.end()), y(std::size_t(m * batch), NAN);
+                        Mat X32 = X;
+                        for (std::size_t i = 0; i < x.size(); ++i) X32.v[i] = double(x[i]);
+                        const Mat expected = reference::multiply(reference::dense(q.view()), X32);
+                        const Aligned buffer = prepared(q);
+                        bqq::matmul(buffer.at, input(x, n, batch), output(y, m, batch), 2);
+                        double error = 0;
+                        for (std::size_t i = 0; i < y.size(); ++i) error += std::pow(double(y[i]) - expected.v[i], 2);
+                        CHECK(std::sqrt(error) <= 1e-5 * norm(expected) + 1e-30);
+                    }
+}
+
+TEST(strides_and_types) {
+    const Index m = 19, n = 23, batch = 5;
+    const bqq::Matrix q = reference::random_matrix(m, n, 2, 9, 8, 1);
+    const Mat X = reference::random(n, batch, 2, -1, 1);
+    const Aligned buffer = prepared(q);
+    const Mat dense = reference::dense(q.view());
+    struct Type {
+        Dtype dtype;
+        std::size_t size;
+        double precision;
+    };
+    for (const Type type :
+         {Type{Dtype::f32, 4, 1e-7}, Type{Dtype::f64, 8, 1e-16}, Type{Dtype::f16, 2, 1e-3}, Type{Dtype::bf16, 2, 8e-3}})
+        for (const bool transposed : {false, true}) {
+            std::vector<std::uint8_t> in(std::size_t(n * batch) * 2 * type.size),
+                out(std::size_t(m * batch) * 2 * type.size);
+            const auto put = [&](std::size_t i, double v) {
+                std::uint8_t* at = in.data() + i * type.size;
+                const float f = float(v);
+                const std::uint16_t h =
+                    type.dtype == Dtype::f16 ? bqq::detail::f32_to_f16(f) : bqq::detail::f32_to_bf16(f);
+                if (type.dtype == Dtype::f32)
+                    std::memcpy(at, &f, 4);
+                else if (type.dtype == Dtype::f64)
+                    std::memcpy(at, &v, 8);
+                else
+                    std::memcpy(at, &h, 2);
+            };
+            const auto get = [&](const std::vector<std::uint8_t>& from, std::size_t i) -> double {
+                const std::uint8_t* at = from.data() + i * type.size;
+                float f;
+                double d;
+                std::uint16_t h;
+                if (type.dtype == Dtype::f32) return std::memcpy(&f, at, 4), double(f);
+                if (type.dtype == Dtype::f64) return std::memcpy(&d, at, 8), d;
+                std::memcpy(&h, at, 2);
+                return double(type.dtype == Dtype::f16 ? bqq::detail::f16_to_f32(h) : bqq::detail::bf16_to_f32(h));
+            };
+            // Every other element, columns or rows first, the rows of the output backwards.
+            const Index xr = transposed ? 2 : 2 * batch, xc = transposed ? 2 * n : 2;
+            const Index yr = transposed ? -2 : -2 * batch, yc = transposed ? 2 * m : 2;
+            Mat X2(n, batch);
+            for (Index i = 0; i < n; ++i)
+                for (Index c = 0; c < batch; ++c) put(std::size_t(i * xr + c * xc), X(i, c));
+            for (Index i = 0; i < n; ++i)
+                for (Index c = 0; c < batch; ++c) X2(i, c) = get(in, std::size_t(i * xr + c * xc));
+            const ConstArray x{in.data(), type.dtype, n, batch, xr, xc};
+            const Index start = -(m - 1) * yr;
+            const Array y{out.data() + std::size_t(start) * type.size, type.dtype, m, batch, yr, yc};
+            bqq::matmul(buffer.at, x, y, 1);
+            const Mat expected = reference::multiply(dense, X2);
+            for (Index i = 0; i < m; ++i)
+                for (Index c = 0; c < batch; ++c)
+                    CHECK_NEAR(get(out, std::size_t(start + i * yr + c * yc)), expected(i, c),
+                               1e-5 * norm(expected) + type.precision * std::fabs(expected(i, c)));
+        }
+}
+
+TEST(row_ranges_equal_the_whole_bit_for_bit) {
+    const Index m = 70, n = 33;
+    for (const Index batch : {1, 20}) {
+        const bqq::Matrix q = reference::random_matrix(m, n, 2, 17, 32, 1);
+        const Aligned buffer = prepared(q);
+        const Mat X = reference::random(n, batch, 2, -1, 1);
+        std::vector<float> x(X.v.begin(), X.v.end()), whole(std::size_t(m * batch)), parts(whole);
+        bqq::matmul(buffer.at, input(x, n, batch), output(whole, m, batch), 1);
+        const Aligned workspace(bqq::workspace_size(buffer.at, batch));
+        const Index cuts[] = {0, 0, 5, 24, 25, 48, 70};
+        for (std::size_t i = 0; i + 1 < sizeof cuts / sizeof *cuts; ++i)
+            bqq::matmul_rows(buffer.at, input(x, n, batch), output(parts, m, batch), cuts[i], cuts[i + 1],
+                             workspace.at);
+        CHECK(parts == whole);
+        std::vector<float> threaded(whole.size());
+        bqq::matmul(buffer.at, input(x, n, batch), output(threaded, m, batch), 4);
+        CHECK(threaded == whole);
+    }
+}
+
+TEST(a_prepared_matrix_can_be_moved) {
+    const bqq::Matrix q = reference::random_matrix(20, 30, 2, 8, 16, 1);
+    const std::size_t size = bqq::prepared_size(q.view());
+    CHECK(double(size) < 1.15 * double(q.layout.nbytes()) + 4096);
+    Aligned first = prepared(q), second(size);
+    std::memcpy(second.at, first.at, size);
+    std::memset(first.at, 0xAB, size);
+    std::vector<float> x(30, 1.0f), y(20);
+    bqq::matmul(second.at, input(x, 30, 1), output(y, 20, 1), 1);
+    const Mat dense = reference::dense(q.view());
+    for (Index i = 0; i < 20; ++i) CHECK_NEAR(y[std::size_t(i)], reference::row_sum(dense, i), 1e-3);
+}
+
+TEST(bad_calls_are_errors) {
+    const bqq::Matrix q = reference::random_matrix(20, 30, 1, 8, 0, 1);
+    const Aligned buffer = prepared(q);
+    std::vector<float> x(60), y(40);
+    CHECK_THROWS(bqq::matmul(nullptr, input(x, 30, 1), output(y, 20, 1)), Error, "null");
+    std::vector<std::uint64_t> junk(64, 1);
+    CHECK_THROWS(bqq::matmul(junk.data(), input(x, 30, 1), output(y, 20, 1)), Error,
+                 "does not point at a prepared matrix");
+    CHECK_THROWS(bqq::matmul(buffer.at, input(x, 29, 1), output(y, 20, 1)), Error, "X has 29 rows, expected n = 30");
+    CHECK_THROWS(bqq::matmul(buffer.at, input(x, 30, 1), output(y, 21, 1)), Error, "out has 21 rows, expected m = 20");
+    CHECK_THROWS(bqq::matmul(buffer.at, input(x, 30, 2), output(y, 20, 1)), Error, "expected the same number");
+    CHECK_THROWS(bqq::prepare(q.view(), static_cast<char*>(buffer.at) + 8, 1 << 20), Error, "not 64-byte aligned");
+    CHECK_THROWS(bqq::prepare(q.view(), buffer.at, 64), Error, "buffer has 64 bytes");
+    CHECK_THROWS(bqq::matmul_rows(buffer.at, input(x, 30, 1), output(y, 20, 1), 5, 21, buffer.at), Error,
+                 "rows 5 to 21");
+    bqq::matmul(buffer.at, input(x, 30, 0), output(y, 20, 0)); // nothing to do is legal
+}
