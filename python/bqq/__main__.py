@@ -1,0 +1,3 @@
+from bqq.cli import main
+
+raise SystemExit(main())

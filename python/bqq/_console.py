@@ -1,0 +1,144 @@
+"""What the commands share: input errors, output lines, tables, bars."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from bqq import _arrays, _core
+from bqq._matrix import Matrix
+
+
+class InputError(Exception):
+    """What the user gave cannot be used: one line on stderr, exit code 2."""
+
+
+@contextmanager
+def blame(what: object) -> Iterator[None]:
+    """Turns the library's complaints about its arguments into an InputError that names ``what``."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise InputError(_naming(what, str(error))) from error
+
+
+@contextmanager
+def reading(path: object) -> Iterator[None]:
+    """Like blame, and a file that cannot be read is bad input too."""
+    try:
+        with blame(path):
+            yield
+    except OSError as error:
+        raise InputError(_naming(path, error.strerror or str(error))) from error
+
+
+def _naming(what: object, text: str) -> str:
+    return text if str(what) in text else f"{what}: {text}"
+
+
+def read_container(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Tensors and user metadata of a safetensors file."""
+    with reading(path):
+        matrices, others, metadata = _core.load(os.fspath(path))
+    tensors: dict[str, Any] = {name: Matrix(core) for name, core in matrices}
+    for name, dtype, shape, data in others:
+        tensors[name] = _arrays.from_bytes(dtype, tuple(shape), data)
+    return tensors, metadata
+
+
+def read_npy(path: Path) -> Any:
+    with reading(path):
+        return np.load(path, allow_pickle=False)
+
+
+def is_real_matrix(value: Any) -> bool:
+    """A tensor that can be compressed: 2-D, not empty, F64, F32, F16 or BF16."""
+    if isinstance(value, Matrix) or len(value.shape) != 2 or 0 in value.shape:
+        return False
+    if isinstance(value, _arrays.RawTensor):
+        return value.dtype == "BF16"
+    return bool(value.dtype.kind == "f")
+
+
+def say(text: str = "") -> None:
+    """A line on stdout, above any bar. If the reader of a pipe is gone, the work goes on silently."""
+    try:
+        with tqdm.external_write_mode(sys.stdout):
+            print(text, flush=True)
+    except BrokenPipeError:
+        silence()
+
+
+def silence() -> None:
+    """Sends the rest of stdout nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def by(sides: Sequence[int]) -> str:
+    """``600x512``; ``scalar`` for no sides."""
+    return "x".join(map(str, sides)) or "scalar"
+
+
+def kilobytes(size: int) -> str:
+    return f"{size / 1000:,.1f} KB"
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+class Table:
+    """Rows that are printed as they come, under column widths fixed beforehand; '<' or '>' aligns."""
+
+    def __init__(self, columns: Sequence[tuple[str, str, int]]) -> None:
+        self._columns = [(align, max(width, len(title))) for title, align, width in columns]
+        self.row([title for title, _, _ in columns])
+
+    def row(self, cells: Sequence[str]) -> None:
+        padded = [f"{c:{a}{w}}" for c, (a, w) in zip(cells, self._columns, strict=True)]
+        say("  ".join(padded).rstrip())
+
+
+class Bar:
+    """A bar on stderr over work of ``total`` units; invisible if quiet or stderr is no terminal."""
+
+    def __init__(self, total: float, quiet: bool) -> None:
+        self._bar = tqdm(
+            total=total,
+            disable=True if quiet else None,
+            leave=False,
+            bar_format="{desc} {percentage:3.0f}% |{bar}| {elapsed}<{remaining}",
+        )
+        self._done = 0.0
+
+    def part(self, name: str, units: float) -> _Part:
+        """Announces the next piece of work; its progress is reported to the result."""
+        self._bar.set_description_str(name)
+        self._done, start = self._done + units, self._done
+        return _Part(self._bar, start, units)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+
+class _Part:
+    def __init__(self, bar: tqdm[Any], start: float, units: float) -> None:
+        self._bar, self._start, self._units = bar, start, units
+
+    def __call__(self, done: int, total: int) -> None:
+        self._bar.update(self._start + self._units * done / max(total, 1) - self._bar.n)
+
+    def finish(self) -> None:
+        self(1, 1)

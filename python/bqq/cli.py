@@ -1,0 +1,407 @@
+"""The ``bqq`` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+import bqq
+from bqq import _arrays, _core
+from bqq._console import (
+    Bar,
+    InputError,
+    Table,
+    blame,
+    by,
+    count,
+    is_real_matrix,
+    kilobytes,
+    read_container,
+    read_npy,
+    say,
+    silence,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Exit codes: 0 done, 2 unusable input, 1 other failures, 130 Ctrl-C."""
+    try:
+        args = _parser().parse_args(argv)
+        run: Callable[[argparse.Namespace], None] = args.run
+        run(args)
+        sys.stdout.flush()
+        return 0
+    except InputError as error:
+        return _fail(error, 2)
+    except KeyboardInterrupt:
+        print("bqq: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        silence()
+        return 0
+    except OSError as error:
+        return _fail(error, 1)
+    except MemoryError:
+        return _fail("out of memory", 1)
+
+
+def _fail(error: object, code: int) -> int:
+    print("bqq: error:", " ".join(str(error).split()), file=sys.stderr)
+    return code
+
+
+# --- arguments ---
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def _integer(low: int, high: int | None = None) -> Callable[[str], int]:
+    expected = f"{low} to {high}" if high is not None else f"{low} or more"
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if value < low or (high is not None and value > high):
+            raise argparse.ArgumentTypeError(f"{text!r}, expected an integer, {expected}")
+        return value
+
+    return parse
+
+
+def _integers(low: int, high: int) -> Callable[[str], list[int]]:
+    one = _integer(low, high)
+    return lambda text: sorted({one(part) for part in text.split(",")})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="bqq", description="Real matrices at 1-4 bits per element.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"bqq {bqq.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_demo(commands)
+    _add_compress(commands)
+    _add_info(commands)
+    config = commands.add_parser("config", help="version, compiler, instruction set, threads")
+    config.set_defaults(run=_config)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="compress a photo or your own matrix, print a table, draw a picture",
+        description="Compresses one matrix at several sizes beside uniform quantisation; writes "
+        "bqq-demo.png and bqq-demo.safetensors.",
+        allow_abbrev=False,
+    )
+    demo.add_argument(
+        "input",
+        metavar="INPUT",
+        nargs="?",
+        help="image, .npy or .safetensors (FILE:NAME picks a tensor); "
+        "default: the red channel of a photo that comes with matplotlib",
+    )
+    demo.add_argument("--bits", type=_integers(1, 8), default=[1, 2, 3, 4], help="default 1,2,3,4")
+    demo.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="default: here")
+    _add_solver(demo)
+    demo.set_defaults(run=_demo)
+
+
+def _add_compress(commands: Any) -> None:
+    compress = commands.add_parser(
+        "compress",
+        help="compress a .npy matrix or the matrices of a .safetensors file",
+        description="Compresses one .npy matrix, or every 2-D floating-point tensor of a "
+        ".safetensors file; other tensors and the metadata pass through untouched.",
+        allow_abbrev=False,
+    )
+    compress.add_argument("input", metavar="IN", type=Path)
+    compress.add_argument("output", metavar="OUT", type=Path, help="a .safetensors file")
+    compress.add_argument(
+        "--bits", type=_integer(1, 64), required=True, metavar="P", help="number of stacks"
+    )
+    compress.add_argument(
+        "--l", type=_integer(1, 65535), help="inner dimension; default: P bits per element"
+    )
+    compress.add_argument("--schedule", choices=["adaptive", "paper"], default="adaptive")
+    for name, what in (("--only", "compress only"), ("--skip", "do not compress")):
+        compress.add_argument(
+            name,
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="GLOB",
+            help=f"{what} tensors whose name matches, such as '*.weight'",
+        )
+    compress.add_argument(
+        "--min-size",
+        type=_integer(0),
+        default=0,
+        metavar="N",
+        help="leave tensors of fewer elements as they are",
+    )
+    compress.add_argument("--scales", choices=["float32", "float16"], default="float32")
+    compress.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    _add_solver(compress)
+    compress.set_defaults(run=_compress)
+
+
+def _add_solver(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--patch", type=_integer(1), metavar="N", help="largest side of a block")
+    parser.add_argument(
+        "--steps", type=_integer(1), metavar="N", help="descent steps per stack; more, less error"
+    )
+    parser.add_argument("--seed", type=_integer(0, 2**64 - 1), default=0, metavar="N")
+    parser.add_argument("--threads", type=_integer(1), metavar="N", help="default: all cores")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _add_info(commands: Any) -> None:
+    info = commands.add_parser("info", help="what a .safetensors file holds", allow_abbrev=False)
+    info.add_argument("file", metavar="FILE", type=Path)
+    info.set_defaults(run=_info)
+
+
+# --- demo, config ---
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from bqq import _demo  # noqa: PLC0415  brings in drawing
+
+    _demo.run(
+        args.input,
+        bits=args.bits,
+        out=args.out,
+        patch=args.patch,
+        steps=args.steps,
+        seed=args.seed,
+        threads=args.threads,
+        quiet=args.quiet,
+    )
+
+
+def _config(args: argparse.Namespace) -> None:
+    pairs = bqq.show_config("dict") or {}
+    width = max(map(len, pairs))
+    say("\n".join(f"{key:<{width}}  {value}" for key, value in pairs.items()))
+
+
+# --- info ---
+
+
+def _info(args: argparse.Namespace) -> None:
+    path: Path = args.file
+    tensors, metadata = read_container(path)
+    stored = _stored_bytes(path)
+    matrices = {k: v for k, v in tensors.items() if isinstance(v, bqq.Matrix)}
+    others = {k: v for k, v in tensors.items() if k not in matrices}
+    say(f"{path}: {path.stat().st_size:,} bytes")
+    say()
+    if tensors:
+        _print_tensors(tensors, stored)
+        say()
+    _print_totals(matrices, others, stored)
+    for key, value in metadata.items():
+        say(f"metadata {key}: {value if len(value) <= 100 else value[:97] + '...'}")
+
+
+def _print_tensors(tensors: dict[str, Any], stored: dict[str, int]) -> None:
+    table = Table(
+        [
+            ("name", "<", max(map(len, tensors))),
+            ("type", "<", max(len(_type(v)) for v in tensors.values())),
+            ("shape", ">", max(len(by(v.shape)) for v in tensors.values())),
+            ("bytes", ">", max(len(f"{size:,}") for size in stored.values())),
+            ("p", ">", 2),
+            ("l", ">", 4),
+            ("patch", ">", 9),
+            ("bits/weight", ">", 0),
+        ]
+    )
+    for name, value in sorted(tensors.items()):
+        cells = [name, _type(value), by(value.shape), f"{stored[name]:,}"]
+        if isinstance(value, bqq.Matrix):
+            bits = 8 * stored[name] / math.prod(value.shape)
+            cells += [str(value.p), str(value.l), by(value.patch), f"{bits:.3f}"]
+        else:
+            cells += [""] * 4
+        table.row(cells)
+
+
+def _print_totals(
+    matrices: dict[str, bqq.Matrix], others: dict[str, Any], stored: dict[str, int]
+) -> None:
+    rest = sum(stored[name] for name in others)
+    if matrices:
+        size = sum(stored[name] for name in matrices)
+        weights = sum(math.prod(q.shape) for q in matrices.values())
+        say(
+            f"{count(len(matrices), 'matrix', 'matrices')}, checksums match: {size:,} bytes, "
+            f"{8 * size / weights:.3f} bits per weight, {4 * weights / size:.2f}x smaller than float32"
+        )
+    if others or not matrices:
+        say(f"{count(len(others), 'other tensor')}: {rest:,} bytes")
+
+
+def _type(value: Any) -> str:
+    if isinstance(value, bqq.Matrix):
+        return "bqq"
+    if isinstance(value, bqq.RawTensor):
+        return value.dtype.lower()
+    return str(value.dtype)
+
+
+def _stored_bytes(path: Path) -> dict[str, int]:
+    """Bytes of every tensor and matrix in the file; a matrix's scales may be float16 there."""
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    sizes: dict[str, int] = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            for suffix in (".bqq_y", ".bqq_z", ".bqq_scales"):
+                name = name.removesuffix(suffix)
+            begin, end = entry["data_offsets"]
+            sizes[name] = sizes.get(name, 0) + end - begin
+    return sizes
+
+
+# --- compress ---
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One matrix to compress, and how much of the whole work it is."""
+
+    name: str
+    value: Any
+    layout: _core._Layout
+
+    @property
+    def work(self) -> float:
+        a = self.layout
+        return float(a["J"] * a["K"] * a["rows"] * a["cols"]) * a["l"] * a["p"]
+
+
+def _compress(args: argparse.Namespace) -> None:
+    start = time.perf_counter()
+    _check_paths(args)
+    if args.input.suffix == ".npy":
+        tensors, metadata = {"matrix": read_npy(args.input)}, {}
+        names = ["matrix"]
+    else:
+        tensors, metadata = read_container(args.input)
+        names = _select(args, tensors)
+    jobs = [_job(args, name, tensors[name]) for name in names]
+    matrices = _compress_all(args, jobs)
+    with blame(args.output):
+        bqq.save(args.output, tensors | matrices, metadata=metadata, scales=args.scales)
+    passed = len(tensors) - len(matrices)
+    _print_summary(args, list(matrices.values()), passed, time.perf_counter() - start)
+
+
+def _check_paths(args: argparse.Namespace) -> None:
+    """What can be wrong with the paths is said before the work, not after it."""
+    source, target = args.input, args.output
+    if source.suffix not in (".npy", ".safetensors"):
+        raise InputError(f"{source}: expected a .npy or .safetensors file")
+    if source.suffix == ".npy" and (args.only or args.skip or args.min_size):
+        raise InputError("--only, --skip and --min-size choose tensors of a .safetensors file")
+    if target.suffix != ".safetensors":
+        raise InputError(f"{target}: the output is a .safetensors file, name it so")
+    if target.exists() and not args.force:
+        raise InputError(f"{target} exists; --force replaces it")
+    if not target.parent.is_dir():
+        raise InputError(f"{target.parent}: no such folder")
+    if not os.access(target.parent, os.W_OK):
+        raise InputError(f"{target.parent}: cannot write there")
+
+
+def _select(args: argparse.Namespace, tensors: dict[str, Any]) -> list[str]:
+    for glob in args.only:
+        if not any(fnmatchcase(name, glob) for name in tensors):
+            raise InputError(f"{args.input}: no tensor matches --only {glob!r}")
+    names = [
+        name
+        for name, value in sorted(tensors.items())
+        if is_real_matrix(value)
+        and math.prod(value.shape) >= args.min_size
+        and (not args.only or any(fnmatchcase(name, glob) for glob in args.only))
+        and not any(fnmatchcase(name, glob) for glob in args.skip)
+    ]
+    if not names:
+        raise InputError(f"{args.input}: nothing to compress, no 2-D float tensor is selected")
+    return names
+
+
+def _job(args: argparse.Namespace, name: str, value: Any) -> _Job:
+    what = args.input if args.input.suffix == ".npy" else f"{args.input}, tensor {name!r}"
+    with blame(what):
+        m, n = _arrays.as_float32_matrix("W", value).shape
+        layout = _core.layout(m, n, args.bits, args.l or 0, args.patch or 0)
+    return _Job(name, value, layout)
+
+
+def _compress_all(args: argparse.Namespace, jobs: list[_Job]) -> dict[str, bqq.Matrix]:
+    matrices = {}
+    table = Table(
+        [
+            ("name", "<", max(len(job.name) for job in jobs)),
+            ("shape", ">", max(len(by((job.layout["m"], job.layout["n"]))) for job in jobs)),
+            ("l", ">", 4),
+            ("patch", ">", 9),
+            ("bits/weight", ">", 0),
+            ("KB", ">", 10),
+            ("error %", ">", 7),
+        ]
+    )
+    with Bar(sum(job.work for job in jobs), args.quiet) as bar:
+        for job in jobs:
+            w = np.asarray(job.value, np.float32)
+            part = bar.part(job.name, job.work)
+            q = bqq.decompose(
+                w,
+                args.bits,
+                args.l,
+                patch=args.patch,
+                schedule=args.schedule,
+                steps=args.steps,
+                seed=args.seed,
+                threads=args.threads,
+                progress=part,
+            )
+            part.finish()
+            bits, size = f"{q.bits_per_weight:.3f}", f"{q.nbytes / 1000:,.1f}"
+            error = f"{100 * q.error(w):.2f}"
+            table.row([job.name, by(q.shape), str(q.l), by(q.patch), bits, size, error])
+            matrices[job.name] = q
+    return matrices
+
+
+def _print_summary(
+    args: argparse.Namespace, matrices: list[bqq.Matrix], passed: int, seconds: float
+) -> None:
+    weights = sum(math.prod(q.shape) for q in matrices)
+    bits = 8 * sum(q.nbytes for q in matrices) / weights
+    say()
+    say(
+        f"{count(len(matrices), 'matrix', 'matrices')} at {bits:.3f} bits per weight, "
+        f"{count(passed, 'other tensor')} unchanged, {seconds:.1f} s"
+    )
+    say(f"{args.output}: {kilobytes(args.output.stat().st_size)}, ")

@@ -1,0 +1,169 @@
+"""Rules about the code itself: layers, rooms, formatting, types, what the repository may not say."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+from _build import ROOT
+
+CPP = ROOT / "cpp"
+
+# Each file may include only files of a lower rank (and its own header). Instruction-set files see table.h and loops.inl only.
+RANKS: dict[str, int] = {
+    "bqq/types.hpp": 0,
+    "kernels/table.h": 0,
+    "rng.hpp": 0,
+    "half.hpp": 0,
+    "crc32.hpp": 0,
+    "kernels/loops.inl": 0,
+    "json": 1,
+    "parallel.hpp": 1,
+    "kernels/dispatch": 1,
+    "pack": 2,
+    "safetensors": 2,
+    "scales": 3,
+    "amfd": 4,
+    "bqq/decompose.hpp": 1,
+    "bqq/matmul.hpp": 1,
+    "bqq/io.hpp": 1,
+    "bqq/bqq.hpp": 2,
+    "bqq/bqq.h": 0,
+    "decompose": 5,
+    "reconstruct": 5,
+    "matmul": 5,
+    "io": 5,
+    "config": 5,
+    "capi": 6,
+}
+ONE_ROOM = {  # what, where alone
+    r"\bomp\b|_OPENMP\b": {"cpp/src/parallel.hpp"},
+    r"\bEigen/": {"cpp/src/scales.cpp"},
+    r"immintrin\.h|arm_neon\.h": {
+        f"cpp/src/kernels/{name}.cpp" for name in ("avx2", "avx512", "neon")
+    },
+    r"\bfork\b|pthread_atfork": {"cpp/src/parallel.hpp"},
+}
+
+
+def sources(*suffixes: str) -> list[Path]:
+    return sorted(p for p in CPP.rglob("*") if p.suffix in suffixes and "examples" not in p.parts)
+
+
+def name_of(path: Path) -> str:
+    base = CPP / "include" if CPP / "include" in path.parents else CPP / "src"
+    return path.relative_to(base).as_posix()
+
+
+def rank(name: str) -> int:
+    return RANKS[name] if name in RANKS else RANKS[re.sub(r"\.[ch]pp$", "", name)]
+
+
+def includes(path: Path) -> list[str]:
+    return re.findall(r'^#include "([^"]+)"', path.read_text(), re.M)
+
+
+def is_isa_file(path: Path) -> bool:
+    return path.read_text().startswith("// isa:")
+
+
+@pytest.mark.parametrize("path", sources(".hpp", ".cpp", ".h", ".inl"), ids=name_of)
+def test_layers(path: Path) -> None:
+    if is_isa_file(path):
+        assert set(includes(path)) == {"kernels/table.h", "kernels/loops.inl"}
+        return
+    own = re.sub(r"\.cpp$", "", name_of(path))
+    for included in includes(path):
+        if included == "isa_list.inc":  # generated: the list of instruction-set files
+            continue
+        same = re.sub(r"\.hpp$", "", included)
+        if same in (own, f"bqq/{own}"):
+            continue
+        assert rank(included) < rank(name_of(path)), f"{name_of(path)} includes {included}"
+    if path.name == "capi.cpp":
+        assert all(name.startswith("bqq/") for name in includes(path))
+    if "include" in path.parts:
+        assert all(name.startswith("bqq/") for name in includes(path))
+
+
+@pytest.mark.parametrize("pattern", ONE_ROOM)
+def test_one_room_per_concern(pattern: str) -> None:
+    for path in sources(".hpp", ".cpp", ".h", ".inl"):
+        code = re.sub(r"//.*|/\*.*?\*/", "", path.read_text(), flags=re.S if path.suffix == ".h" else 0)
+        if re.search(pattern, code):
+            assert path.relative_to(ROOT).as_posix() in ONE_ROOM[pattern]
+
+
+def test_python_names_other_array_libraries_in_one_module_only() -> None:
+    for path in (ROOT / "python" / "bqq").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for name in names:
+                top = name.partition(".")[0]
+                assert top not in ("torch", "cupy", "jax") or path.name == "_arrays.py"
+
+
+def test_versions_agree() -> None:
+    import bqq
+
+    text = (ROOT / "CMakeLists.txt").read_text()
+    version = re.search(r"project\(bqq VERSION ([0-9.]+)", text)
+    assert version is not None
+    assert bqq.__version__ == version[1]
+    assert f"## {version[1]}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_files_stay_small() -> None:
+    tracked = [p for d in ("cpp", "python", "tests", "bench") for p in (ROOT / d).rglob("*")]
+    long = {
+        p.relative_to(ROOT).as_posix(): count
+        for p in tracked
+        if p.suffix in (".cpp", ".hpp", ".h", ".py", ".inl")
+        and (count := p.read_text().count("\n")) > 600
+    }
+    assert not long, "a file over about 500 lines is two rooms"
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} not found (pip install 'bqq[test]')")
+    return found
+
+
+def check(*command: str | Path) -> None:
+    done = subprocess.run(
+        [str(word) for word in command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_clang_format() -> None:
+    files = [p for d in ("cpp", "tests", "python") for p in (ROOT / d).rglob("*")]
+    files = [p for p in files if p.suffix in (".cpp", ".hpp", ".h", ".c", ".inl")]
+    check(tool("clang-format"), "--dry-run", "--Werror", *files)
+
+
+def test_ruff() -> None:
+    check(tool("ruff"), "check", "--no-cache", "python", "tests", "bench")
+    check(tool("ruff"), "format", "--no-cache", "--check", "python", "tests", "bench")
+
+
+def test_mypy() -> None:
+    pytest.importorskip("mypy", reason="mypy not found (pip install 'bqq[test]')")
+    check(sys.executable, "-m", "mypy", "--no-incremental", "--cache-dir", "/dev/null")
+
+
+def test_stubs() -> None:
+    pytest.importorskip("mypy", reason="mypy not found (pip install 'bqq[test]')")
+    check(sys.executable, "-m", "mypy.stubtest", "bqq._core", "--ignore-disjoint-bases")

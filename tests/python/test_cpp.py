@@ -1,0 +1,73 @@
+"""The C++ unit tests, run once per instruction set of this machine."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from _build import ROOT, run
+
+import bqq
+
+CONFIG = bqq.show_config("dict")
+assert CONFIG is not None
+ISAS = CONFIG["isa_available"].split()
+PROGRAMS = sorted(path.stem for path in (ROOT / "tests" / "cpp").glob("test_*.cpp"))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_cpp(built: Path, tmp_path: Path, program: str, isa: str) -> None:
+    out = run([built / "tests" / "cpp" / program], tmp_path, {"BQQ_ISA": isa})
+    assert re.search(r"^[1-9]\d* tests, 0 failures$", out, re.M), out
+
+
+def symbols(*arguments: str | Path) -> list[str]:
+    return run(["nm", *arguments], ROOT).splitlines()
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="nm (binutils) not found")
+def test_isa_objects_export_one_strong_symbol_and_no_weak_ones(built: Path) -> None:
+    """A weak symbol compiled for AVX-512 could be the copy the linker keeps for everybody."""
+    objects = sorted(built.glob("CMakeFiles/bqq_isa_*.dir/**/*.o"))
+    assert len(objects) >= 1
+    for path in objects:
+        isa = re.search(r"bqq_isa_(\w+)\.dir", str(path))
+        assert isa is not None
+        kinds = [line.split()[-2:] for line in symbols("--defined-only", path)]
+        visible = [(kind, name) for kind, name in kinds if not kind.islower() or kind in "uvw"]
+        assert visible == [("T", f"bqq_kernels_{isa[1]}")]
+
+
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump (binutils) not found")
+def test_only_isa_objects_hold_vector_instructions_of_their_level(built: Path) -> None:
+    """No AVX register appears outside the instruction-set files: the rest runs on any CPU."""
+    for path in sorted(built.glob("CMakeFiles/bqq_objects.dir/**/*.o")):
+        code = subprocess.run(
+            ["objdump", "-d", str(path)], capture_output=True, text=True, check=True
+        ).stdout
+        if "x86-64" not in code:
+            pytest.skip("not x86-64")
+        assert not re.search(r"%[yz]mm", code), path.name
+
+
+def test_sanitized_kernels_and_formats(tmp_path: Path) -> None:
+    """The unit tests under AddressSanitizer and UndefinedBehaviorSanitizer, on the std::thread body."""
+    from _build import compile_all, configure
+
+    build = tmp_path / "build"
+    configure(
+        ROOT,
+        build,
+        "-DBQQ_BUILD_TESTS=ON",
+        "-DBQQ_INSTALL=OFF",
+        "-DBQQ_OPENMP=OFF",
+        "-DBQQ_SANITIZE=address,undefined",
+        "-DCMAKE_CXX_FLAGS=-O1",
+    )
+    compile_all(build)
+    for program in PROGRAMS:
+        run([build / "tests" / "cpp" / program], tmp_path, {"UBSAN_OPTIONS": "print_stacktrace=1"})
