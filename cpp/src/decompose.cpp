@@ -21,7 +21,7 @@ using namespace detail;
 
 struct Plan {
     AmfdOptions amfd;
-    bool robust; ///< divide by a robust spread instead of the range
+    bool robust; ///< divide by six standard deviations instead of the range
 };
 
 Plan make_plan(const DecomposeOptions& options) {
@@ -101,7 +101,7 @@ void solve_block(Matrix& q, Index j, Index k, std::vector<float> scales, const f
         block_residual(BlockProducts(q.view(), j, k, i), scales.data(), corner, ldw, residual.data());
         const Spread spread = spread_of(residual);
         if (spread.range > 0) {
-            const double divisor = plan.robust ? std::min(spread.range, 6 * spread.deviation) : spread.range;
+            const double divisor = plan.robust ? 6 * spread.deviation : spread.range;
             amfd.set_target(m, n, residual.data(), n, spread.mean, divisor);
             amfd.start(plan.amfd, seed, block, i);
             amfd.run(plan.amfd, on_step);

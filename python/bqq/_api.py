@@ -35,7 +35,7 @@ def decompose(
     p : number of stacks, 1 to 64; with the default l about p bits per element
     l : inner dimension, 1 to 65535; default ``round(rows*cols/(rows+cols))`` of a block
     patch : largest side of a block; default: one block up to 512 x 512, else blocks of at most 128 x 128
-    schedule : ``"adaptive"`` divides by a robust spread and stops a stack once it has settled, 2,000 steps by default;
+    schedule : ``"adaptive"`` divides by six standard deviations and ends a stack once it has settled, 2,000 steps by default;
         ``"paper"`` is the published schedule (range normalisation, T 0.2 to 0.005, eta 0.06, zeta 4), 50,000 steps
     steps : descent steps per stack; more steps, less error
     seed : the result depends on W, the arguments, the seed and the instruction set in use, not on threads

@@ -68,7 +68,7 @@ def is_real_matrix(value: Any) -> bool:
 
 
 def say(text: str = "") -> None:
-    """A line on stdout, above any bar. If the reader of a pipe is gone, the work goes on silently."""
+    """A line on stdout, above any bar. Once the reader of a pipe is gone, work goes on silently."""
     try:
         with tqdm.external_write_mode(sys.stdout):
             print(text, flush=True)
@@ -97,7 +97,7 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
 
 
 class Table:
-    """Rows that are printed as they come, under column widths fixed beforehand; '<' or '>' aligns."""
+    """Rows printed as they come, under columns of (title, '<' or '>', width) fixed beforehand."""
 
     def __init__(self, columns: Sequence[tuple[str, str, int]]) -> None:
         self._columns = [(align, max(width, len(title))) for title, align, width in columns]

@@ -19,6 +19,7 @@ from bqq._baselines import uniform_bytes, uniform_quantisation
 from bqq._console import (
     Bar,
     InputError,
+    Table,
     blame,
     by,
     is_real_matrix,
@@ -77,6 +78,9 @@ def run(
     solver = {"steps": steps, "seed": seed, "threads": threads}
     results = _compute(matrix, bits, patch, solver, quiet)
     say()
+    say("err: ||W - What|| / ||W||; MSE: with W scaled to standard deviation 1;")
+    say("ratio: float32 size over size; x BQQ: MSE of uniform quantisation over that of BQQ")
+    say()
     _write_matrix(out / "bqq-demo.safetensors", results[-1].q)
     _write_picture(out / "bqq-demo.png", matrix, results)
 
@@ -118,10 +122,9 @@ def _tensor(path: Path, name: str | None) -> tuple[str, Any]:
 
 def _default_photo() -> npt.NDArray[Any]:
     try:
-        from matplotlib import cbook  # noqa: PLC0415  an extra
+        from matplotlib import cbook
 
-        with cbook.get_sample_data("grace_hopper.jpg") as file:
-            return _image(file)
+        return _image(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
     except (ImportError, OSError) as error:
         raise InputError(
             f"the default photo comes with matplotlib: {_PLOT_EXTRA}, or name an INPUT"
@@ -131,7 +134,7 @@ def _default_photo() -> npt.NDArray[Any]:
 def _image(file: Any) -> npt.NDArray[Any]:
     """Red channel, or the grey values of a grey image."""
     try:
-        from PIL import Image, ImageOps  # noqa: PLC0415  an extra
+        from PIL import Image, ImageOps
     except ImportError as error:
         raise InputError(f"reading images needs Pillow: {_PLOT_EXTRA}") from error
     with reading(file), Image.open(file) as stored:
@@ -164,7 +167,7 @@ def _compute(
     W = source.W
     say(f"{source.title}: {by(W.shape)}, {kilobytes(4 * W.size)} as float32")
     say()
-    _print_header()
+    table = _table(W, bits[-1])
     results: list[_Result] = []
     seconds = 0.0
     q: bqq.Matrix | None = None
@@ -180,7 +183,7 @@ def _compute(
             seconds += time.perf_counter() - start
             part.finish()
             results.append(_measure(W, b, q, seconds))
-            _print_row(W, results[-1])
+            _print_row(table, W, results[-1])
     return results
 
 
@@ -213,30 +216,37 @@ def _standardised_mse(W: _Dense, approximation: npt.NDArray[Any]) -> float:
 
 
 def _ratio(a: float, b: float) -> float:
-    return a / b if b else (0.0 if a == 0 else float("inf"))
+    if b == 0:
+        return 0.0 if a == 0 else float("inf")
+    return a / b
 
 
-def _print_header() -> None:
-    say(f"{'':4}  {'BQQ':<50}  uniform quantisation")
-    say(
-        f"{'bits':>4}  {'size':>10}  {'ratio':>6}  {'bits/elem':>9}  {'error':>8}  {'MSE':>9}"
-        f"  {'size':>10}  {'error':>8}  {'MSE':>9}  {'MSE/BQQ':>7}  {'time':>7}"
+def _table(W: _Dense, last: int) -> Table:
+    """The header, 79 characters wide if the matrix takes less than 1 MB."""
+    wide = max(5, len(f"{last * W.size / 8000:,.1f}"))
+    say(f"{'':4}  {'BQQ':<{40 + wide - 5}}  uniform quantisation")
+    bqq_columns = [("KB", wide), ("ratio", 5), ("bits/el", 7), ("err %", 5), ("MSE", 7), ("sec", 4)]
+    uniform_columns = [("KB", wide), ("err %", 5), ("MSE", 7), ("x BQQ", 5)]
+    columns = [("bits", 4), *bqq_columns, *uniform_columns]
+    return Table([(title, ">", width) for title, width in columns])
+
+
+def _print_row(table: Table, W: _Dense, r: _Result) -> None:
+    table.row(
+        [
+            str(r.bits),
+            f"{r.q.nbytes / 1000:,.1f}",
+            f"{4 * W.size / r.q.nbytes:.1f}",
+            f"{r.q.bits_per_weight:.2f}",
+            f"{100 * r.error:.2f}",
+            f"{r.mse:.3g}",
+            f"{r.seconds:.1f}",
+            f"{uniform_bytes(W.size, r.bits) / 1000:,.1f}",
+            f"{100 * r.uniform_error:.2f}",
+            f"{r.uniform_mse:.3g}",
+            f"{r.uniform_mse / r.mse:.2f}" if r.mse else "-",
+        ]
     )
-
-
-def _print_row(W: _Dense, r: _Result) -> None:
-    uniform = uniform_bytes(W.size, r.bits)
-    gain = f"{r.uniform_mse / r.mse:.2f}" if r.mse else "-"
-    say(
-        f"{r.bits:>4}  {kilobytes(r.q.nbytes):>10}  {4 * W.size / r.q.nbytes:>5.1f}x"
-        f"  {r.q.bits_per_weight:>9.2f}  {100 * r.error:>6.2f} %  {_number(r.mse):>9}"
-        f"  {kilobytes(uniform):>10}  {100 * r.uniform_error:>6.2f} %"
-        f"  {_number(r.uniform_mse):>9}  {gain:>7}  {r.seconds:>5.1f} s"
-    )
-
-
-def _number(x: float) -> str:
-    return f"{x:.5f}" if x >= 0.0001 or x == 0 else f"{x:.2e}"
 
 
 # --- files ---
@@ -248,7 +258,7 @@ def _write_matrix(path: Path, q: bqq.Matrix) -> None:
     parts = ((q.Y, again.Y), (q.Z, again.Z), (q.scales, again.scales))
     if not all(np.array_equal(a, b) for a, b in parts):
         raise OSError(f"{path}: read back, the matrix differs from the one written")
-    say(f"wrote {path} (the {q.p}-bit matrix; read back, it is the same)")
+    say(f"wrote {path} (p = {q.p}; read back, it is the same)")
 
 
 def _write_picture(path: Path, source: _Source, results: list[_Result]) -> None:
@@ -262,16 +272,14 @@ def _write_picture(path: Path, source: _Source, results: list[_Result]) -> None:
 
 
 def _draw(source: _Source, results: list[_Result]) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  an extra
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     W = source.W
-    columns = 3 if len(results) <= 4 else 4
+    columns = 3
     rows = -(-(len(results) + 2) // columns)
-    aspect = min(max(W.shape[0] / W.shape[1], 0.5), 1.5)
-    figure = Figure(
-        figsize=(9, 0.3 + rows * (0.35 + 9 / columns * aspect)), layout="constrained"
-    )
+    height = 8.5 / columns * _shown_aspect(W) + 0.3
+    figure = Figure(figsize=(9, rows * height + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = list(figure.subplots(rows, columns).flat)
     _show(axes[0], source, W, f"float32: {kilobytes(4 * W.size)}")
@@ -279,46 +287,64 @@ def _draw(source: _Source, results: list[_Result]) -> Figure:
         unit = "bit" if r.bits == 1 else "bits"
         title = f"{r.bits} {unit}: {kilobytes(r.q.nbytes)}, error {_percent(100 * r.error)}"
         _show(ax, source, r.dense, title)
-    _plot_errors(axes[len(results) + 1], results)
+    _plot_errors(axes[len(results) + 1], W, results)
     for ax in axes[len(results) + 2 :]:
         ax.remove()
     return figure
 
 
+def _shown_aspect(W: _Dense) -> float:
+    """Height over width of a panel: the matrix's own, unless it is very flat or very tall."""
+    m, n = W.shape
+    return min(max(float(m / n), 0.7), 1.5)
+
+
 def _show(ax: Axes, source: _Source, values: _Dense, title: str) -> None:
-    """All panels have the limits of the original."""
-    m, n = source.W.shape
+    """All panels have the limits of the original, less its outliers if it is no image."""
+    low, high = np.percentile(source.W, (0, 100) if source.is_image else (0.5, 99.5))
     ax.imshow(
         values,
         cmap="gray" if source.is_image else "viridis",
-        vmin=float(source.W.min()),
-        vmax=float(source.W.max()),
-        aspect="equal" if 0.5 <= m / n <= 1.5 else "auto",
+        vmin=float(low),
+        vmax=float(high),
+        aspect="auto",
         interpolation="antialiased",
     )
+    ax.set_box_aspect(_shown_aspect(source.W))
     ax.set_title(title, fontsize=10)
-    ax.tick_params(labelsize=8)
     if source.is_image:
         ax.set_axis_off()
+    else:
+        ax.tick_params(labelsize=8)
 
 
-def _plot_errors(ax: Axes, results: list[_Result]) -> None:
-    from matplotlib.ticker import FuncFormatter, NullFormatter  # noqa: PLC0415  an extra
-
-    lines = (
-        ("BQQ", _BLUE, "o-", [(r.q.bits_per_weight, r.error) for r in results]),
-        ("uniform", _ORANGE, "s--", [(r.uniform_bits, r.uniform_error) for r in results]),
-    )
+def _plot_errors(ax: Axes, W: _Dense, results: list[_Result]) -> None:
+    ours = [(r.q.bits_per_weight, r.error) for r in results]
+    uniform = [(r.uniform_bits, r.uniform_error) for r in results]
+    lines = (("BQQ", _BLUE, "o-", ours), ("uniform", _ORANGE, "s--", uniform))
     for label, colour, style, points in lines:
-        positive = [(x, 100 * y) for x, y in points if y > 0]
-        ax.plot(*zip(*positive, strict=True), style, color=colour, label=label) if positive else None
-    ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        positive = [(x, 100 * y) for x, y in points if y > 0]  # an error of 0 has no place in log
+        x, y = zip(*positive, strict=True) if positive else ((), ())
+        ax.plot(x, y, style, color=colour, label=label, linewidth=2, markersize=6)
+    _log_ticks(ax)
     ax.set_xticks([r.bits for r in results])
+    ax.set_box_aspect(_shown_aspect(W))
     ax.set_xlabel("bits per element")
-    ax.set_ylabel("relative error, %")
-    ax.grid(alpha=0.3)
-    ax.legend()
+    ax.set_title("relative error, %", fontsize=10)
+    ax.tick_params(labelsize=9)
+    ax.yaxis.tick_right()  # towards the margin: the panels stay side by side
+    ax.grid(which="both", color="0.9")
+    ax.legend(fontsize=9, loc="upper right")
+
+
+def _log_ticks(ax: Axes) -> None:
+    """1, 2, 3, 5 of each decade, as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
 
 
 def _percent(x: float) -> str:

@@ -183,7 +183,7 @@ def _add_info(commands: Any) -> None:
 
 
 def _demo(args: argparse.Namespace) -> None:
-    from bqq import _demo  # noqa: PLC0415  brings in drawing
+    from bqq import _demo
 
     _demo.run(
         args.input,
@@ -254,7 +254,8 @@ def _print_totals(
         weights = sum(math.prod(q.shape) for q in matrices.values())
         say(
             f"{count(len(matrices), 'matrix', 'matrices')}, checksums match: {size:,} bytes, "
-            f"{8 * size / weights:.3f} bits per weight, {4 * weights / size:.2f}x smaller than float32"
+            f"{8 * size / weights:.3f} bits per weight, "
+            f"{4 * weights / size:.2f}x smaller than float32"
         )
     if others or not matrices:
         say(f"{count(len(others), 'other tensor')}: {rest:,} bytes")
@@ -302,8 +303,9 @@ class _Job:
 def _compress(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     _check_paths(args)
+    metadata: dict[str, str] = {}
     if args.input.suffix == ".npy":
-        tensors, metadata = {"matrix": read_npy(args.input)}, {}
+        tensors: dict[str, Any] = {"matrix": read_npy(args.input)}
         names = ["matrix"]
     else:
         tensors, metadata = read_container(args.input)
@@ -404,4 +406,5 @@ def _print_summary(
         f"{count(len(matrices), 'matrix', 'matrices')} at {bits:.3f} bits per weight, "
         f"{count(passed, 'other tensor')} unchanged, {seconds:.1f} s"
     )
-    say(f"{args.output}: {kilobytes(args.output.stat().st_size)}, ")
+    old, new = args.input.stat().st_size, args.output.stat().st_size
+    say(f"{args.output}: {kilobytes(new)}, {old / new:.2f}x smaller than {args.input}")

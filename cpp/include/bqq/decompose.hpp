@@ -9,9 +9,10 @@ namespace bqq {
 
 /// How annealed mean-field descent chooses its normaliser, temperatures and length.
 enum class Schedule : int {
-    /// Data-driven: W is divided by a robust spread (six standard deviations, or the range where that is smaller), and
-    /// a
-    /// stack ends early once every variable has settled. 2,000 steps by default.
+    /// Data-driven: the residual is divided by six standard deviations (the range is at the mercy of one outlier, and
+    /// too small on
+    /// two-level data for the descent to be stable), and a stack ends once every variable has settled. 2,000 steps by
+    /// default.
     adaptive = 0,
     /// The paper's: W divided by max - min, T from 0.2 to 0.005, eta 0.06, zeta 4, always all steps. 50,000 by default.
     paper = 1,

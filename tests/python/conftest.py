@@ -1,0 +1,128 @@
+"""Inputs and helpers of the Python tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from hypothesis import settings
+
+import bqq
+
+HERE = Path(__file__).resolve().parent
+
+# Same examples on every run, no files left behind, no opinion on speed.
+settings.register_profile("bqq", deadline=None, derandomize=True, database=None)
+settings.load_profile("bqq")
+
+
+def torch_randn(seed: int, m: int, n: int) -> npt.NDArray[np.float32]:
+    """What ``torch.manual_seed(seed); torch.randn(m, n)`` gives on the CPU, to float32 rounding; m*n >= 16.
+
+    Box-Muller over blocks of 16: the first 8 uniforms are radii, the last 8 angles. The last 16 are drawn anew if the
+    size is no multiple of 16.
+    """
+    size = m * n
+    assert size >= 16
+    mt19937 = np.random.RandomState(seed)  # noqa: NPY002  the generator torch uses, seeded alike
+
+    def uniforms(count: int) -> npt.NDArray[np.float32]:
+        draws = np.frombuffer(mt19937.bytes(4 * count), "<u4") & 0xFFFFFF
+        return (draws / np.float32(2**24)).astype(np.float32)
+
+    def normals(u: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        blocks = u.reshape(-1, 2, 8)
+        radius = np.sqrt(np.float32(-2) * np.log(np.float32(1) - blocks[:, 0]))
+        angle = np.float32(2 * np.pi) * blocks[:, 1]
+        return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).ravel()
+
+    values = uniforms(size)
+    whole = size // 16 * 16
+    values[:whole] = normals(values[:whole])
+    if whole < size:
+        values[-16:] = normals(uniforms(16))
+    return values.reshape(m, n)
+
+
+def standardise(W: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Mean 0, standard deviation 1."""
+    w = W.astype(np.float64)
+    return (w - w.mean()) / w.std()
+
+
+def random_matrix(
+    m: int, n: int, *, J: int = 1, K: int = 1, p: int = 1, l: int = 4, seed: int = 0
+) -> bqq.Matrix:
+    """A matrix of random bits, zero where padded, with scales of either sign around 1."""
+    rng = np.random.default_rng([seed, m, n, J, K, p, l])
+    rows, cols = -(-m // J), -(-n // K)
+    Y = rng.integers(0, 2, (J, K, p, rows, l), dtype=np.uint8)
+    Z = rng.integers(0, 2, (J, K, p, l, cols), dtype=np.uint8)
+    Y[-1, :, :, m - (J - 1) * rows :] = 0
+    Z[:, -1, ..., n - (K - 1) * cols :] = 0
+    return bqq.Matrix.from_factors(Y, Z, rng.standard_normal((J, K, 3 * p + 1)), (m, n))
+
+
+def dense(q: bqq.Matrix) -> npt.NDArray[np.float64]:
+    """The format's formula in float64, block by block, from the public factors."""
+    (m, n), (rows, cols), (J, K) = q.shape, q.patch, q.grid
+    Y, Z, c = q.Y.astype(float), q.Z.astype(float), q.scales.astype(float)
+    W = np.zeros((J * rows, K * cols))
+    for j in range(J):
+        for k in range(K):
+            block = W[j * rows : (j + 1) * rows, k * cols : (k + 1) * cols]
+            block += c[j, k, -1]
+            for i in range(q.p):
+                (r, s, t), y, z = c[j, k, 3 * i : 3 * i + 3], Y[j, k, i], Z[j, k, i]
+                block += r * (y @ z) + s * y.sum(1, keepdims=True) + t * z.sum(0, keepdims=True)
+    return W[:m, :n]
+
+
+def same(a: bqq.Matrix, b: bqq.Matrix) -> bool:
+    """Equal shape, bits and scales, bit for bit."""
+    return (
+        a.shape == b.shape
+        and np.array_equal(a.Y, b.Y)
+        and np.array_equal(a.Z, b.Z)
+        and a.scales.tobytes() == b.scales.tobytes()
+    )
+
+
+def available_isas() -> list[str]:
+    """Instruction sets this build has and this machine can run, lowest first."""
+    config = bqq.show_config("dict")
+    assert config is not None
+    return config["isa_available"].split()
+
+
+def start_python(code: str, **environment: str) -> subprocess.Popen[str]:
+    """A Python process that runs ``code`` and can import the test modules."""
+    path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 120) -> str:
+    """Standard output of a process that ends well and in time."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError(f"still running after {timeout} s\n{out}{err}") from None
+    assert process.returncode == 0, f"ended with {process.returncode}\n{out}{err}"
+    return out
+
+
+def run_isa(isa: str, code: str, timeout: float = 120) -> str:
+    """Standard output of ``code`` in a process of its own under BQQ_ISA=isa."""
+    return finish(start_python(code, BQQ_ISA=isa), timeout)
