@@ -2,8 +2,8 @@
 
     python bench/bench_decompose.py [--bits 1,2,3] [--paper-steps 50000] [--csv FILE] [--rd100 FILE]
 
-MSE on matrices standardised to mean 0 and standard deviation 1. Uniform quantisation: 2^b levels with a grid-searched clipping
-range. Lloyd-Max: the best 2^b free levels. Both store b bits an element plus their levels.
+MSE on matrices standardised to mean 0 and standard deviation 1. Uniform quantisation: 2^b levels with a grid-searched
+clipping range. Lloyd-Max: the best 2^b free levels. Both store b bits an element plus their levels.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from machine import describe, write_csv
 
 import bqq
 from bqq._baselines import uniform_quantisation
+from machine import describe, write_csv
 
 Array = npt.NDArray[np.float64]
 
 
 def torch_randn(seed: int, m: int, n: int) -> Array:
-    """What torch.manual_seed(seed); torch.randn(m, n) gives on a CPU: the paper's Random matrix at seed 1, 128 x 128."""
+    """torch.manual_seed(seed); torch.randn(m, n) on a CPU: the paper's Random matrix is seed 1, 128 x 128."""
     draws = np.random.RandomState(seed).randint(0, 2**32, m * n, dtype=np.uint64)
     uniform = (draws & 0xFFFFFF).astype(np.float32) * np.float32(2**-24)
     u = uniform.reshape(-1, 2, 8)
@@ -91,12 +91,12 @@ def main() -> None:
             uniform = float(((uniform_quantisation(W, bits) - W) ** 2).mean())
             row: dict[str, object] = {"matrix": name, "bits": bits, "uniform_mse": f"{uniform:.5f}"}
             row["lloyd_max_mse"] = f"{lloyd_max(W, bits):.5f}"
-            runs = {"default": dict(), "paper": dict(schedule="paper", steps=args.paper_steps)}
+            runs: dict[str, dict[str, object]] = {"default": {}}
+            if args.paper_steps:
+                runs["paper"] = {"schedule": "paper", "steps": args.paper_steps}
             for label, options in runs.items():
-                if label == "paper" and not args.paper_steps:
-                    continue
                 start = time.perf_counter()
-                q = bqq.decompose(W, bits, threads=args.threads, **options)  # type: ignore[arg-type]
+                q = bqq.decompose(W, bits, threads=args.threads, **options)
                 row[f"{label}_seconds"] = f"{time.perf_counter() - start:.2f}"
                 row[f"{label}_mse"] = f"{q.mse(W):.5f}"
                 row["bqq_bits_per_weight"] = f"{q.bits_per_weight:.3f}"

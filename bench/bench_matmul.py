@@ -1,9 +1,9 @@
 """The product from bit planes against the dense float32 product of NumPy's BLAS, interleaved in one process.
 
-    python bench/bench_matmul.py [--shapes 4096x4096,...] [--p 2] [--batch 1,4,16,64] [--patch 128] [--threads 1] [--csv FILE]
+    python bench/bench_matmul.py [--shapes 4096x4096,...] [--p 2] [--batch 1,4,16,64] [--patch 128] [--threads 1]
 
-Set OPENBLAS_NUM_THREADS (or your BLAS's variable) to the same number of threads. Planes are random bits: speed does not depend on
-their values.
+Set OPENBLAS_NUM_THREADS (or your BLAS's variable) to the same number of threads. Planes are random bits: speed does not
+depend on their values.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from machine import describe, interleaved, write_csv
 
 import bqq
+from machine import describe, interleaved, write_csv
 
 
 def random_planes(rng: np.random.Generator, m: int, n: int, p: int, patch: int) -> bqq.Matrix:

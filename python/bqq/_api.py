@@ -31,11 +31,11 @@ def decompose(
 
     Parameters
     ----------
-    W : (m, n) array of real numbers (NumPy, torch on the CPU, anything with ``__array__`` or DLPack); computed in float32
+    W : (m, n) array of real numbers (NumPy, torch on the CPU, anything with ``__array__``); computed in float32
     p : number of stacks, 1 to 64; with the default l about p bits per element
     l : inner dimension, 1 to 65535; default ``round(rows*cols/(rows+cols))`` of a block
     patch : largest side of a block; default: one block up to 512 x 512, else blocks of at most 128 x 128
-    schedule : ``"adaptive"`` divides by six standard deviations and ends a stack once it has settled, 2,000 steps by default;
+    schedule : ``"adaptive"`` divides by six standard deviations and ends a stack once it has settled, 2,000 steps;
         ``"paper"`` is the published schedule (range normalisation, T 0.2 to 0.005, eta 0.06, zeta 4), 50,000 steps
     steps : descent steps per stack; more steps, less error
     seed : the result depends on W, the arguments, the seed and the instruction set in use, not on threads
@@ -60,9 +60,7 @@ def decompose(
     inner = _positive("l", l)
     side = _positive("patch", patch)
     with _reporter(progress) as report:
-        core = _core.decompose(
-            w, stacks, inner, side, *_solver_arguments(schedule, steps, seed, threads), report
-        )
+        core = _core.decompose(w, stacks, inner, side, *_solver_arguments(schedule, steps, seed, threads), report)
     return Matrix(core)
 
 
@@ -85,9 +83,7 @@ def extend(
     w = q._same_shape(W)
     stacks = _index("p", p)
     with _reporter(progress) as report:
-        core = _core.extend(
-            q._core, w, stacks, *_solver_arguments(schedule, steps, seed, threads), report
-        )
+        core = _core.extend(q._core, w, stacks, *_solver_arguments(schedule, steps, seed, threads), report)
     return Matrix(core)
 
 
@@ -101,9 +97,7 @@ def matmul(a: Any, b: Any, out: Any = None, *, threads: int | None = None) -> An
     Raises ValueError or TypeError if shapes or dtypes do not fit, or out overlaps the operand.
     """
     if isinstance(a, Matrix) == isinstance(b, Matrix):
-        raise TypeError(
-            f"matmul takes one bqq.Matrix and one array, got {type(a).__name__} and {type(b).__name__}"
-        )
+        raise TypeError(f"matmul takes one bqq.Matrix and one array, got {type(a).__name__} and {type(b).__name__}")
     if isinstance(a, Matrix):
         return product(a, b, out, threads)
     return product_left(a, b, out, threads)
@@ -130,11 +124,7 @@ def save(
         if not isinstance(name, str):
             raise TypeError(f"name {name!r} is not a string")
     matrices = [(name, q._core) for name, q in items.items() if isinstance(q, Matrix)]
-    others = [
-        (name, *_arrays.to_bytes(name, value))
-        for name, value in items.items()
-        if not isinstance(value, Matrix)
-    ]
+    others = [(name, *_arrays.to_bytes(name, value)) for name, value in items.items() if not isinstance(value, Matrix)]
     _core.save(os.fspath(path), matrices, others, dict(metadata or {}), scales == "float16")
 
 
@@ -173,9 +163,7 @@ def _positive(name: str, value: int | None) -> int:
     return number
 
 
-def _solver_arguments(
-    schedule: str, steps: int | None, seed: int, threads: int | None
-) -> tuple[str, int, int, int]:
+def _solver_arguments(schedule: str, steps: int | None, seed: int, threads: int | None) -> tuple[str, int, int, int]:
     if schedule not in ("adaptive", "paper"):
         raise ValueError(f"schedule is {schedule!r}, expected 'adaptive' or 'paper'")
     number = _index("seed", seed)
@@ -196,7 +184,7 @@ class _reporter:
     def __enter__(self) -> Callable[[int, int], object] | None:
         if self._progress is not True:
             return self._progress or None
-        from tqdm.auto import tqdm  # noqa: PLC0415  only where a bar is asked for
+        from tqdm.auto import tqdm  # only where a bar is asked for
 
         self._bar = tqdm(total=None, unit="step", unit_scale=True, desc="decompose")
 

@@ -78,7 +78,7 @@ def _module(value: Any) -> str:
 
 
 def _torch() -> Any:
-    import torch  # noqa: PLC0415  only reached with a torch tensor in hand
+    import torch  # only reached with a torch tensor in hand
 
     return torch
 
@@ -92,17 +92,14 @@ def to_numpy(name: str, value: Any) -> tuple[Array, Callable[[Array], Any]]:
         return value, _same
     if _module(value) == "torch":
         if value.device.type != "cpu":
-            raise ValueError(
-                f"{name} is on device {value.device}, this build computes on the CPU: pass {name}.cpu()"
-            )
+            raise ValueError(f"{name} is on device {value.device}, this build computes on the CPU: pass {name}.cpu()")
         tensor = value.detach()
         if str(tensor.dtype) == "torch.bfloat16":
             tensor = tensor.float()
         return tensor.numpy(), _torch().from_numpy
     if hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) != 1:
         raise ValueError(
-            f"{name} is on DLPack device {value.__dlpack_device__()}, this build computes on the "
-            "CPU: pass a host array"
+            f"{name} is on DLPack device {value.__dlpack_device__()}, this build computes on the CPU: pass a host array"
         )
     restore: Callable[[Array], Any] = _same
     if hasattr(value, "__array_namespace__"):
@@ -120,7 +117,7 @@ def _same(array: Array) -> Array:
 
 
 def as_real(name: str, array: Array) -> Array:
-    """float16, float32 or float64 in native byte order; integers and booleans become float64 or float32 as NumPy promotes.
+    """float16, float32 or float64 in native byte order; integers and booleans become what NumPy promotes them to.
 
     Raises TypeError for complex, object, string and other non-numeric dtypes.
     """

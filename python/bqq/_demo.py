@@ -126,9 +126,7 @@ def _default_photo() -> npt.NDArray[Any]:
 
         return _image(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
     except (ImportError, OSError) as error:
-        raise InputError(
-            f"the default photo comes with matplotlib: {_PLOT_EXTRA}, or name an INPUT"
-        ) from error
+        raise InputError(f"the default photo comes with matplotlib: {_PLOT_EXTRA}, or name an INPUT") from error
 
 
 def _image(file: Any) -> npt.NDArray[Any]:

@@ -184,13 +184,11 @@ class Matrix:
         return product_left(X, self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        a = self._core.layout
-        state = (a["m"], a["n"], a["J"], a["K"], a["p"], a["l"])
-        return _restore, (state, self._core.Y, self._core.Z, self._core.scales)
+        return _restore, (self.shape, self.grid, self.p, self.l, self._core.Y, self._core.Z, self.scales)
 
 
-def _restore(state: tuple[int, ...], Y: Any, Z: Any, scales: Any) -> Matrix:
-    return Matrix(_core.Matrix(*state, Y, Z, scales))
+def _restore(shape: tuple[int, int], grid: tuple[int, int], p: int, l: int, Y: Any, Z: Any, scales: Any) -> Matrix:
+    return Matrix(_core.Matrix(*shape, *grid, p, l, Y, Z, scales))
 
 
 def _index(name: str, value: Any) -> int:
@@ -209,9 +207,7 @@ def _threads(threads: int | None) -> int:
     return min(count, 1024)
 
 
-def _result(
-    name: str, shape: tuple[int, ...], x: npt.NDArray[Any], out: Any
-) -> tuple[npt.NDArray[Any], Any]:
+def _result(name: str, shape: tuple[int, ...], x: npt.NDArray[Any], out: Any) -> tuple[npt.NDArray[Any], Any]:
     """The array a product is written to, and what is returned: out itself if given."""
     if out is None:
         fresh = np.empty(shape, np.result_type(np.float32, x.dtype))
@@ -255,10 +251,8 @@ def product_left(X: Any, q: Matrix, out: Any = None, threads: int | None = None)
     return restore(target) if returned is None else returned
 
 
-def _multiply(
-    q: Matrix, x: npt.NDArray[Any], target: npt.NDArray[Any], threads: int | None
-) -> None:
-    """target = q @ x with the contracted axis first; trailing axes are flattened to one batch, copying only if they must be."""
+def _multiply(q: Matrix, x: npt.NDArray[Any], target: npt.NDArray[Any], threads: int | None) -> None:
+    """target = q @ x with the contracted axis first; trailing axes become one batch, copied only if they must be."""
     if target.size == 0:
         _threads(threads)
         return

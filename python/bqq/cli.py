@@ -90,9 +90,7 @@ def _integers(low: int, high: int) -> Callable[[str], list[int]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="bqq", description="Real matrices at 1-4 bits per element.", allow_abbrev=False
-    )
+    parser = _Parser(prog="bqq", description="Real matrices at 1-4 bits per element.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"bqq {bqq.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_demo(commands)
@@ -134,12 +132,8 @@ def _add_compress(commands: Any) -> None:
     )
     compress.add_argument("input", metavar="IN", type=Path)
     compress.add_argument("output", metavar="OUT", type=Path, help="a .safetensors file")
-    compress.add_argument(
-        "--bits", type=_integer(1, 64), required=True, metavar="P", help="number of stacks"
-    )
-    compress.add_argument(
-        "--l", type=_integer(1, 65535), help="inner dimension; default: P bits per element"
-    )
+    compress.add_argument("--bits", type=_integer(1, 64), required=True, metavar="P", help="number of stacks")
+    compress.add_argument("--l", type=_integer(1, 65535), help="inner dimension; default: P bits per element")
     compress.add_argument("--schedule", choices=["adaptive", "paper"], default="adaptive")
     for name, what in (("--only", "compress only"), ("--skip", "do not compress")):
         compress.add_argument(
@@ -165,9 +159,7 @@ def _add_compress(commands: Any) -> None:
 
 def _add_solver(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patch", type=_integer(1), metavar="N", help="largest side of a block")
-    parser.add_argument(
-        "--steps", type=_integer(1), metavar="N", help="descent steps per stack; more, less error"
-    )
+    parser.add_argument("--steps", type=_integer(1), metavar="N", help="descent steps per stack; more, less error")
     parser.add_argument("--seed", type=_integer(0, 2**64 - 1), default=0, metavar="N")
     parser.add_argument("--threads", type=_integer(1), metavar="N", help="default: all cores")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -245,9 +237,7 @@ def _print_tensors(tensors: dict[str, Any], stored: dict[str, int]) -> None:
         table.row(cells)
 
 
-def _print_totals(
-    matrices: dict[str, bqq.Matrix], others: dict[str, Any], stored: dict[str, int]
-) -> None:
+def _print_totals(matrices: dict[str, bqq.Matrix], others: dict[str, Any], stored: dict[str, int]) -> None:
     rest = sum(stored[name] for name in others)
     if matrices:
         size = sum(stored[name] for name in matrices)
@@ -396,9 +386,7 @@ def _compress_all(args: argparse.Namespace, jobs: list[_Job]) -> dict[str, bqq.M
     return matrices
 
 
-def _print_summary(
-    args: argparse.Namespace, matrices: list[bqq.Matrix], passed: int, seconds: float
-) -> None:
+def _print_summary(args: argparse.Namespace, matrices: list[bqq.Matrix], passed: int, seconds: float) -> None:
     weights = sum(math.prod(q.shape) for q in matrices)
     bits = 8 * sum(q.nbytes for q in matrices) / weights
     say()

@@ -1,7 +1,7 @@
 """Writes v1-small.safetensors from FORMAT.md alone: a second implementation of the format, without the library.
 
-    python make_v1_small.py [output]     # default: compare with the file beside this script
-    python make_v1_small.py --table      # the reconstructions, in units of 1/64, as test_io.cpp holds them
+python make_v1_small.py [output]     # default: compare with the file beside this script
+python make_v1_small.py --table      # the reconstructions, in units of 1/64, as test_io.cpp holds them
 """
 
 import json

@@ -53,9 +53,7 @@ def run(cmd: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None = No
         text=True,
     )
     if done.returncode != 0:
-        raise AssertionError(
-            f"{' '.join(words)}\nin {cwd} ended with {done.returncode}\n{done.stdout}{done.stderr}"
-        )
+        raise AssertionError(f"{' '.join(words)}\nin {cwd} ended with {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
 
 

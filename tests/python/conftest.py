@@ -7,11 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bqq
 import numpy as np
 import numpy.typing as npt
 from hypothesis import settings
-
-import bqq
 
 HERE = Path(__file__).resolve().parent
 
@@ -21,14 +20,14 @@ settings.load_profile("bqq")
 
 
 def torch_randn(seed: int, m: int, n: int) -> npt.NDArray[np.float32]:
-    """What ``torch.manual_seed(seed); torch.randn(m, n)`` gives on the CPU, to float32 rounding; m*n >= 16.
+    """What ``torch.manual_seed(seed); torch.randn(m, n)`` gives on the CPU, to float32 rounding.
 
-    Box-Muller over blocks of 16: the first 8 uniforms are radii, the last 8 angles. The last 16 are drawn anew if the
-    size is no multiple of 16.
+    Box-Muller over blocks of 16: the first 8 uniforms are radii, the last 8 angles. The last 16
+    are drawn anew if the size is no multiple of 16. Needs m*n >= 16.
     """
     size = m * n
     assert size >= 16
-    mt19937 = np.random.RandomState(seed)  # noqa: NPY002  the generator torch uses, seeded alike
+    mt19937 = np.random.RandomState(seed)  # the generator torch uses, seeded alike
 
     def uniforms(count: int) -> npt.NDArray[np.float32]:
         draws = np.frombuffer(mt19937.bytes(4 * count), "<u4") & 0xFFFFFF

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import warnings
 
+import bqq
 import numpy as np
 import pytest
 from conftest import available_isas, finish, random_matrix, run_isa, start_python
-
-import bqq
 
 W = np.random.default_rng(0).standard_normal((12, 9)).astype(np.float32)
 Q = random_matrix(12, 9, p=2, l=5)
@@ -332,9 +331,9 @@ Y, Z, C = np.ones((2, 4, 3)), np.zeros((2, 3, 5)), np.arange(7.0)
         (ValueError, ["Z"], (Y, Z + 0.5, C)),
         (ValueError, ["Y", "()"], ("bits", Z, C)),
         (ValueError, ["Y", "(4, 3)"], (Y[0], Z, C)),
-        (ValueError, ["Z", "(1, 3, 5)"], (Y, Z[:1], C)),
-        (ValueError, ["Z", "(2, 2, 5)"], (Y, Z[:, :2], C)),
-        (ValueError, ["scales", "(6,)"], (Y, Z, C[:6])),
+        (ValueError, ["Z"], (Y, Z[:1], C)),
+        (ValueError, ["Z"], (Y, Z[:, :2], C)),
+        (ValueError, ["scales"], (Y, Z, C[:6])),
         (ValueError, ["scales", "(1, 7)"], (Y, Z, C[None])),
         (ValueError, ["scale"], (Y, Z, np.where(C == 2, np.nan, C))),
         (ValueError, ["scale"], (Y, Z, np.where(C == 2, np.inf, C))),
@@ -387,7 +386,7 @@ def test_from_factors(error, words, args):
         (ValueError, ["name"], {"\udc80": Q}, {}),
         (ValueError, ["a.bqq_y"], {"a.bqq_y": W}, {}),
         (ValueError, ["a.bqq_scales"], {"a": Q, "a.bqq_scales": W}, {}),
-        (TypeError, ["x", "complex128"], {"x": W + 1j}, {}),
+        (TypeError, ["x", "complex128"], {"x": W.astype(complex)}, {}),
         (TypeError, ["x", "object"], {"x": None}, {}),
         (TypeError, ["x", "<U1"], {"x": np.array(["a"])}, {}),
         (TypeError, ["x", "list"], {"x": [[1], [1, 2]]}, {}),

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import _build
 import pytest
+
+import _build
 from _build import ROOT, run
 
 CONSUMER = ROOT / "tests" / "consumer"
@@ -222,9 +223,7 @@ def test_components_of_the_installation(built: Path, tmp_path: Path) -> None:
 
 def declared() -> tuple[set[str], set[str]]:
     """Names that the headers export: of the C interface, and of namespace bqq."""
-    c = set(
-        re.findall(r"^BQQ_API [^;(]*?(bqq_\w+)\(", (HEADERS / "bqq.h").read_text(), re.MULTILINE)
-    )
+    c = set(re.findall(r"^BQQ_API [^;(]*?(bqq_\w+)\(", (HEADERS / "bqq.h").read_text(), re.MULTILINE))
     cpp: set[str] = set()
     for header in HEADERS.glob("*.hpp"):
         text = header.read_text()

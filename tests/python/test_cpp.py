@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from _build import ROOT, run
 
 import bqq
+from _build import ROOT, run
 
 CONFIG = bqq.show_config("dict")
 assert CONFIG is not None
@@ -46,9 +46,7 @@ def test_isa_objects_export_one_strong_symbol_and_no_weak_ones(built: Path) -> N
 def test_only_isa_objects_hold_vector_instructions_of_their_level(built: Path) -> None:
     """No AVX register appears outside the instruction-set files: the rest runs on any CPU."""
     for path in sorted(built.glob("CMakeFiles/bqq_objects.dir/**/*.o")):
-        code = subprocess.run(
-            ["objdump", "-d", str(path)], capture_output=True, text=True, check=True
-        ).stdout
+        code = subprocess.run(["objdump", "-d", str(path)], capture_output=True, text=True, check=True).stdout
         if "x86-64" not in code:
             pytest.skip("not x86-64")
         assert not re.search(r"%[yz]mm", code), path.name

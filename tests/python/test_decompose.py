@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+import bqq
 import numpy as np
 import pytest
 from conftest import (
@@ -17,8 +18,6 @@ from conftest import (
     start_python,
     torch_randn,
 )
-
-import bqq
 
 FAST = {"steps": 100}
 
@@ -519,8 +518,7 @@ def work(seed):
     W = np.random.default_rng(seed).standard_normal((64, 64)).astype("f4")
     return bqq.decompose(W, 1, patch=16, steps=20, threads=2)
 first = work(0)
-{start}
-with pool as executor:
+with concurrent.futures.{executor} as executor:
     results = list(executor.map(work, range(4)))
 assert results[0].scales.tobytes() == first.scales.tobytes()
 assert [q.shape for q in results] == [(64, 64)] * 4
@@ -531,11 +529,11 @@ assert [q.shape for q in results] == [(64, 64)] * 4
 def test_pools(kind):
     if kind == "fork" and not hasattr(os, "fork"):
         pytest.skip("no fork")
-    start = {
-        "fork": 'pool = concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("fork"))',
-        "threads": "pool = concurrent.futures.ThreadPoolExecutor(4)",
+    executor = {
+        "fork": "ProcessPoolExecutor(2, multiprocessing.get_context('fork'))",
+        "threads": "ThreadPoolExecutor(4)",
     }[kind]
-    finish(start_python(POOL.format(start=start)), timeout=60)
+    finish(start_python(POOL.format(executor=executor)), timeout=60)
 
 
 def test_show_config(capsys):

@@ -1,5 +1,5 @@
-// The kernels in terms of a vector of floats. Included once by each instruction-set file, inside its anonymous namespace,
-// after it has defined
+// The kernels in terms of a vector of floats. Included once by each instruction-set file, inside its anonymous
+// namespace, after it has defined
 //   vf, kWidth                   the vector and its floats (a divisor of BQQ_PAD)
 //   kTileRows, kTileVectors      accumulators of the product tile
 //   vload vstore vset vadd vsub vmul vfma(a,b,c)=ab+c vmin vmax vabs vsum vmaxof vhead(v,k)=first k lanes, rest 0
@@ -31,8 +31,7 @@ struct Gemm {
         Tile<MR, NV> t;
         for (int q = 0; q < MR; ++q) {
             const vf start = vset(bias ? bias[i + q] : 0.0f);
-            for (int v = 0; v < NV; ++v)
-                t.c[q][v] = D ? vadd(start, vload(D + (i + q) * ldd + j + v * kWidth)) : start;
+            for (int v = 0; v < NV; ++v) t.c[q][v] = D ? vadd(start, vload(D + (i + q) * ldd + j + v * kWidth)) : start;
         }
         t.multiply(K, A + i * a_row, a_row, a_col, B + j, ldb);
         for (int q = 0; q < MR; ++q)
