@@ -37,7 +37,11 @@ std::string config() {
     };
     line("version", version());
     line("compiler", compiler());
-    line("isa", isa());
+    try {
+        line("isa", isa());
+    } catch (const Error& e) { // a report on a wrong setting must still be possible
+        line("isa", std::string("none: ") + e.what());
+    }
     line("isa_available", join(detail::isa_available()));
     line("isa_built", join(detail::isa_built()));
     line("threads", std::to_string(detail::default_threads()));

@@ -17,6 +17,9 @@ namespace {
 
 using namespace detail;
 
+constexpr Index kMaxSteps = 1000000000;
+constexpr float kMaxMagnitude = 1e38f; // leaves scales some room to be larger than what they add up to
+
 [[noreturn]] void bad_argument(const std::string& text) { throw Error(ErrorCode::invalid_argument, text); }
 
 struct Plan {
@@ -39,7 +42,8 @@ Plan make_plan(const DecomposeOptions& options) {
     default:
         bad_argument("schedule is " + std::to_string(int(options.schedule)) + ", expected 0 (adaptive) or 1 (paper)");
     }
-    if (options.steps < 0) bad_argument("steps is " + std::to_string(options.steps) + ", expected 1 or more");
+    if (options.steps < 0 || options.steps > kMaxSteps)
+        bad_argument("steps is " + std::to_string(options.steps) + ", expected 1 to " + std::to_string(kMaxSteps));
     if (options.steps) plan.amfd.steps = options.steps;
     return plan;
 }
@@ -115,6 +119,8 @@ void solve_block(Matrix& q, Index j, Index k, std::vector<float> scales, const f
         scales.resize(std::size_t(3 * i + 4));
         solve_scales(BlockProducts(q.view(), j, k, i + 1), corner, ldw, scales.data());
     }
+    for (const float scale : scales)
+        if (!std::isfinite(scale)) bad_argument("W is too large: a scale of its approximation does not fit float32");
     std::copy(scales.begin(), scales.end(), q.scales.data() + block * a.scales_per_block());
 }
 
@@ -123,9 +129,11 @@ void check_matrix(const float* W, Index m, Index n, Index ldw) {
     if (ldw < n) bad_argument("ldw is " + std::to_string(ldw) + ", expected n = " + std::to_string(n) + " or more");
     for (Index a = 0; a < m; ++a)
         for (Index b = 0; b < n; ++b)
-            if (!std::isfinite(W[a * ldw + b]))
+            if (!(std::fabs(W[a * ldw + b]) <= kMaxMagnitude))
                 bad_argument("W[" + std::to_string(a) + ", " + std::to_string(b) + "] is " +
-                             (std::isnan(W[a * ldw + b]) ? "NaN" : "infinite") + ", expected finite values");
+                             (std::isnan(W[a * ldw + b])   ? "NaN, expected finite values"
+                              : std::isinf(W[a * ldw + b]) ? "infinite, expected finite values"
+                                                           : "beyond 1e38, its scales would not fit float32"));
 }
 
 // q holds the planes of the first `first` stacks and room for all; old_scales are those of the first stacks, by block.

@@ -48,12 +48,13 @@ inline std::atomic<bool>& openmp_lost() {
     return lost;
 }
 
+#if defined(BQQ_WITH_OPENMP) && (defined(__unix__) || defined(__APPLE__))
+// At load time: another library may have started libgomp's workers before this one did.
+inline const int fork_handler = pthread_atfork(nullptr, nullptr, [] { openmp_lost() = true; });
+#endif
+
 inline bool openmp_usable() {
 #if defined(BQQ_WITH_OPENMP)
-#if defined(__unix__) || defined(__APPLE__)
-    static const int registered = pthread_atfork(nullptr, nullptr, [] { openmp_lost() = true; });
-    (void)registered;
-#endif
     return !openmp_lost();
 #else
     return false;

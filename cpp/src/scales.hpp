@@ -34,4 +34,18 @@ void solve(const MeanFieldSystem& system, double a[4]);
 /// Returns the sum of squared errors of the rounded scales. O(p l rows cols / 2 + p^2 rows cols).
 double solve_scales(const BlockProducts& block, const float* W, Index ldw, float* scales);
 
+/// The joint system from Gram matrices of the bits instead of the bits: what a refinement has at hand. With L = p l and
+/// atoms numbered k = i l + c: NY[k*ld+q] = <Y_k, Y_q> (columns of Y), NZ[k*ld+q] = <Z_k, Z_q> (rows of Z); the counts
+/// <., 1> are the diagonals. X has mean zero over the m x n block. XYZ[i] = <X, Y_i Z_i>, XY[i] = <X, Y_i 1>, XZ[i] =
+/// <X, 1 Z_i>.
+struct GramSums {
+    Index m, n, p, l, ld;
+    const float *NY, *NZ;
+    const double *XYZ, *XY, *XZ;
+    double XX; ///< sum X^2
+};
+
+/// scales: r_0 s_0 t_0 ... u in float64. Returns the squared error. O(L^2 + p^3).
+double solve_scales(const GramSums& sums, double* scales);
+
 } // namespace bqq::detail

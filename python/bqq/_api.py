@@ -33,7 +33,7 @@ def decompose(
     ----------
     W : (m, n) array of real numbers (NumPy, torch on the CPU, anything with ``__array__``); computed in float32
     p : number of stacks, 1 to 64; with the default l about p bits per element
-    l : inner dimension, 1 to 65535; default ``round(rows*cols/(rows+cols))`` of a block
+    l : inner dimension, 1 to 65535; default ``rows*cols/(rows+cols)`` of a block, rounded half up
     patch : largest side of a block; default: one block up to 512 x 512, else blocks of at most 128 x 128
     schedule : ``"adaptive"`` divides by six standard deviations and ends a stack once it has settled, 2,000 steps;
         ``"paper"`` is the published schedule (range normalisation, T 0.2 to 0.005, eta 0.06, zeta 4), 50,000 steps
@@ -80,8 +80,12 @@ def extend(
     ``extend(decompose(W, 1), W, 2)`` equals ``decompose(W, 2)`` bit for bit if the other arguments are equal.
     Parameters and errors as in :func:`decompose`.
     """
+    if not isinstance(q, Matrix):
+        raise TypeError(f"q is {type(q).__name__}, expected a bqq.Matrix")
     w = q._same_shape(W)
-    stacks = _index("p", p)
+    stacks = _index("p", p, limit=None)
+    if not q.p <= stacks <= 64:
+        raise ValueError(f"p is {stacks}, expected {q.p} (what q has) to 64")
     with _reporter(progress) as report:
         core = _core.extend(q._core, w, stacks, *_solver_arguments(schedule, steps, seed, threads), report)
     return Matrix(core)
@@ -117,15 +121,19 @@ def save(
 
     Raises ValueError or TypeError for names, dtypes or metadata the format cannot hold, OSError if writing fails.
     """
+    if not isinstance(tensors, (Matrix, Mapping)):
+        raise TypeError(f"tensors is {type(tensors).__name__}, expected a bqq.Matrix or a mapping from names to arrays")
     items = {"matrix": tensors} if isinstance(tensors, Matrix) else dict(tensors)
     if scales not in ("float32", "float16"):
         raise ValueError(f"scales is {scales!r}, expected 'float32' or 'float16'")
     for name in items:
-        if not isinstance(name, str):
-            raise TypeError(f"name {name!r} is not a string")
+        _text("name", name)
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata is {type(metadata).__name__}, expected a mapping from strings to strings")
+    pairs = {_text("metadata key", k): _text(f"metadata[{k!r}]", v) for k, v in (metadata or {}).items()}
     matrices = [(name, q._core) for name, q in items.items() if isinstance(q, Matrix)]
     others = [(name, *_arrays.to_bytes(name, value)) for name, value in items.items() if not isinstance(value, Matrix)]
-    _core.save(os.fspath(path), matrices, others, dict(metadata or {}), scales == "float16")
+    _core.save(_path(path), matrices, others, pairs, scales == "float16")
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -134,7 +142,10 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises FormatError (a ValueError) if the file is malformed, truncated or corrupt, OSError if it cannot be read.
     """
-    matrices, others, _ = _core.load(os.fspath(path))
+    encoded = _path(path)
+    with open(encoded, "rb"):  # the exact OSError, if there is one
+        pass
+    matrices, others, _ = _core.load(encoded)
     result: dict[str, Any] = {name: Matrix(core) for name, core in matrices}
     for name, dtype, shape, data in others:
         result[name] = _arrays.from_bytes(dtype, tuple(shape), data)
@@ -163,10 +174,27 @@ def _positive(name: str, value: int | None) -> int:
     return number
 
 
+def _path(path: str | os.PathLike[str]) -> bytes:
+    encoded = os.fsencode(path)
+    if b"\0" in encoded:
+        raise ValueError(f"path is {path!r}, which contains NUL")
+    return encoded
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is {value!r}, expected a string")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} is {value!r}, which is not valid Unicode: {error.reason}") from None
+    return value
+
+
 def _solver_arguments(schedule: str, steps: int | None, seed: int, threads: int | None) -> tuple[str, int, int, int]:
     if schedule not in ("adaptive", "paper"):
         raise ValueError(f"schedule is {schedule!r}, expected 'adaptive' or 'paper'")
-    number = _index("seed", seed)
+    number = _index("seed", seed, 2**64)
     if not 0 <= number < 2**64:
         raise ValueError(f"seed is {number}, expected 0 to 2**64 - 1")
     return schedule, _positive("steps", steps), number, _threads(threads)

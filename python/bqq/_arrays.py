@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -26,11 +25,13 @@ _NUMPY_DTYPES = {
     "U16": "<u2",
     "U8": "|u1",
     "BOOL": "|b1",
+    "C64": "<c8",
 }
+_TORCH_FLOATS = ("torch.float16", "torch.float32", "torch.float64")
 _SAFETENSORS_NAMES = {np.dtype(v): k for k, v in _NUMPY_DTYPES.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RawTensor:
     """A tensor of a dtype NumPy lacks (BF16, F8_E4M3, ...), kept as the bytes of the file.
 
@@ -40,6 +41,15 @@ class RawTensor:
     dtype: str
     shape: tuple[int, ...]
     data: npt.NDArray[np.uint8]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RawTensor):
+            return NotImplemented
+        same = (self.dtype, self.shape) == (other.dtype, other.shape)
+        return same and np.array_equal(self.data, other.data)
+
+    def __hash__(self) -> int:
+        return hash((self.dtype, self.shape, self.data.tobytes()))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if self.dtype != "BF16":
@@ -59,6 +69,8 @@ def from_bytes(dtype: str, shape: tuple[int, ...], data: npt.NDArray[np.uint8]) 
 def to_bytes(name: str, value: Any) -> tuple[str, tuple[int, ...], npt.NDArray[np.uint8]]:
     """dtype, shape and little-endian bytes of a tensor to save."""
     if isinstance(value, RawTensor):
+        if value.data.dtype != np.uint8:
+            raise TypeError(f"{name} is a RawTensor whose data is {value.data.dtype}, expected uint8 bytes")
         return value.dtype, value.shape, value.data
     if _module(value) == "torch" and str(value.dtype) == "torch.bfloat16":
         bits = value.detach().contiguous().cpu().view(_torch().int16).numpy()
@@ -88,15 +100,24 @@ def to_numpy(name: str, value: Any) -> tuple[Array, Callable[[Array], Any]]:
 
     Raises TypeError for what is no array and ValueError for an array on another device.
     """
+    if isinstance(value, np.ma.MaskedArray):
+        masked = np.argwhere(np.ma.getmaskarray(value))
+        if len(masked):
+            place = ", ".join(map(str, masked[0]))
+            raise ValueError(f"{name}[{place}] is masked, expected a value: fill the mask first")
+        return value.data, _same
     if isinstance(value, np.ndarray):
         return value, _same
     if _module(value) == "torch":
         if value.device.type != "cpu":
             raise ValueError(f"{name} is on device {value.device}, this build computes on the CPU: pass {name}.cpu()")
-        tensor = value.detach()
-        if str(tensor.dtype) == "torch.bfloat16":
-            tensor = tensor.float()
-        return tensor.numpy(), _torch().from_numpy
+        try:
+            tensor = value.detach().resolve_conj().resolve_neg()
+            if tensor.is_floating_point() and str(tensor.dtype) not in _TORCH_FLOATS:
+                tensor = tensor.float()  # bfloat16 and narrower: exact
+            return tensor.numpy(), _torch().from_numpy
+        except (TypeError, RuntimeError) as error:
+            raise TypeError(f"{name} is a torch tensor without a NumPy form: {error}") from error
     if hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) != 1:
         raise ValueError(
             f"{name} is on DLPack device {value.__dlpack_device__()}, this build computes on the CPU: pass a host array"
@@ -110,6 +131,16 @@ def to_numpy(name: str, value: Any) -> tuple[Array, Callable[[Array], Any]]:
     except Exception as error:
         raise TypeError(f"{name} is {type(value).__name__}, expected an array: {error}") from error
     return array, restore
+
+
+def writable(name: str, value: Any) -> Array:
+    """The memory of an array to write results to. Raises TypeError for what would only be written to a copy."""
+    if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
+        return value
+    if _module(value) == "torch" and str(value.dtype) in _TORCH_FLOATS:
+        return to_numpy(name, value)[0]
+    kind = f"{type(value).__name__} of {value.dtype}" if hasattr(value, "dtype") else type(value).__name__
+    raise TypeError(f"{name} is {kind}, expected a NumPy array or torch tensor of float16, float32 or float64")
 
 
 def _same(array: Array) -> Array:
@@ -128,13 +159,17 @@ def as_real(name: str, array: Array) -> Array:
     if array.dtype.kind != "f":
         raise TypeError(f"{name} has dtype {array.dtype}, expected real numbers")
     if array.dtype.itemsize > 8:
-        return array.astype(np.float64)
+        with np.errstate(over="ignore"):
+            return array.astype(np.float64)
+    if array.dtype.itemsize < 2:
+        return array.astype(np.float32)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def as_float32_matrix(name: str, value: Any) -> npt.NDArray[np.float32]:
     """A real 2-D array as C-contiguous float32. Raises TypeError or ValueError that names what is wrong."""
-    array = as_real(name, to_numpy(name, value)[0])
+    given = to_numpy(name, value)[0]
+    array = as_real(name, given)
     if array.ndim != 2:
         raise ValueError(f"{name} has {array.ndim} dimensions (shape {array.shape}), expected 2")
     if array.size == 0:
@@ -143,7 +178,7 @@ def as_float32_matrix(name: str, value: Any) -> npt.NDArray[np.float32]:
         result = np.ascontiguousarray(array, np.float32)
     if not np.isfinite(result).all():
         row, col = np.argwhere(~np.isfinite(result))[0]
-        value = array[row, col]
-        what = "too large for float32" if math.isfinite(value) else "expected finite values"
+        value = given[row, col]
+        what = "too large for float32" if np.isfinite(value) else "expected finite values"
         raise ValueError(f"{name}[{row}, {col}] is {value}, {what}")
     return result

@@ -46,7 +46,7 @@ def _naming(what: object, text: str) -> str:
 def read_container(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Tensors and user metadata of a safetensors file."""
     with reading(path):
-        matrices, others, metadata = _core.load(os.fspath(path))
+        matrices, others, metadata = _core.load(os.fsencode(path))
     tensors: dict[str, Any] = {name: Matrix(core) for name, core in matrices}
     for name, dtype, shape, data in others:
         tensors[name] = _arrays.from_bytes(dtype, tuple(shape), data)

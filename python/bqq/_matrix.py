@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,9 @@ class Matrix:
         ValueError
             Shapes that do not fit, entries other than 0 and 1, scales that are not finite.
         """
-        y, z, c = np.asarray(Y), np.asarray(Z), np.asarray(scales, np.float32)
+        y, z = np.asarray(Y), np.asarray(Z)
+        with np.errstate(over="ignore"):
+            c = _arrays.as_real("scales", np.asarray(scales)).astype(np.float32)
         if y.ndim == 3 and z.ndim == 3 and c.ndim == 1:
             y, z, c = y[None, None], z[None, None], c[None, None]
         if y.ndim != 5 or z.ndim != 5 or c.ndim != 3:
@@ -66,7 +69,10 @@ class Matrix:
         for name, bits in (("Y", y), ("Z", z)):
             if not np.isin(bits, (0, 1)).all():
                 raise ValueError(f"{name} has entries other than 0 and 1")
-        m, n = shape if shape is not None else (J * rows, K * cols)
+        m, n = _shape(shape) if shape is not None else (J * rows, K * cols)
+        for size, count, block in ((m, J, rows), (n, K, cols)):
+            if size < 1 or block != -(-size // count) or (count - 1) * block >= size:
+                raise ValueError(f"shape is {(m, n)}, which {J} x {K} blocks of {rows} x {cols} do not cover evenly")
         packed_y = np.packbits(y.astype(np.uint8), axis=-1, bitorder="little")
         packed_z = np.packbits(z.astype(np.uint8), axis=-1, bitorder="little")
         return cls(_core.Matrix(m, n, J, K, p, l, packed_y, packed_z, np.ascontiguousarray(c)))
@@ -153,6 +159,8 @@ class Matrix:
         return self._core.reconstruct(_threads(threads))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        if copy is False:
+            raise ValueError("a dense array can only be made as a copy")
         dense = self.reconstruct()
         return dense if dtype is None else dense.astype(dtype)
 
@@ -178,6 +186,8 @@ class Matrix:
     # --- products ---
 
     def __matmul__(self, X: Any) -> Any:
+        if isinstance(X, Matrix):
+            raise TypeError("a product of two bqq.Matrix is not defined: reconstruct() one of them")
         return product(self, X)
 
     def __rmatmul__(self, X: Any) -> Any:
@@ -191,11 +201,22 @@ def _restore(shape: tuple[int, int], grid: tuple[int, int], p: int, l: int, Y: A
     return Matrix(_core.Matrix(*shape, *grid, p, l, Y, Z, scales))
 
 
-def _index(name: str, value: Any) -> int:
+def _index(name: str, value: Any, limit: int | None = 2**63) -> int:
     try:
-        return int(value.__index__())
-    except AttributeError:
+        number = operator.index(value)
+    except TypeError:
         raise TypeError(f"{name} is {value!r}, expected an integer") from None
+    if limit is not None and not -limit <= number < limit:
+        raise ValueError(f"{name} is {number}, out of range")
+    return number
+
+
+def _shape(shape: Any) -> tuple[int, int]:
+    try:
+        m, n = shape
+    except (TypeError, ValueError):
+        raise ValueError(f"shape is {shape!r}, expected two integers (m, n)") from None
+    return _index("shape[0]", m), _index("shape[1]", n)
 
 
 def _threads(threads: int | None) -> int:
@@ -212,14 +233,14 @@ def _result(name: str, shape: tuple[int, ...], x: npt.NDArray[Any], out: Any) ->
     if out is None:
         fresh = np.empty(shape, np.result_type(np.float32, x.dtype))
         return fresh, None
-    target, _ = _arrays.to_numpy("out", out)
+    target = _arrays.writable("out", out)
     if target.shape != shape:
         raise ValueError(f"out has shape {target.shape}, expected {shape}")
     if target.dtype.kind != "f" or target.dtype.itemsize > 8 or not target.dtype.isnative:
         raise TypeError(f"out has dtype {target.dtype}, expected float16, float32 or float64")
     if not target.flags.writeable:
         raise ValueError("out is read-only")
-    if np.may_share_memory(target, x):
+    if np.may_share_memory(target, x) and np.shares_memory(target, x):
         raise ValueError(f"out shares memory with {name}")
     return target, out
 
@@ -266,8 +287,8 @@ def _multiply(q: Matrix, x: npt.NDArray[Any], target: npt.NDArray[Any], threads:
 
 
 def _is_whole(a: npt.NDArray[Any]) -> bool:
-    return all(stride % a.itemsize == 0 for stride in a.strides)
+    return a.flags.aligned and all(stride % a.itemsize == 0 for stride in a.strides)
 
 
 def _whole_strides(a: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return a if _is_whole(a) and a.flags.aligned else a.copy()
+    return a if _is_whole(a) else a.copy()

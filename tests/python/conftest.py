@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import bqq
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import settings
+
+import _build
+import bqq
 
 HERE = Path(__file__).resolve().parent
 
@@ -53,9 +57,7 @@ def standardise(W: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     return (w - w.mean()) / w.std()
 
 
-def random_matrix(
-    m: int, n: int, *, J: int = 1, K: int = 1, p: int = 1, l: int = 4, seed: int = 0
-) -> bqq.Matrix:
+def random_matrix(m: int, n: int, *, J: int = 1, K: int = 1, p: int = 1, l: int = 4, seed: int = 0) -> bqq.Matrix:
     """A matrix of random bits, zero where padded, with scales of either sign around 1."""
     rng = np.random.default_rng([seed, m, n, J, K, p, l])
     rows, cols = -(-m // J), -(-n // K)
@@ -125,3 +127,22 @@ def finish(process: subprocess.Popen[str], timeout: float = 120) -> str:
 def run_isa(isa: str, code: str, timeout: float = 120) -> str:
     """Standard output of ``code`` in a process of its own under BQQ_ISA=isa."""
     return finish(start_python(code, BQQ_ISA=isa), timeout)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build tree of both libraries and the C++ unit tests, warnings being errors."""
+    if _build.cmake_command() is None or shutil.which("c++") is None:
+        pytest.skip("cmake or a C++ compiler not found")
+    build = tmp_path_factory.mktemp("bqq-build")
+    _build.configure(
+        _build.ROOT,
+        build,
+        "-DBQQ_BUILD_PYTHON=OFF",
+        "-DBQQ_BUILD_TESTS=ON",
+        "-DBQQ_WERROR=ON",
+        "-DBQQ_INSTALL=ON",
+        "-DCMAKE_INSTALL_LIBDIR=lib",
+    )
+    _build.compile_all(build)
+    return build

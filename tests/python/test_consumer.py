@@ -25,22 +25,6 @@ pytestmark = [
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build tree of the libraries alone."""
-    build = tmp_path_factory.mktemp("bqq-build")
-    _build.configure(
-        ROOT,
-        build,
-        "-DBQQ_BUILD_PYTHON=OFF",
-        "-DBQQ_BUILD_TESTS=OFF",
-        "-DBQQ_INSTALL=ON",
-        "-DCMAKE_INSTALL_LIBDIR=lib",
-    )
-    _build.compile_all(build)
-    return build
-
-
-@pytest.fixture(scope="session")
 def prefix(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the package is installed."""
     folder = tmp_path_factory.mktemp("bqq-prefix")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
-import bqq
 import numpy as np
 import pytest
+
+import bqq
 from conftest import (
     available_isas,
     finish,
@@ -88,9 +90,7 @@ def test_error_and_mse_are_those_of_the_reconstruction():
     q = bqq.decompose(W, 2, patch=16, **FAST)
     difference = W.astype(float) - q.reconstruct()
     assert q.mse(W) == pytest.approx((difference**2).mean(), rel=1e-5)
-    assert q.error(W) == pytest.approx(
-        np.linalg.norm(difference) / np.linalg.norm(W.astype(float)), rel=1e-5
-    )
+    assert q.error(W) == pytest.approx(np.linalg.norm(difference) / np.linalg.norm(W.astype(float)), rel=1e-5)
 
 
 def test_defaults_of_the_schedules():
@@ -148,15 +148,10 @@ def test_prefix_has_the_bits_of_a_smaller_p():
         np.testing.assert_array_equal(prefix.Z, small.Z)
 
 
-@pytest.mark.parametrize(
-    ("shape", "patch"), [((33, 33), None), ((70, 45), 16), ((7, 300), 128), ((5, 5), 1)]
-)
+@pytest.mark.parametrize(("shape", "patch"), [((33, 33), None), ((70, 45), 16), ((7, 300), 128), ((5, 5), 1)])
 def test_threads_do_not_change_the_result(shape, patch):
     W = noise(*shape)
-    first, *others = (
-        bqq.decompose(W, 2, patch=patch, threads=threads, **FAST)
-        for threads in (1, 2, 4, 1000, None)
-    )
+    first, *others = (bqq.decompose(W, 2, patch=patch, threads=threads, **FAST) for threads in (1, 2, 4, 1000, None))
     for other in others:
         assert same(first, other)
 
@@ -285,18 +280,18 @@ def test_magnitude_does_not_matter(scale, schedule):
     assert np.isfinite(q.reconstruct()).all()
 
 
-def test_the_whole_range_of_float32():
+@pytest.mark.parametrize("seed", range(10))
+def test_the_whole_range_of_float32(seed):
     """A scale that float32 cannot hold is an error, not a broken matrix."""
-    W = np.where(noise(16, 16) > 0, 3.4e38, -3.4e38)
-    try:
-        q = bqq.decompose(W, 1, **FAST)
-    except ValueError as error:
-        assert "W" in str(error)  # noqa: PT017
-    else:
-        assert np.isfinite(q.scales).all()
-        assert q.error(W) < 1
-    tiny = np.where(noise(16, 16) > 0, 1.4e-45, -1.4e-45)
-    assert np.isfinite(bqq.decompose(tiny, 1, **FAST).reconstruct()).all()
+    for size, finite in ((3.4e38, 1), (1.4e-45, np.inf)):
+        W = np.where(noise(16, 16, seed) > 0, size, -size)
+        try:
+            q = bqq.decompose(W, 1, seed=seed, **FAST)
+        except ValueError as error:
+            assert "W" in str(error)  # noqa: PT017
+        else:
+            assert np.isfinite(q.scales).all()
+            assert q.error(W) < finite
 
 
 @pytest.mark.parametrize("schedule", ["adaptive", "paper"])
@@ -425,9 +420,7 @@ def test_progress_may_raise(error, patch, threads):
 
     W = noise(128, 128)
     with pytest.raises(type(error)) as caught:
-        bqq.decompose(
-            W, 2, patch=patch, steps=1_000_000, threads=threads, progress=progress
-        )  # would take minutes
+        bqq.decompose(W, 2, patch=patch, steps=1_000_000, threads=threads, progress=progress)  # would take minutes
     assert caught.value is error
     assert calls[0][0] < calls[0][1]
     assert len(calls) == 1, "called again after it had raised"
@@ -486,7 +479,7 @@ def test_interrupt(patch, threads):
 
 
 FORKING = """
-import os, sys
+import os, signal, sys
 import numpy as np
 import bqq
 W = np.random.default_rng(0).standard_normal((96, 96)).astype("f4")
@@ -496,6 +489,7 @@ def work():
 before = work() if {threaded} else None
 child = os.fork()
 if not child:
+    signal.alarm(50)  # ends a child that hangs
     after = work()
     os._exit(0 if before in (None, after) else 1)
 code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -508,6 +502,29 @@ sys.exit(code or (0 if before in (None, again) else 2))
 @pytest.mark.parametrize("threaded", [True, False])
 def test_fork(threaded):
     finish(start_python(FORKING.format(threaded=threaded)), timeout=60)
+
+
+FORKING_AFTER_ANOTHER_USER_OF_OPENMP = """
+import ctypes, os, signal, sys
+import numpy as np
+import bqq
+if "libgomp.so.1" not in open("/proc/self/maps").read():
+    sys.exit(0)
+gomp, libc = ctypes.CDLL("libgomp.so.1"), ctypes.CDLL(None)
+gomp.GOMP_parallel(libc.free, None, 2, 0)  # starts its workers
+child = os.fork()
+if not child:
+    signal.alarm(15)  # ends a child that hangs
+    bqq.decompose(np.random.default_rng(0).random((64, 64)), 1, patch=16, steps=5, threads=2)
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="libgomp and fork")
+def test_fork_after_another_library_used_openmp():
+    """The first call of this library may come after the fork that lost the workers."""
+    finish(start_python(FORKING_AFTER_ANOTHER_USER_OF_OPENMP), timeout=20)
 
 
 POOL = """

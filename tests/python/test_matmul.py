@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 
-import bqq
 import numpy as np
 import pytest
-from conftest import available_isas, dense, random_matrix, run_isa
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import bqq
+from conftest import available_isas, dense, random_matrix, run_isa
 
 SIZES = (1, 7, 33, 129, 257)
 BATCHES = (0, 1, 2, 3, 4, 15, 16, 17, 64)
@@ -44,9 +45,7 @@ def check_grid():
     """The whole grid on the instruction set in use; returns the number of matrices."""
     rng = np.random.default_rng(0)
     inner = [(1, 1), (2, 7), (3, 8), (1, 65), (4, 33), (2, 300), (16, 20)]
-    grid = [
-        {"m": m, "n": n, "p": p, "l": l} for m, n, (p, l) in itertools.product(SIZES, SIZES, inner)
-    ]
+    grid = [{"m": m, "n": n, "p": p, "l": l} for m, n, (p, l) in itertools.product(SIZES, SIZES, inner)]
     grid += [
         {"m": m, "n": n, "J": J, "K": K, "p": p, "l": 11}
         for m, n, J, K in ((10, 5, 4, 3), (257, 129, 3, 2), (33, 257, 1, 5), (64, 64, 8, 8))

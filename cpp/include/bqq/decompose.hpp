@@ -30,11 +30,11 @@ struct DecomposeOptions {
     std::function<bool(Index done, Index total)> progress;
 };
 
-/// W is m x n, row-major with ldw >= n elements between rows, finite. Stacks are found one after the other on the
-/// residual (paper, section 3); after each, all scales of the block are solved exactly in float64.
-/// The result depends on (W, p, l, patch, schedule, steps, seed) and the instruction set only: not on threads.
-/// Time: about 8 rows*cols*l flop per step, stack and block. Memory: W is read in place; about 8 block-sized float
-/// arrays per thread. Throws Error(invalid_argument | cancelled), std::bad_alloc.
+/// W is m x n, row-major with ldw >= n elements between rows, finite, at most 1e38 in size. Stacks are found one after
+/// the other on the residual (paper, section 3); after each, all scales of the block are solved exactly in float64. The
+/// result depends on (W, p, l, patch, schedule, steps, seed) and the instruction set only: not on threads. Time: about
+/// 8 rows*cols*l flop per step, stack and block. Memory: W is read in place; about 8 block-sized float arrays per
+/// thread. Throws Error(invalid_argument | cancelled), std::bad_alloc.
 BQQ_API Matrix decompose(const float* W, Index m, Index n, Index ldw, Index p, const DecomposeOptions& options = {});
 
 /// Adds stacks to q until it has p: the bits of the old stacks stay, all scales are solved again.

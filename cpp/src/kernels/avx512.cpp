@@ -32,6 +32,7 @@ inline vf vmin(vf a, vf b) { return _mm512_min_ps(a, b); }
 inline vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); }
 inline vf vabs(vf a) { return _mm512_abs_ps(a); }
 inline vf vhead(vf a, size_t n) { return _mm512_maskz_mov_ps(__mmask16((1u << n) - 1u), a); }
+inline unsigned vgreater(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 inline float vsum(vf a) { return _mm512_reduce_add_ps(a); }
 inline float vmaxof(vf a) { return _mm512_reduce_max_ps(a); }
 

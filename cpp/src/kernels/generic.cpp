@@ -34,6 +34,11 @@ inline vf vmin(vf a, vf b) { BQQ_LANES(a.f[k] < b.f[k] ? a.f[k] : b.f[k]); }
 inline vf vmax(vf a, vf b) { BQQ_LANES(a.f[k] > b.f[k] ? a.f[k] : b.f[k]); }
 inline vf vabs(vf a) { BQQ_LANES(a.f[k] < 0 ? -a.f[k] : a.f[k]); }
 inline vf vhead(vf a, size_t n) { BQQ_LANES(size_t(k) < n ? a.f[k] : 0.0f); }
+inline unsigned vgreater(vf a, vf b) {
+    unsigned mask = 0;
+    for (int k = 0; k < 4; ++k) mask |= unsigned(a.f[k] > b.f[k]) << k;
+    return mask;
+}
 inline float vsum(vf a) { return (a.f[0] + a.f[2]) + (a.f[1] + a.f[3]); }
 inline float vmaxof(vf a) {
     const vf b = vmax(a, vf{{a.f[2], a.f[3], a.f[0], a.f[1]}});

@@ -3,6 +3,7 @@
 //   vf, kWidth                   the vector and its floats (a divisor of BQQ_PAD)
 //   kTileRows, kTileVectors      accumulators of the product tile
 //   vload vstore vset vadd vsub vmul vfma(a,b,c)=ab+c vmin vmax vabs vsum vmaxof vhead(v,k)=first k lanes, rest 0
+//   vgreater(a,b)                bit k set where lane k of a exceeds lane k of b
 
 static_assert(BQQ_PAD % kWidth == 0 && BQQ_PANEL % kWidth == 0, "a padded row is a whole number of vectors");
 
@@ -188,6 +189,33 @@ double bilinear(size_t rows, size_t, size_t ld, const float* a, const float* M, 
     return sum;
 }
 
+size_t anneal(size_t ld, float* bits, float* c, const float* G, const float* diagonal, float T, const float* e) {
+    const vf one = vset(1), minus2 = vset(-2), two = vset(2), cold = vset(-T);
+    size_t flips = 0;
+    for (size_t g = 0; g < ld; g += kWidth) {
+        unsigned pending = ~0u; // lanes of this group not yet visited
+        for (;;) {
+            // Most groups have no flip: one test for all lanes, and only a flip forces another look at the lanes behind
+            // it.
+            const vf d = vfma(minus2, vload(bits + g), one);
+            const vf gain = vsub(vmul(vmul(two, d), vload(c + g)), vload(diagonal + g));
+            const unsigned wins = vgreater(gain, vmul(cold, vload(e + g))) & pending;
+            if (!wins) break;
+            unsigned lane = 0;
+            while (!(wins >> lane & 1)) ++lane;
+            const size_t k = g + lane;
+            const vf step = vset(2 * bits[k] - 1);
+            const float* row = G + k * ld;
+            for (size_t q = 0; q < ld; q += kWidth) vstore(c + q, vfma(step, vload(row + q), vload(c + q)));
+            bits[k] = 1 - bits[k];
+            ++flips;
+            pending = ~1u << lane;
+            if (!(pending & ((1u << (kWidth - 1)) * 2u - 1u))) break;
+        }
+    }
+    return flips;
+}
+
 // Entry e of a table of four inputs: start from all minus, then each higher half is the lower half plus one input.
 void build_tables(size_t bytes, const float* x, size_t width, float* tables) {
     for (size_t g = 0; g < 2 * bytes; ++g, x += 4 * width, tables += 16 * width) {
@@ -261,6 +289,7 @@ void fill_loops(bqq_kernels* table) {
     table->update = update;
     table->transpose = transpose;
     table->bilinear = bilinear;
+    table->anneal = anneal;
     table->build_tables = build_tables;
     table->lookup = lookup;
 }

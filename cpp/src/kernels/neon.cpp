@@ -31,6 +31,10 @@ inline vf vhead(vf a, size_t n) {
     const uint32x4_t keep = vcltq_u32(vld1q_u32(lanes), vdupq_n_u32(uint32_t(n)));
     return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(a), keep));
 }
+inline unsigned vgreater(vf a, vf b) {
+    const uint32_t weights[4] = {1, 2, 4, 8};
+    return vaddvq_u32(vandq_u32(vcgtq_f32(a, b), vld1q_u32(weights)));
+}
 inline float vsum(vf a) { return vaddvq_f32(a); }
 inline float vmaxof(vf a) { return vmaxvq_f32(a); }
 

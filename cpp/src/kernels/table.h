@@ -49,6 +49,13 @@ typedef struct bqq_kernels {
     /* sum_i a_i sum_j M_ij b_j, float32 along a row, float64 across. b has ld entries, zero beyond cols. */
     double (*bilinear)(size_t rows, size_t cols, size_t ld, const float* a, const float* M, const float* b);
 
+    /* Metropolis sweeps over the bits b (floats 0 and 1) of one binary least-squares problem with Gram matrix G (ld x
+     * ld, G[k*ld+q]) and correlations c of its residual: flipping bit k by d = 1 - 2b lowers the squared error by 2 d
+     * c_k - G_kk. Bits are visited in order; bit k flips if that gain exceeds -T e_k, and then c -= d G_k. e: ld
+     * numbers, exponentially distributed, all 0 for a greedy sweep. diagonal[k] = G_kk, infinite in the padding.
+     * Returns the flips. */
+    size_t (*anneal)(size_t ld, float* bits, float* c, const float* G, const float* diagonal, float T, const float* e);
+
     /* Signed nibble tables of a panel x of 8*bytes rows and `width` columns (1 or BQQ_PANEL):
      * tables[g][e][c] = 1/2 sum_{q<4} (bit q of e ? +1 : -1) x[4g+q][c],  g < 2*bytes, e < 16. */
     void (*build_tables)(size_t bytes, const float* x, size_t width, float* tables);
