@@ -148,6 +148,9 @@ bqq::DecomposeOptions to_options(const bqq_decompose_options* given) {
     options.seed = o.seed;
     if (o.schedule != BQQ_SCHEDULE_ADAPTIVE && o.schedule != BQQ_SCHEDULE_PAPER)
         invalid("schedule is " + std::to_string(o.schedule) + ", expected a bqq_schedule");
+    if (o.reserved != 0) invalid("reserved is " + std::to_string(o.reserved) + ", expected 0");
+    options.effort = static_cast<bqq::Effort>(o.effort);
+    options.refine = o.refine;
     options.schedule = static_cast<bqq::Schedule>(o.schedule);
     options.threads = o.threads;
     if (o.progress)

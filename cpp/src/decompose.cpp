@@ -4,6 +4,7 @@
 #include "kernels/dispatch.hpp"
 #include "pack.hpp"
 #include "parallel.hpp"
+#include "refine.hpp"
 #include "scales.hpp"
 
 #include <algorithm>
@@ -17,34 +18,52 @@ namespace {
 
 using namespace detail;
 
-constexpr Index kMaxSteps = 1000000000;
+constexpr Index kMaxSteps = 1000000000, kMaxRefined = 4096; // refinement keeps l x l arrays
 constexpr float kMaxMagnitude = 1e38f; // leaves scales some room to be larger than what they add up to
 
 [[noreturn]] void bad_argument(const std::string& text) { throw Error(ErrorCode::invalid_argument, text); }
 
 struct Plan {
     AmfdOptions amfd;
+    RefineOptions refine;
     bool robust; ///< divide by six standard deviations instead of the range
+    Index work() const { return amfd.steps + refine.sweeps; }
 };
 
-Plan make_plan(const DecomposeOptions& options) {
+void check_count(const char* name, Index value, Index least) {
+    if (value < least || value > kMaxSteps)
+        bad_argument(std::string(name) + " is " + std::to_string(value) + ", expected 1 to " +
+                     std::to_string(kMaxSteps));
+}
+
+Plan make_plan(const DecomposeOptions& options, Index l) {
+    const struct {
+        Index steps, sweeps;
+    } efforts[] = {{2000, 3000}, {500, 500}, {4000, 20000}};
+    const int effort = int(options.effort);
+    if (effort < 0 || effort > 2)
+        bad_argument("effort is " + std::to_string(effort) + ", expected 0 (standard), 1 (fast) or 2 (best)");
+    check_count("steps", options.steps, 0);
+    check_count("refine", options.refine, -1);
     Plan plan;
+    plan.refine.sweeps = efforts[effort].sweeps;
     switch (options.schedule) {
     case Schedule::paper:
         plan.robust = false;
         plan.amfd.steps = 50000;
+        plan.refine.sweeps = 0;
         break;
     case Schedule::adaptive:
         plan.robust = true;
-        plan.amfd.steps = 2000;
+        plan.amfd.steps = efforts[effort].steps;
         plan.amfd.stop_when_settled = true;
         break;
     default:
         bad_argument("schedule is " + std::to_string(int(options.schedule)) + ", expected 0 (adaptive) or 1 (paper)");
     }
-    if (options.steps < 0 || options.steps > kMaxSteps)
-        bad_argument("steps is " + std::to_string(options.steps) + ", expected 1 to " + std::to_string(kMaxSteps));
     if (options.steps) plan.amfd.steps = options.steps;
+    if (options.refine) plan.refine.sweeps = std::max<Index>(options.refine, 0);
+    if (l > kMaxRefined) plan.refine.sweeps = 0;
     return plan;
 }
 
@@ -94,30 +113,64 @@ Spread spread_of(const std::vector<float>& x) {
     return {mean, std::sqrt(squares / double(x.size())), high - low};
 }
 
-// Stacks [first, p) of block (j, k) of q, one after the other on the residual. `scales` holds those of the stacks there
+// What one thread works with.
+struct Worker {
+    Amfd amfd;
+    std::unique_ptr<Refiner> refiner;
+    Worker(const bqq_kernels& table, const Layout& a, bool refine) : amfd(table, a.rows, a.cols, a.l) {
+        if (refine) refiner = std::make_unique<Refiner>(table, a.rows, a.cols, a.l, 1);
+    }
+};
+
+// The planes of one stack of one block.
+struct Stack {
+    std::uint8_t *Y, *Z;
+    Index y_row, z_row, y_bytes, z_bytes;
+    Stack(Matrix& q, Index block, Index i)
+        : Y(q.Y.data() + (block * q.layout.p + i) * q.layout.y_plane_bytes()),
+          Z(q.Z.data() + (block * q.layout.p + i) * q.layout.z_plane_bytes()), y_row(q.layout.y_row_bytes()),
+          z_row(q.layout.z_row_bytes()), y_bytes(q.layout.y_plane_bytes()), z_bytes(q.layout.z_plane_bytes()) {}
+};
+
+// Stacks of block (j, k) of q up to p, one after the other on the residual. `scales` holds those of the stacks there
 // are and receives those of all; q's own scales are written at the end.
 void solve_block(Matrix& q, Index j, Index k, std::vector<float> scales, const float* corner, Index ldw,
-                 const Plan& plan, std::uint64_t seed, Amfd& amfd, const std::function<void(Index)>& on_step) {
+                 const Plan& plan, std::uint64_t seed, Worker& worker, const std::function<void(Index)>& on_steps) {
     const Layout& a = q.layout;
     const Index m = a.rows_of(j), n = a.cols_of(k), block = j * a.K + k;
     std::vector<float> residual(std::size_t(m * n));
     for (Index i = Index(scales.size()) / 3; i < a.p; ++i) {
         block_residual(BlockProducts(q.view(), j, k, i), scales.data(), corner, ldw, residual.data());
-        const Spread spread = spread_of(residual);
-        if (spread.range > 0) {
-            const double divisor = plan.robust ? 6 * spread.deviation : spread.range;
-            amfd.set_target(m, n, residual.data(), n, spread.mean, divisor);
-            amfd.start(plan.amfd, seed, block, i);
-            amfd.run(plan.amfd, on_step);
-            std::uint8_t* Y = q.Y.data() + (block * a.p + i) * a.y_plane_bytes();
-            std::uint8_t* Z = q.Z.data() + (block * a.p + i) * a.z_plane_bytes();
-            pack_bits(m, a.l, amfd.y(), amfd.ldl(), Y, a.y_row_bytes());
-            pack_bits(a.l, n, amfd.z(), amfd.ldn(), Z, a.z_row_bytes());
-        } else {
-            on_step(plan.amfd.steps); // nothing left to explain: the stack stays zero
-        }
         scales.resize(std::size_t(3 * i + 4));
-        solve_scales(BlockProducts(q.view(), j, k, i + 1), corner, ldw, scales.data());
+        const auto solve_scales_now = [&] {
+            return solve_scales(BlockProducts(q.view(), j, k, i + 1), corner, ldw, scales.data());
+        };
+        const Spread spread = spread_of(residual);
+        if (spread.range == 0) { // nothing left to explain: the stack stays zero
+            solve_scales_now();
+            on_steps(plan.work());
+            continue;
+        }
+        worker.amfd.set_target(m, n, residual.data(), n, spread.mean,
+                               plan.robust ? 6 * spread.deviation : spread.range);
+        worker.amfd.start(plan.amfd, seed, block, i);
+        worker.amfd.run(plan.amfd, on_steps);
+        Stack stack(q, block, i);
+        pack_bits(m, a.l, worker.amfd.y(), worker.amfd.ldl(), stack.Y, stack.y_row);
+        pack_bits(a.l, n, worker.amfd.z(), worker.amfd.ldn(), stack.Z, stack.z_row);
+        const double error = solve_scales_now();
+        if (!plan.refine.sweeps) continue;
+        const std::vector<std::uint8_t> Y(stack.Y, stack.Y + stack.y_bytes), Z(stack.Z, stack.Z + stack.z_bytes);
+        const std::vector<float> before = scales;
+        worker.refiner->set_target(m, n, residual.data(), n);
+        worker.refiner->set_bits(1, stack.Y, stack.y_bytes, stack.y_row, stack.Z, stack.z_bytes, stack.z_row);
+        worker.refiner->run(plan.refine, seed, block, i, [&] { on_steps(1); });
+        worker.refiner->get_bits(stack.Y, stack.y_bytes, stack.y_row, stack.Z, stack.z_bytes, stack.z_row);
+        if (solve_scales_now() > error) { // never worse than what it started from
+            std::copy(Y.begin(), Y.end(), stack.Y);
+            std::copy(Z.begin(), Z.end(), stack.Z);
+            scales = before;
+        }
     }
     for (const float scale : scales)
         if (!std::isfinite(scale)) bad_argument("W is too large: a scale of its approximation does not fit float32");
@@ -140,20 +193,20 @@ void check_matrix(const float* W, Index m, Index n, Index ldw) {
 void solve_all(Matrix& q, Index first, const float* old_scales, const float* W, Index ldw,
                const DecomposeOptions& options) {
     const Layout& a = q.layout;
-    const Plan plan = make_plan(options);
+    const Plan plan = make_plan(options, a.l);
     const bqq_kernels& table = kernels();
     const int threads = int(std::min<Index>(resolve_threads(options.threads), a.blocks()));
-    Progress progress(options, a.blocks() * (a.p - first) * plan.amfd.steps);
-    std::vector<std::unique_ptr<Amfd>> workers(static_cast<std::size_t>(threads));
+    Progress progress(options, a.blocks() * (a.p - first) * plan.work());
+    std::vector<std::unique_ptr<Worker>> workers(static_cast<std::size_t>(threads));
     parallel_for(
         a.blocks(), threads,
         [&](Index block, int worker) {
-            auto& amfd = workers[std::size_t(worker)];
-            if (!amfd) amfd = std::make_unique<Amfd>(table, a.rows, a.cols, a.l);
+            auto& own = workers[std::size_t(worker)];
+            if (!own) own = std::make_unique<Worker>(table, a, plan.refine.sweeps > 0);
             const Index j = block / a.K, k = block % a.K;
             std::vector<float> scales;
             if (first) scales.assign(old_scales + block * (3 * first + 1), old_scales + (block + 1) * (3 * first + 1));
-            solve_block(q, j, k, std::move(scales), W + j * a.rows * ldw + k * a.cols, ldw, plan, options.seed, *amfd,
+            solve_block(q, j, k, std::move(scales), W + j * a.rows * ldw + k * a.cols, ldw, plan, options.seed, *own,
                         [&](Index steps) { progress.advance(steps, worker == 0); });
         },
         [&] { progress.poll(); }, &progress.stop);

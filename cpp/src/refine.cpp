@@ -24,12 +24,19 @@ Refiner::Refiner(const bqq_kernels& kernels, Index max_rows, Index max_cols, Ind
         float** at;
         Index count;
     } wants[] = {
-        {&X_, m * ldx_},           {&y_.bits, m * L},
-        {&z_.bits, n * L},         {&y_.X_other, m * L},
-        {&z_.X_other, n * L},      {&y_.gram, L * L},
-        {&z_.gram, L * L},         {&G_, L * L},
-        {&diagonal_, L},           {&base_, std::max(m, n) * L},
-        {&c_, std::max(m, n) * L}, {&zeros_, L},
+        {&X_, m * ldx_},
+        {&y_.bits, m * L},
+        {&z_.bits, n * L},
+        {&y_.X_other, m * L},
+        {&z_.X_other, n * L},
+        {&y_.gram, L * L},
+        {&z_.gram, L * L},
+        {&M_, L * L},
+        {&diagonal_, L},
+        {&coefficients_, 5 * L},
+        {&base_, std::max(m, n) * L},
+        {&c_, std::max(m, n) * L},
+        {&zeros_, L},
         {&pool_, kPool + L},
     };
     Index size = BQQ_PAD;
@@ -81,15 +88,6 @@ void Refiner::set_bits(Index p, const std::uint8_t* Y, Index y_plane, Index y_ro
     scales_.assign(std::size_t(3 * p + 1), 0.0);
 }
 
-void Refiner::randomise(Index p, std::uint64_t seed, Index block) {
-    p_ = p, L_ = p * l_, ld_ = padded(L_);
-    Uniform uniform(seed, std::uint32_t(block), std::uint32_t(std::uint64_t(block) >> 32), 0x80000000u);
-    for (Side* side : {&y_, &z_})
-        for (Index a = 0; a < side->count; ++a)
-            for (Index k = 0; k < ld_; ++k) side->bits[a * ld_ + k] = k < L_ && uniform() < 0.5f ? 1.0f : 0.0f;
-    scales_.assign(std::size_t(3 * p + 1), 0.0);
-}
-
 void Refiner::get_bits(std::uint8_t* Y, Index y_plane, Index y_row, std::uint8_t* Z, Index z_plane, Index z_row) const {
     for (Index i = 0; i < p_; ++i) {
         std::fill(Y + i * y_plane, Y + i * y_plane + m_ * y_row, std::uint8_t(0));
@@ -117,95 +115,106 @@ void Refiner::count_pairs(Side& side) {
                   std::size_t(ld_), nullptr, 0, nullptr, side.gram, std::size_t(ld_));
 }
 
-// With atoms Phi_k = r O_k + s 1 of the other side O (s is s for rows and t for columns, and t the other one):
-//   G_kq = r_k r_q N_kq + r_k s_q N_kk + s_k r_q N_qq + size s_k s_q
-//   c_ak = <X_a - t-part - u, Phi_k> - sum_q bits_aq G_qk
+// With atoms Phi_k = r_k O_k + s_k 1 of the other side's bits O (s is s for rows and t for columns, and t the other
+// one):
+//   G_kq = r_k r_q N_kq + r_k s_q N_kk + s_k r_q N_qq + size s_k s_q,     N = O^T O
+//   c_ak = <X_a - held, Phi_k> - sum_q bits_aq G_qk,                      held = sum_k t_k O_k + u: what no bit here
+//   moves
 std::size_t Refiner::sweep(Side& side, const Side& other, bool rows, double T, int inner) {
     project(side, other, rows);
-    std::vector<double> r(std::size_t(L_), 0.0), s(r), t(r), held(r);
+    const std::size_t L = std::size_t(L_), ld = std::size_t(ld_);
+    float *r = coefficients_, *s = r + ld, *t = s + ld, *count = t + ld, *held = count + ld;
+    for (Index k = 0; k < ld_; ++k) {
+        const double* scale = k < L_ ? scales_.data() + 3 * (k / l_) : nullptr;
+        r[k] = scale ? float(scale[0]) : 0, s[k] = scale ? float(scale[rows ? 1 : 2]) : 0;
+        t[k] = scale ? float(scale[rows ? 2 : 1]) : 0, count[k] = scale ? other.gram[k * ld_ + k] : 0;
+    }
+    const float size = float(other.count), u = float(scales_[std::size_t(3 * p_)]);
+    kernels_.column_dots(L, ld, t, other.gram, ld, nullptr, 0, held);
+    double sum = double(u) * double(size);
+    for (Index k = 0; k < L_; ++k) sum += double(t[k]) * double(count[k]);
+    for (Index k = 0; k < ld_; ++k) held[k] = -(r[k] * (held[k] + u * count[k]) + s[k] * float(sum));
     for (Index k = 0; k < L_; ++k) {
-        const double* scale = scales_.data() + 3 * (k / l_);
-        r[std::size_t(k)] = scale[0], s[std::size_t(k)] = scale[rows ? 1 : 2], t[std::size_t(k)] = scale[rows ? 2 : 1];
+        const float *N = other.gram + k * ld_, rk = r[k], with_r = s[k], with_s = rk * count[k] + size * s[k];
+        float* M = M_ + k * ld_;
+        for (Index q = 0; q < ld_; ++q) M[q] = -(r[q] * (rk * N[q] + with_r * count[q]) + with_s * s[q]);
+        diagonal_[k] = -M[k];
     }
-    const double u = scales_[std::size_t(3 * p_)], size = double(other.count);
-    const float* N = other.gram;
-    // The part of What the bits of this side do not move: sum_k t_k O_k + u, against each atom.
-    double fixed_sum = u * size;
-    for (Index k = 0; k < L_; ++k) fixed_sum += t[std::size_t(k)] * double(N[k * ld_ + k]);
-    for (Index k = 0; k < L_; ++k) {
-        double dot = u * double(N[k * ld_ + k]);
-        for (Index q = 0; q < L_; ++q) dot += t[std::size_t(q)] * double(N[k * ld_ + q]);
-        held[std::size_t(k)] = r[std::size_t(k)] * dot + s[std::size_t(k)] * fixed_sum;
-    }
-    std::fill(diagonal_, diagonal_ + ld_, std::numeric_limits<float>::infinity());
-    for (Index k = 0; k < L_; ++k) {
-        const double rk = r[std::size_t(k)], sk = s[std::size_t(k)], nk = double(N[k * ld_ + k]);
-        for (Index q = 0; q < L_; ++q) {
-            const double rq = r[std::size_t(q)], sq = s[std::size_t(q)];
-            G_[k * ld_ + q] = -float(rk * rq * double(N[k * ld_ + q]) + rk * sq * nk +
-                                     sk * rq * double(N[q * ld_ + q]) + size * sk * sq);
-        }
-        std::fill(G_ + k * ld_ + L_, G_ + (k + 1) * ld_, 0.0f);
-        diagonal_[k] = -G_[k * ld_ + k];
-    }
-    for (Index a = 0; a < side.count; ++a) {
-        const double sum = double(side.X_sum[a]);
-        for (Index k = 0; k < L_; ++k)
-            base_[a * ld_ + k] = float(r[std::size_t(k)] * double(side.X_other[a * ld_ + k]) + s[std::size_t(k)] * sum -
-                                       held[std::size_t(k)]);
-        std::fill(base_ + a * ld_ + L_, base_ + (a + 1) * ld_, 0.0f);
-    }
-    // G_ holds -G, so that this product subtracts; the kernel wants G.
-    kernels_.gemm(std::size_t(side.count), std::size_t(ld_), std::size_t(L_), side.bits, std::size_t(ld_), 1, G_,
-                  std::size_t(ld_), base_, std::size_t(ld_), nullptr, c_, std::size_t(ld_));
-    for (Index k = 0; k < L_ * ld_; ++k) G_[k] = -G_[k];
+    std::fill(diagonal_ + L_, diagonal_ + ld_, std::numeric_limits<float>::infinity());
+    kernels_.column_affine(std::size_t(side.count), ld, side.X_other, r, side.X_sum, s, held, base_);
+    kernels_.gemm(std::size_t(side.count), ld, L, side.bits, ld, 1, M_, ld, base_, ld, nullptr, c_, ld);
     std::size_t flips = 0;
     for (Index a = 0; a < side.count; ++a)
         for (int visit = 0; visit < inner; ++visit) {
             state_ = state_ * 6364136223846793005u + 1442695040888963407u;
             const float* e = T > 0 ? pool_ + Index(state_ >> 40) % kPool : zeros_;
-            flips += kernels_.anneal(std::size_t(ld_), side.bits + a * ld_, c_ + a * ld_, G_, diagonal_, float(T), e);
+            flips += kernels_.anneal(ld, side.bits + a * ld_, c_ + a * ld_, M_, diagonal_, float(T), e);
         }
     count_pairs(side);
     return flips;
 }
 
-// The scales for the bits as they are, from the pair counts and from X times the bits of the side that was held.
-void Refiner::solve() {
-    std::vector<double> XYZ(std::size_t(p_), 0.0), XY(std::size_t(p_), 0.0), XZ(std::size_t(p_), 0.0);
-    const auto each = [&](const Side& side, auto&& f) {
-        for (Index a = 0; a < side.count; ++a)
-            for (Index i = 0; i < p_; ++i) f(a, i, side.bits + a * ld_ + i * l_);
+// The scales for the bits as they are. `moved` is the side swept last: its X_other fits the bits of the side that was
+// held.
+void Refiner::solve(const Side& moved) {
+    const std::size_t ld = std::size_t(ld_), l = std::size_t(l_);
+    float *dots = coefficients_, *cy = dots + ld, *cz = cy + ld;
+    for (Index k = 0; k < L_; ++k) cy[k] = y_.gram[k * ld_ + k], cz[k] = z_.gram[k * ld_ + k];
+    JointSystem e(p_);
+    const Index u = 3 * p_;
+    // Calls f(j, sum of dots over stack j).
+    const auto by_stack = [&](auto&& f) {
+        for (Index j = 0; j < p_; ++j) {
+            double sum = 0;
+            for (Index k = j * l_; k < (j + 1) * l_; ++k) sum += double(dots[k]);
+            f(j, sum);
+        }
     };
-    const auto outer = [&](const Side& side, std::vector<double>& sums) {
-        each(side, [&](Index a, Index i, const float* bits) {
-            float count = 0;
-            for (Index k = 0; k < l_; ++k) count += bits[k];
-            sums[std::size_t(i)] += double(count) * double(side.X_sum[a]);
-        });
-    };
-    outer(y_, XY);
-    outer(z_, XZ);
-    each(*moved_, [&](Index a, Index i, const float* bits) {
-        const float* x = moved_->X_other + a * ld_ + i * l_;
-        float dot = 0;
-        for (Index k = 0; k < l_; ++k) dot += bits[k] * x[k];
-        XYZ[std::size_t(i)] += double(dot);
-    });
-    error_ = solve_scales(GramSums{m_, n_, p_, l_, ld_, y_.gram, z_.gram, XYZ.data(), XY.data(), XZ.data(), XX_},
-                          scales_.data());
+    for (Index i = 0; i < p_; ++i) {
+        const float *NY = y_.gram + i * l_ * ld_, *NZ = z_.gram + i * l_ * ld_;
+        kernels_.column_dots(l, ld, nullptr, NY, ld, NZ, ld, dots);
+        by_stack([&](Index j, double sum) { e.set(3 * i, 3 * j, sum); });
+        kernels_.column_dots(l, ld, cz + i * l_, NY, ld, nullptr, 0, dots);
+        by_stack([&](Index j, double sum) { e.set(3 * i, 3 * j + 1, sum); });
+        kernels_.column_dots(l, ld, cy + i * l_, NZ, ld, nullptr, 0, dots);
+        by_stack([&](Index j, double sum) { e.set(3 * i, 3 * j + 2, sum); });
+        kernels_.column_dots(l, ld, nullptr, NY, ld, nullptr, 0, dots);
+        by_stack([&](Index j, double sum) { e.set(3 * i + 1, 3 * j + 1, double(n_) * sum); });
+        kernels_.column_dots(l, ld, nullptr, NZ, ld, nullptr, 0, dots);
+        by_stack([&](Index j, double sum) { e.set(3 * i + 2, 3 * j + 2, double(m_) * sum); });
+        double total_y = 0, total_z = 0, both = 0;
+        for (Index k = i * l_; k < (i + 1) * l_; ++k)
+            total_y += double(cy[k]), total_z += double(cz[k]), both += double(cy[k]) * double(cz[k]);
+        e.set(3 * i, u, both);
+        e.set(3 * i + 1, u, double(n_) * total_y);
+        e.set(3 * i + 2, u, double(m_) * total_z);
+    }
+    for (Index i = 0; i < p_; ++i)
+        for (Index j = 0; j < p_; ++j)
+            e.set(3 * i + 1, 3 * j + 2,
+                  e.A[std::size_t((3 * i + 1) * e.size + u)] / double(n_) * e.A[std::size_t((3 * j + 2) * e.size + u)] /
+                      double(m_));
+    e.set(u, u, double(m_) * double(n_));
+    kernels_.column_dots(std::size_t(moved.count), ld, nullptr, moved.bits, ld, moved.X_other, ld, dots);
+    by_stack([&](Index j, double sum) { e.b[std::size_t(3 * j)] = sum; });
+    kernels_.column_dots(std::size_t(m_), ld, y_.X_sum, y_.bits, ld, nullptr, 0, dots);
+    by_stack([&](Index j, double sum) { e.b[std::size_t(3 * j + 1)] = sum; });
+    kernels_.column_dots(std::size_t(n_), ld, z_.X_sum, z_.bits, ld, nullptr, 0, dots);
+    by_stack([&](Index j, double sum) { e.b[std::size_t(3 * j + 2)] = sum; });
+    e.XX = XX_;
+    error_ = detail::solve(e, scales_.data());
 }
 
-double Refiner::run(const RefineOptions& options, std::uint64_t seed, Index block,
+double Refiner::run(const RefineOptions& options, std::uint64_t seed, Index block, Index stack,
                     const std::function<void()>& on_sweep) {
-    Uniform uniform(seed, std::uint32_t(block), std::uint32_t(std::uint64_t(block) >> 32), 0x80000001u);
+    Uniform uniform(seed, std::uint32_t(block), std::uint32_t(std::uint64_t(block) >> 32),
+                    0x80000000u | std::uint32_t(stack));
     for (Index i = 0; i < kPool + max_L_; ++i) pool_[i] = -std::log(1.0f - uniform());
-    state_ = seed ^ (std::uint64_t(block) << 32) ^ 0x9E3779B97F4A7C15u;
+    state_ = std::uint64_t(uniform() * 16777216.0f) << 32 | std::uint64_t(uniform() * 16777216.0f);
     count_pairs(y_);
     count_pairs(z_);
     project(y_, z_, true);
-    moved_ = &y_;
-    solve();
+    solve(y_);
     const double unit = error_ / (double(m_) * double(n_));
     const double ratio =
         options.sweeps > 1 ? std::log(options.T_end / options.T_begin) / double(options.sweeps - 1) : 0;
@@ -214,8 +223,7 @@ double Refiner::run(const RefineOptions& options, std::uint64_t seed, Index bloc
         for (const bool rows : {true, false}) {
             Side& side = rows ? y_ : z_;
             flips += sweep(side, rows ? z_ : y_, rows, T, inner);
-            moved_ = &side;
-            solve();
+            solve(side);
         }
         on_sweep();
         return flips;

@@ -12,9 +12,10 @@
 namespace bqq::detail {
 
 struct RefineOptions {
-    double T_begin = 1, T_end = 0.05; ///< temperatures, in units of the mean squared error at the start
-    Index sweeps = 100;               ///< passes over all rows, all columns and the scales
-    int inner = 2;                    ///< visits of each bit within a pass
+    double T_begin = 2.5, T_end = 0.5; ///< temperatures against gains in total squared error, in units of the mean
+                                       ///< squared error at the start
+    Index sweeps = 3000;               ///< passes over all rows, all columns and the scales
+    int inner = 1;                     ///< visits of each bit within a pass
 };
 
 class Refiner {
@@ -27,12 +28,11 @@ class Refiner {
     void set_bits(Index p, const std::uint8_t* Y, Index y_plane, Index y_row, const std::uint8_t* Z, Index z_plane,
                   Index z_row);
     void get_bits(std::uint8_t* Y, Index y_plane, Index y_row, std::uint8_t* Z, Index z_plane, Index z_row) const;
-    /// Bits at random instead.
-    void randomise(Index p, std::uint64_t seed, Index block);
 
     /// Anneals, then descends greedily until no single flip helps. Returns the squared error. The random numbers are
-    /// those of (seed, block). on_sweep is called after each pass and may throw to stop.
-    double run(const RefineOptions& options, std::uint64_t seed, Index block, const std::function<void()>& on_sweep);
+    /// those of (seed, block, stack). on_sweep is called after each pass and may throw to stop.
+    double run(const RefineOptions& options, std::uint64_t seed, Index block, Index stack,
+               const std::function<void()>& on_sweep);
 
   private:
     // One side of the factorisation: `count` rows of L bits (Y, or Z transposed), what the other side makes of X.
@@ -45,14 +45,13 @@ class Refiner {
     std::size_t sweep(Side& side, const Side& other, bool rows, double T, int inner);
     void project(Side& side, const Side& other, bool rows);
     void count_pairs(Side& side);
-    void solve();
+    void solve(const Side& moved);
 
     const bqq_kernels& kernels_;
     Index m_ = 0, n_ = 0, l_, p_ = 0, L_ = 0, ld_ = 0, ldx_, max_L_;
     std::unique_ptr<float[]> memory_;
-    float *X_, *base_, *c_, *G_, *diagonal_, *zeros_, *pool_;
+    float *X_, *base_, *c_, *M_, *diagonal_, *coefficients_, *zeros_, *pool_;
     Side y_, z_;
-    const Side* moved_ = nullptr; ///< the side whose X_other fits the other side's bits
     std::vector<float> x_row_, x_col_;
     std::vector<double> scales_;
     double XX_ = 0, error_ = 0;

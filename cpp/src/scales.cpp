@@ -138,44 +138,12 @@ double solve_scales(const BlockProducts& block, const float* W, Index ldw, float
     return error;
 }
 
-double solve_scales(const GramSums& q, double* scales) {
-    const Index p = q.p, l = q.l, count = 3 * p + 1, u = 3 * p;
-    const auto block = [&](Index i) { return i * l; };
-    const auto at = [&](const float* N, Index k, Index c) { return double(N[k * q.ld + c]); };
-    Eigen::MatrixXd A = Eigen::MatrixXd::Zero(count, count);
-    Eigen::VectorXd b(count);
-    Eigen::VectorXd total_y = Eigen::VectorXd::Zero(p), total_z = Eigen::VectorXd::Zero(p);
-    for (Index i = 0; i < p; ++i)
-        for (Index k = block(i); k < block(i) + l; ++k) total_y[i] += at(q.NY, k, k), total_z[i] += at(q.NZ, k, k);
-    for (Index i = 0; i < p; ++i) {
-        const Index r = 3 * i, s = r + 1, t = r + 2;
-        for (Index j = 0; j < p; ++j) {
-            double rr = 0, rs = 0, rt = 0, ss = 0, tt = 0;
-            for (Index k = block(i); k < block(i) + l; ++k) {
-                double row_y = 0, row_z = 0;
-                for (Index c = block(j); c < block(j) + l; ++c) {
-                    const double y = at(q.NY, k, c), z = at(q.NZ, k, c);
-                    rr += y * z, row_y += y, row_z += z;
-                }
-                rs += row_y * at(q.NZ, k, k), rt += row_z * at(q.NY, k, k);
-                ss += row_y, tt += row_z;
-            }
-            A(r, 3 * j) = rr, A(r, 3 * j + 1) = A(3 * j + 1, r) = rs, A(r, 3 * j + 2) = A(3 * j + 2, r) = rt;
-            A(s, 3 * j + 1) = double(q.n) * ss, A(t, 3 * j + 2) = double(q.m) * tt;
-            A(s, 3 * j + 2) = A(3 * j + 2, s) = total_y[i] * total_z[j];
-        }
-        double ru = 0;
-        for (Index k = block(i); k < block(i) + l; ++k) ru += at(q.NY, k, k) * at(q.NZ, k, k);
-        A(r, u) = A(u, r) = ru;
-        A(s, u) = A(u, s) = double(q.n) * total_y[i];
-        A(t, u) = A(u, t) = double(q.m) * total_z[i];
-        b[r] = q.XYZ[i], b[s] = q.XY[i], b[t] = q.XZ[i];
-    }
-    A(u, u) = double(q.m) * double(q.n);
-    b[u] = 0;
+double solve(const JointSystem& system, double* scales) {
+    const Eigen::Map<const Eigen::MatrixXd> A(system.A.data(), system.size, system.size);
+    const Eigen::Map<const Eigen::VectorXd> b(system.b.data(), system.size);
     const Eigen::VectorXd x = scaled_solve<Eigen::MatrixXd, Eigen::VectorXd>(A, b);
-    for (Index i = 0; i < count; ++i) scales[i] = x[i];
-    return q.XX - 2 * x.dot(b) + x.dot(A * x);
+    for (Index i = 0; i < system.size; ++i) scales[i] = x[i];
+    return system.XX - 2 * x.dot(b) + x.dot(A * x);
 }
 
 } // namespace bqq::detail

@@ -34,18 +34,16 @@ void solve(const MeanFieldSystem& system, double a[4]);
 /// Returns the sum of squared errors of the rounded scales. O(p l rows cols / 2 + p^2 rows cols).
 double solve_scales(const BlockProducts& block, const float* W, Index ldw, float* scales);
 
-/// The joint system from Gram matrices of the bits instead of the bits: what a refinement has at hand. With L = p l and
-/// atoms numbered k = i l + c: NY[k*ld+q] = <Y_k, Y_q> (columns of Y), NZ[k*ld+q] = <Z_k, Z_q> (rows of Z); the counts
-/// <., 1> are the diagonals. X has mean zero over the m x n block. XYZ[i] = <X, Y_i Z_i>, XY[i] = <X, Y_i 1>, XZ[i] =
-/// <X, 1 Z_i>.
-struct GramSums {
-    Index m, n, p, l, ld;
-    const float *NY, *NZ;
-    const double *XYZ, *XY, *XZ;
-    double XX; ///< sum X^2
+/// The normal equations of all 3p+1 scales, in the order r_0 s_0 t_0 ... u, for a target of squared norm XX.
+struct JointSystem {
+    explicit JointSystem(Index p) : size(3 * p + 1), A(std::size_t(size * size)), b(std::size_t(size)) {}
+    Index size;
+    std::vector<double> A, b; ///< A symmetric; both triangles are read
+    double XX = 0;
+    void set(Index i, Index j, double value) { A[std::size_t(i * size + j)] = A[std::size_t(j * size + i)] = value; }
 };
 
-/// scales: r_0 s_0 t_0 ... u in float64. Returns the squared error. O(L^2 + p^3).
-double solve_scales(const GramSums& sums, double* scales);
+/// Solves into scales (3p+1) and returns the squared error there, XX - 2 b.a + a.A a.
+double solve(const JointSystem& system, double* scales);
 
 } // namespace bqq::detail

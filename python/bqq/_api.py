@@ -13,6 +13,8 @@ from bqq._matrix import Matrix, _index, _threads, product, product_left
 
 Progress = bool | Callable[[int, int], object] | None
 Schedule = Literal["adaptive", "paper"]
+Effort = Literal["fast", "default", "best"]
+_EFFORTS = {"default": (0, 3_000), "fast": (1, 500), "best": (2, 20_000)}  # bqq::Effort, its refinement sweeps
 
 
 def decompose(
@@ -21,8 +23,10 @@ def decompose(
     l: int | None = None,
     *,
     patch: int | None = None,
+    effort: Effort = "default",
     schedule: Schedule = "adaptive",
     steps: int | None = None,
+    refine: bool | int | None = None,
     seed: int = 0,
     threads: int | None = None,
     progress: Progress = None,
@@ -35,9 +39,14 @@ def decompose(
     p : number of stacks, 1 to 64; with the default l about p bits per element
     l : inner dimension, 1 to 65535; default ``rows*cols/(rows+cols)`` of a block, rounded half up
     patch : largest side of a block; default: one block up to 512 x 512, else blocks of at most 128 x 128
-    schedule : ``"adaptive"`` divides by six standard deviations and ends a stack once it has settled, 2,000 steps;
-        ``"paper"`` is the published schedule (range normalisation, T 0.2 to 0.005, eta 0.06, zeta 4), 50,000 steps
-    steps : descent steps per stack; more steps, less error
+    effort : how long to search; descent steps and refinement sweeps per stack: ``"fast"`` 500 and 500, ``"default"``
+        2,000 and 3,000, ``"best"`` 4,000 and 20,000 (error against time: README)
+    schedule : ``"adaptive"`` divides the residual by six standard deviations and ends a stack once it has settled;
+        ``"paper"`` is the published schedule: range normalisation, T 0.2 to 0.005, eta 0.06, zeta 4, 50,000 steps,
+        no refinement unless asked for
+    steps : descent steps per stack instead of the effort's
+    refine : refinement anneals the rounded bits and keeps the result if the error fell; False for none, True for the
+        effort's number of sweeps, or a number of sweeps. Default: True, but False under ``schedule="paper"``
     seed : the result depends on W, the arguments, the seed and the instruction set in use, not on threads
     threads : default: all cores, or BQQ_NUM_THREADS, or OMP_NUM_THREADS
     progress : True for a tqdm bar, or a function called as ``progress(done, total)`` a few times a second
@@ -60,7 +69,9 @@ def decompose(
     inner = _positive("l", l)
     side = _positive("patch", patch)
     with _reporter(progress) as report:
-        core = _core.decompose(w, stacks, inner, side, *_solver_arguments(schedule, steps, seed, threads), report)
+        core = _core.decompose(
+            w, stacks, inner, side, *_solver_arguments(effort, schedule, steps, refine, seed, threads), report
+        )
     return Matrix(core)
 
 
@@ -69,8 +80,10 @@ def extend(
     W: Any,
     p: int,
     *,
+    effort: Effort = "default",
     schedule: Schedule = "adaptive",
     steps: int | None = None,
+    refine: bool | int | None = None,
     seed: int = 0,
     threads: int | None = None,
     progress: Progress = None,
@@ -87,7 +100,9 @@ def extend(
     if not q.p <= stacks <= 64:
         raise ValueError(f"p is {stacks}, expected {q.p} (what q has) to 64")
     with _reporter(progress) as report:
-        core = _core.extend(q._core, w, stacks, *_solver_arguments(schedule, steps, seed, threads), report)
+        core = _core.extend(
+            q._core, w, stacks, *_solver_arguments(effort, schedule, steps, refine, seed, threads), report
+        )
     return Matrix(core)
 
 
@@ -191,13 +206,33 @@ def _text(name: str, value: Any) -> str:
     return value
 
 
-def _solver_arguments(schedule: str, steps: int | None, seed: int, threads: int | None) -> tuple[str, int, int, int]:
+def _solver_arguments(
+    effort: str, schedule: str, steps: int | None, refine: bool | int | None, seed: int, threads: int | None
+) -> tuple[str, int, int, int, int, int]:
+    if effort not in _EFFORTS:
+        raise ValueError(f"effort is {effort!r}, expected one of {', '.join(map(repr, _EFFORTS))}")
     if schedule not in ("adaptive", "paper"):
         raise ValueError(f"schedule is {schedule!r}, expected 'adaptive' or 'paper'")
     number = _index("seed", seed, 2**64)
     if not 0 <= number < 2**64:
         raise ValueError(f"seed is {number}, expected 0 to 2**64 - 1")
-    return schedule, _positive("steps", steps), number, _threads(threads)
+    return (
+        schedule,
+        _EFFORTS[effort][0],
+        _positive("steps", steps),
+        _sweeps(refine, effort, schedule),
+        number,
+        _threads(threads),
+    )
+
+
+def _sweeps(refine: bool | int | None, effort: str, schedule: str) -> int:
+    """refine as the core takes it: 0 for the effort's own, -1 for none."""
+    if refine is None:
+        return 0
+    if isinstance(refine, bool):
+        return (_EFFORTS[effort][1] if schedule == "paper" else 0) if refine else -1
+    return _positive("refine", refine)
 
 
 class _reporter:

@@ -99,16 +99,16 @@ bool same(const bqq_view& a, const bqq_view& b) {
 TEST(structure_sizes_are_pinned) {
     if (sizeof(void*) != 8) return;
     CHECK_EQ(sizeof(bqq_view), std::size_t(96));
-    CHECK_EQ(sizeof(bqq_decompose_options), std::size_t(64));
+    CHECK_EQ(sizeof(bqq_decompose_options), std::size_t(80));
     CHECK_EQ(sizeof(bqq_save_options), std::size_t(16));
     CHECK_EQ(sizeof(bqq_array), std::size_t(48));
     CHECK_EQ(offsetof(bqq_view, m), std::size_t(8));
     CHECK_EQ(offsetof(bqq_view, y), std::size_t(72));
     CHECK_EQ(offsetof(bqq_view, scales), std::size_t(88));
     CHECK_EQ(offsetof(bqq_decompose_options, l), std::size_t(8));
-    CHECK_EQ(offsetof(bqq_decompose_options, seed), std::size_t(32));
-    CHECK_EQ(offsetof(bqq_decompose_options, threads), std::size_t(44));
-    CHECK_EQ(offsetof(bqq_decompose_options, progress), std::size_t(48));
+    CHECK_EQ(offsetof(bqq_decompose_options, seed), std::size_t(40));
+    CHECK_EQ(offsetof(bqq_decompose_options, threads), std::size_t(56));
+    CHECK_EQ(offsetof(bqq_decompose_options, progress), std::size_t(64));
     CHECK_EQ(offsetof(bqq_array, rows), std::size_t(16));
 }
 

@@ -21,6 +21,7 @@ std::vector<float> random_floats(Index m, Index n, std::uint32_t seed) {
 DecomposeOptions quick(Index patch = 0) {
     DecomposeOptions options;
     options.steps = 60;
+    options.refine = 20;
     options.patch = patch;
     return options;
 }
@@ -83,6 +84,23 @@ TEST(extend_equals_decompose) {
     }
 }
 
+TEST(refinement_never_hurts_and_paper_has_none) {
+    for (std::uint32_t seed = 0; seed < 5; ++seed) {
+        const auto W = random_floats(30, 26, seed);
+        const auto error = [&](bqq::Schedule schedule, Index refine) {
+            DecomposeOptions options;
+            options.steps = 150;
+            options.schedule = schedule;
+            options.refine = refine;
+            return bqq::squared_error(bqq::decompose(W.data(), 30, 26, 26, 1, options).view(), W.data(), 26);
+        };
+        const double none = error(bqq::Schedule::adaptive, -1);
+        for (const Index sweeps : {1, 10, 200}) CHECK(error(bqq::Schedule::adaptive, sweeps) <= none);
+        CHECK(error(bqq::Schedule::adaptive, 200) < none);
+        CHECK_EQ(error(bqq::Schedule::paper, 0), error(bqq::Schedule::paper, -1));
+    }
+}
+
 TEST(a_strided_matrix_is_read_in_place) {
     const auto W = random_floats(20, 30, 4);
     std::vector<float> corner;
@@ -106,6 +124,7 @@ TEST(progress_counts_up_to_the_total_on_the_calling_thread) {
     for (const int threads : {1, 2}) {
         DecomposeOptions options = quick(16);
         options.steps = 500;
+        options.refine = 40;
         options.threads = threads;
         Index last = 0, total = 0;
         bool ordered = true;
@@ -118,7 +137,7 @@ TEST(progress_counts_up_to_the_total_on_the_calling_thread) {
         bqq::decompose(W.data(), 64, 64, 64, 2, options);
         CHECK(ordered);
         CHECK_EQ(last, total);
-        CHECK_EQ(total, Index(16 * 2 * 500));
+        CHECK_EQ(total, Index(16 * 2 * (500 + 40)));
     }
 }
 
@@ -146,6 +165,12 @@ TEST(bad_input_names_the_argument) {
     DecomposeOptions options;
     options.steps = -1;
     CHECK_THROWS(bqq::decompose(W.data(), 4, 5, 5, 1, options), Error, "steps is -1");
+    options = {};
+    options.refine = -2;
+    CHECK_THROWS(bqq::decompose(W.data(), 4, 5, 5, 1, options), Error, "refine is -2");
+    options = {};
+    options.effort = bqq::Effort(3);
+    CHECK_THROWS(bqq::decompose(W.data(), 4, 5, 5, 1, options), Error, "effort is 3");
     options = {};
     options.schedule = bqq::Schedule(9);
     CHECK_THROWS(bqq::decompose(W.data(), 4, 5, 5, 1, options), Error, "schedule is 9");

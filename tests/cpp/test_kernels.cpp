@@ -205,6 +205,80 @@ TEST(bilinear) {
     });
 }
 
+TEST(column_dots_and_affine) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        for (const Index rows : {1, 5, 40})
+            for (const Index cols : {3, 16, 48, 100}) {
+                const Padded A(reference::random(rows, cols, 1, -1, 1)), B(reference::random(rows, cols, 2, -1, 1), 1),
+                    w(reference::random(1, rows, 3, -1, 1));
+                const Padded a(reference::random(1, cols, 4)), b(reference::random(1, cols, 5)),
+                    c(reference::random(1, cols, 6));
+                for (const bool weighted : {false, true})
+                    for (const bool paired : {false, true}) {
+                        std::vector<float> out = zeros(A.ld);
+                        kernel.column_dots(std::size_t(rows), std::size_t(A.ld), weighted ? w.v.data() : nullptr,
+                                           A.v.data(), std::size_t(A.ld), paired ? B.v.data() : nullptr,
+                                           std::size_t(B.ld), out.data());
+                        for (Index j = 0; j < A.ld; ++j) {
+                            double sum = 0;
+                            for (Index i = 0; j < cols && i < rows; ++i)
+                                sum += (weighted ? w(0, i) : 1) * A(i, j) * (paired ? B(i, j) : 1);
+                            CHECK_NEAR(out[std::size_t(j)], sum, bound(rows, 1));
+                        }
+                    }
+                std::vector<float> out = zeros(rows * A.ld);
+                kernel.column_affine(std::size_t(rows), std::size_t(A.ld), A.v.data(), a.v.data(), w.v.data(),
+                                     b.v.data(), c.v.data(), out.data());
+                for (Index i = 0; i < rows; ++i)
+                    for (Index j = 0; j < cols; ++j)
+                        CHECK_NEAR(out[std::size_t(i * A.ld + j)], a(0, j) * A(i, j) + b(0, j) * w(0, i) + c(0, j),
+                                   1e-6);
+            }
+    });
+}
+
+TEST(anneal) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        for (const Index L : {1, 5, 16, 17, 50})
+            for (const double T : {0.0, 0.3, 3.0}) {
+                // A Gram matrix, correlations and exponential numbers; the scalar loop visits bits one by one.
+                const Mat Phi = reference::random(L, 20, 7, -1, 1);
+                Mat M(L, L);
+                for (Index k = 0; k < L; ++k)
+                    for (Index q = 0; q < L; ++q)
+                        for (Index b = 0; b < 20; ++b) M(k, q) -= Phi(k, b) * Phi(q, b);
+                Padded gram(M), bits(reference::random(1, L, 8)), c(reference::random(1, L, 9, -5, 5)),
+                    e(reference::random(1, L, 10, 0, 4));
+                Padded square(Mat(gram.ld, gram.ld));
+                std::copy(gram.v.begin(), gram.v.end(), square.v.begin());
+                std::vector<float> diagonal(std::size_t(gram.ld), INFINITY);
+                for (Index k = 0; k < L; ++k) diagonal[std::size_t(k)] = -gram.v[std::size_t(k * gram.ld + k)];
+                for (float& x : bits.v) x = x > 0.5f ? 1.0f : 0.0f;
+                std::vector<double> expected_c, expected_bits(bits.v.begin(), bits.v.end());
+                for (Index k = 0; k < L; ++k) expected_c.push_back(c(0, k));
+                std::size_t flips = 0;
+                bool close = false; // a gain within rounding of its threshold decides either way
+                for (Index k = 0; k < L; ++k) {
+                    const double d = 1 - 2 * expected_bits[std::size_t(k)];
+                    const double gain = 2 * d * expected_c[std::size_t(k)] + gram(k, k), least = -T * e(0, k);
+                    close = close || std::fabs(gain - least) < 1e-4;
+                    if (gain <= least) continue;
+                    ++flips;
+                    expected_bits[std::size_t(k)] += d;
+                    for (Index q = 0; q < L; ++q) expected_c[std::size_t(q)] += d * gram(k, q);
+                }
+                const std::size_t done = kernel.anneal(std::size_t(gram.ld), bits.data(), c.data(), square.v.data(),
+                                                       diagonal.data(), float(T), e.v.data());
+                if (close) continue;
+                CHECK_EQ(done, flips);
+                for (Index k = 0; k < gram.ld; ++k) {
+                    CHECK_EQ(double(bits.v[std::size_t(k)]), expected_bits[std::size_t(k)]);
+                    if (k < L) CHECK_NEAR(c(0, k), expected_c[std::size_t(k)], 1e-4);
+                }
+            }
+    });
+}
+
 TEST(tables_and_lookup) {
     on_each_isa([](const bqq_kernels& kernel) {
         std::mt19937 rng(3);

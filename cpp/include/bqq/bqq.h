@@ -60,9 +60,13 @@ typedef enum bqq_status {
 
 typedef enum bqq_dtype { BQQ_F32 = 0, BQQ_F16 = 1, BQQ_BF16 = 2, BQQ_F64 = 3 } bqq_dtype;
 
-/// ADAPTIVE: data-driven normaliser, a stack ends once every variable has settled, 2,000 steps by default.
-/// PAPER: the schedule of arXiv 2510.18650, always all steps, 50,000 by default.
+/// ADAPTIVE: data-driven normaliser, a stack ends once every variable has settled.
+/// PAPER: the schedule of arXiv 2510.18650, always all steps, 50,000 by default, no refinement unless asked for.
 typedef enum bqq_schedule { BQQ_SCHEDULE_ADAPTIVE = 0, BQQ_SCHEDULE_PAPER = 1 } bqq_schedule;
+
+/// How long to search; descent steps and refinement sweeps per stack: STANDARD 2,000 and 3,000, FAST 500 and 500, BEST
+/// 4,000 and 20,000.
+typedef enum bqq_effort { BQQ_EFFORT_STANDARD = 0, BQQ_EFFORT_FAST = 1, BQQ_EFFORT_BEST = 2 } bqq_effort;
 
 // ---- the library ----
 
@@ -138,12 +142,15 @@ typedef int (*bqq_progress)(int64_t done, int64_t total, void* user);
 
 typedef struct bqq_decompose_options {
     size_t struct_size;
-    int64_t l;     ///< inner dimension; 0: round(rows*cols/(rows+cols)) of a block. Ignored by bqq_extend
-    int64_t patch; ///< largest block side; 0: the library's choice. Ignored by bqq_extend
-    int64_t steps; ///< descent steps per stack; 0: the schedule's default
+    int64_t l;      ///< inner dimension; 0: round(rows*cols/(rows+cols)) of a block. Ignored by bqq_extend
+    int64_t patch;  ///< largest block side; 0: the library's choice. Ignored by bqq_extend
+    int64_t steps;  ///< descent steps per stack; 0: the schedule's or the effort's
+    int64_t refine; ///< refinement sweeps per stack; 0: the effort's (none under BQQ_SCHEDULE_PAPER); -1: none
     uint64_t seed;
     int32_t schedule;      ///< a bqq_schedule
+    int32_t effort;        ///< a bqq_effort
     int32_t threads;       ///< see "threads" above
+    int32_t reserved;      ///< zero
     bqq_progress progress; ///< NULL: none
     void* user;            ///< handed to progress
 } bqq_decompose_options;
@@ -153,10 +160,9 @@ typedef struct bqq_decompose_options {
 BQQ_API bqq_status bqq_decompose_options_init(bqq_decompose_options* options, size_t struct_size);
 
 /// Finds p stacks for W, m x n, row-major with ldw >= n elements between rows, all finite. *out owns the result, which
-/// depends on (W, p, l, patch, schedule, steps, seed) and the instruction set only. options NULL: defaults.
-/// About 8 rows*cols*l flop per step, stack and block; W is read in place, memory besides the result is about 8
-/// block-sized float arrays per thread.
-/// BQQ_INVALID_ARGUMENT, BQQ_OUT_OF_MEMORY, BQQ_CANCELLED, BQQ_UNSUPPORTED.
+/// depends on (W, p, l, patch, schedule, effort, steps, refine, seed) and the instruction set only. options NULL:
+/// defaults. About 8 rows*cols*l flop per step, stack and block; W is read in place, memory besides the result is about
+/// 8 block-sized float arrays per thread. BQQ_INVALID_ARGUMENT, BQQ_OUT_OF_MEMORY, BQQ_CANCELLED, BQQ_UNSUPPORTED.
 BQQ_API bqq_status bqq_decompose(const float* w, int64_t m, int64_t n, int64_t ldw, int64_t p,
                                  const bqq_decompose_options* options, bqq_matrix** out);
 

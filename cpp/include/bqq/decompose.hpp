@@ -10,31 +10,38 @@ namespace bqq {
 /// How annealed mean-field descent chooses its normaliser, temperatures and length.
 enum class Schedule : int {
     /// Data-driven: the residual is divided by six standard deviations (the range is at the mercy of one outlier, and
-    /// too small on
-    /// two-level data for the descent to be stable), and a stack ends once every variable has settled. 2,000 steps by
-    /// default.
+    /// too
+    /// small on two-level data for the descent to be stable), and a stack ends once every variable has settled.
     adaptive = 0,
-    /// The paper's: W divided by max - min, T from 0.2 to 0.005, eta 0.06, zeta 4, always all steps. 50,000 by default.
+    /// The paper's: W divided by max - min, T from 0.2 to 0.005, eta 0.06, zeta 4, always all steps; 50,000 by default.
+    /// No
+    /// refinement unless asked for.
     paper = 1,
 };
+
+/// How long to search. Descent steps and refinement sweeps per stack: fast 500 and 500, standard 2,000 and 3,000,
+/// best 4,000 and 20,000.
+enum class Effort : int { standard = 0, fast = 1, best = 2 };
 
 struct DecomposeOptions {
     Index l = 0;     ///< inner dimension; 0: round(rows*cols/(rows+cols)) of a block. Ignored by extend
     Index patch = 0; ///< largest block side; 0: see make_layout. Ignored by extend
     Schedule schedule = Schedule::adaptive;
-    Index steps = 0; ///< descent steps per stack; 0: the schedule's default
+    Effort effort = Effort::standard;
+    Index steps = 0;  ///< descent steps per stack; 0: the schedule's or the effort's
+    Index refine = 0; ///< refinement sweeps per stack; 0: the effort's (none under Schedule::paper); -1: none
     std::uint64_t seed = 0;
     int threads = 0; ///< 0: BQQ_NUM_THREADS, OMP_NUM_THREADS, else the cores of this process
-    /// Called on the calling thread a few times a second and once at the end with the steps done so far and in all;
-    /// returning false stops the work within one step and makes the call throw Error(cancelled).
+    /// Called on the calling thread a few times a second and once at the end with the steps and sweeps done so far and
+    /// in all; returning false stops the work within one step and makes the call throw Error(cancelled).
     std::function<bool(Index done, Index total)> progress;
 };
 
 /// W is m x n, row-major with ldw >= n elements between rows, finite, at most 1e38 in size. Stacks are found one after
 /// the other on the residual (paper, section 3); after each, all scales of the block are solved exactly in float64. The
-/// result depends on (W, p, l, patch, schedule, steps, seed) and the instruction set only: not on threads. Time: about
-/// 8 rows*cols*l flop per step, stack and block. Memory: W is read in place; about 8 block-sized float arrays per
-/// thread. Throws Error(invalid_argument | cancelled), std::bad_alloc.
+/// result depends on (W, p, l, patch, schedule, effort, steps, refine, seed) and the instruction set only: not on
+/// threads. Time: about 8 rows*cols*l flop per step, stack and block. Memory: W is read in place; about 8 block-sized
+/// float arrays per thread. Throws Error(invalid_argument | cancelled), std::bad_alloc.
 BQQ_API Matrix decompose(const float* W, Index m, Index n, Index ldw, Index p, const DecomposeOptions& options = {});
 
 /// Adds stacks to q until it has p: the bits of the old stacks stay, all scales are solved again.

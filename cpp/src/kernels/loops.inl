@@ -189,7 +189,33 @@ double bilinear(size_t rows, size_t, size_t ld, const float* a, const float* M, 
     return sum;
 }
 
-size_t anneal(size_t ld, float* bits, float* c, const float* G, const float* diagonal, float T, const float* e) {
+void column_dots(size_t rows, size_t ld, const float* w, const float* A, size_t lda, const float* B, size_t ldb,
+                 float* out) {
+    constexpr size_t kGroup = 4 * kWidth; // BQQ_PAD is a multiple of kWidth only: the last group may be shorter
+    for (size_t j = 0; j < ld; j += kGroup) {
+        const size_t vectors = (ld - j < kGroup ? ld - j : kGroup) / kWidth;
+        vf sum[4] = {vset(0), vset(0), vset(0), vset(0)};
+        for (size_t i = 0; i < rows; ++i) {
+            const vf wi = vset(w ? w[i] : 1.0f);
+            for (size_t v = 0; v < vectors; ++v) {
+                const vf a = vload(A + i * lda + j + v * kWidth);
+                sum[v] = vfma(wi, B ? vmul(a, vload(B + i * ldb + j + v * kWidth)) : a, sum[v]);
+            }
+        }
+        for (size_t v = 0; v < vectors; ++v) vstore(out + j + v * kWidth, sum[v]);
+    }
+}
+
+void column_affine(size_t rows, size_t ld, const float* A, const float* a, const float* x, const float* b,
+                   const float* c, float* out) {
+    for (size_t i = 0; i < rows; ++i) {
+        const vf xi = vset(x[i]);
+        for (size_t j = 0; j < ld; j += kWidth)
+            vstore(out + i * ld + j, vfma(vload(a + j), vload(A + i * ld + j), vfma(vload(b + j), xi, vload(c + j))));
+    }
+}
+
+size_t anneal(size_t ld, float* bits, float* c, const float* M, const float* diagonal, float T, const float* e) {
     const vf one = vset(1), minus2 = vset(-2), two = vset(2), cold = vset(-T);
     size_t flips = 0;
     for (size_t g = 0; g < ld; g += kWidth) {
@@ -204,8 +230,8 @@ size_t anneal(size_t ld, float* bits, float* c, const float* G, const float* dia
             unsigned lane = 0;
             while (!(wins >> lane & 1)) ++lane;
             const size_t k = g + lane;
-            const vf step = vset(2 * bits[k] - 1);
-            const float* row = G + k * ld;
+            const vf step = vset(1 - 2 * bits[k]);
+            const float* row = M + k * ld;
             for (size_t q = 0; q < ld; q += kWidth) vstore(c + q, vfma(step, vload(row + q), vload(c + q)));
             bits[k] = 1 - bits[k];
             ++flips;
@@ -290,6 +316,8 @@ void fill_loops(bqq_kernels* table) {
     table->transpose = transpose;
     table->bilinear = bilinear;
     table->anneal = anneal;
+    table->column_dots = column_dots;
+    table->column_affine = column_affine;
     table->build_tables = build_tables;
     table->lookup = lookup;
 }

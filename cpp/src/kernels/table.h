@@ -49,12 +49,20 @@ typedef struct bqq_kernels {
     /* sum_i a_i sum_j M_ij b_j, float32 along a row, float64 across. b has ld entries, zero beyond cols. */
     double (*bilinear)(size_t rows, size_t cols, size_t ld, const float* a, const float* M, const float* b);
 
-    /* Metropolis sweeps over the bits b (floats 0 and 1) of one binary least-squares problem with Gram matrix G (ld x
-     * ld, G[k*ld+q]) and correlations c of its residual: flipping bit k by d = 1 - 2b lowers the squared error by 2 d
-     * c_k - G_kk. Bits are visited in order; bit k flips if that gain exceeds -T e_k, and then c -= d G_k. e: ld
+    /* out[j] = sum_i w_i A_ij B_ij over i < rows, for j < ld; w and B may be NULL (ones). */
+    void (*column_dots)(size_t rows, size_t ld, const float* w, const float* A, size_t lda, const float* B, size_t ldb,
+                        float* out);
+
+    /* out[i,j] = a_j A_ij + b_j x_i + c_j, j < ld. */
+    void (*column_affine)(size_t rows, size_t ld, const float* A, const float* a, const float* x, const float* b,
+                          const float* c, float* out);
+
+    /* A Metropolis sweep over the bits b (floats 0 and 1) of one binary least-squares problem with Gram matrix G, given
+     * as M = -G (ld x ld), and correlations c of its residual: flipping bit k by d = 1 - 2b lowers the squared error by
+     * 2 d c_k - G_kk. Bits are visited in order; bit k flips if that gain exceeds -T e_k, and then c += d M_k. e: ld
      * numbers, exponentially distributed, all 0 for a greedy sweep. diagonal[k] = G_kk, infinite in the padding.
      * Returns the flips. */
-    size_t (*anneal)(size_t ld, float* bits, float* c, const float* G, const float* diagonal, float T, const float* e);
+    size_t (*anneal)(size_t ld, float* bits, float* c, const float* M, const float* diagonal, float T, const float* e);
 
     /* Signed nibble tables of a panel x of 8*bytes rows and `width` columns (1 or BQQ_PANEL):
      * tables[g][e][c] = 1/2 sum_{q<4} (bit q of e ? +1 : -1) x[4g+q][c],  g < 2*bytes, e < 16. */
