@@ -18,25 +18,18 @@ Index padded(Index count) { return (count + BQQ_PAD - 1) / BQQ_PAD * BQQ_PAD; }
 } // namespace
 
 Refiner::Refiner(const bqq_kernels& kernels, Index max_rows, Index max_cols, Index l, Index max_stacks)
-    : kernels_(kernels), l_(l), ldx_(padded(max_cols)), max_L_(padded(l * max_stacks)) {
-    const Index m = max_rows, n = max_cols, L = max_L_;
+    : kernels_(kernels), l_(l), max_L_(padded(l * max_stacks)), flipped_(std::size_t(max_L_)) {
+    const Index m = max_rows, n = max_cols, L = max_L_, most = std::max(m, n);
+    y_.ldc = padded(m), z_.ldc = padded(n);
     struct Want {
         float** at;
         Index count;
     } wants[] = {
-        {&X_, m * ldx_},
-        {&y_.bits, m * L},
-        {&z_.bits, n * L},
-        {&y_.X_other, m * L},
-        {&z_.X_other, n * L},
-        {&y_.gram, L * L},
-        {&z_.gram, L * L},
-        {&M_, L * L},
-        {&diagonal_, L},
-        {&coefficients_, 5 * L},
-        {&base_, std::max(m, n) * L},
-        {&c_, std::max(m, n) * L},
-        {&zeros_, L},
+        {&y_.X, m * z_.ldc},     {&z_.X, n * y_.ldc},     {&y_.bits, m * L},  {&z_.bits, n * L},
+        {&y_.X_other, m * L},    {&z_.X_other, n * L},    {&y_.gram, L * L},  {&z_.gram, L * L},
+        {&y_.atoms, L * y_.ldc}, {&z_.atoms, L * z_.ldc}, {&M_, L * L},       {&with_new_, L * L},
+        {&with_old_, L * L},     {&turned_, L * L},       {&base_, most * L}, {&c_, most * L},
+        {&diagonal_, L},         {&coefficients_, 5 * L}, {&before_, L},      {&zeros_, L},
         {&pool_, kPool + L},
     };
     Index size = BQQ_PAD;
@@ -59,14 +52,15 @@ void Refiner::set_target(Index m, Index n, const float* W, Index ldw) {
     std::vector<double> rows(std::size_t(m), 0.0), cols(std::size_t(n), 0.0);
     XX_ = 0;
     for (Index a = 0; a < m; ++a) {
-        float* x = X_ + a * ldx_;
+        float* x = y_.X + a * z_.ldc;
         for (Index b = 0; b < n; ++b) {
             const double v = double(W[a * ldw + b]) - mean;
             x[b] = float(v);
             rows[std::size_t(a)] += v, cols[std::size_t(b)] += v, XX_ += v * v;
         }
-        std::fill(x + n, x + ldx_, 0.0f);
+        std::fill(x + n, x + z_.ldc, 0.0f);
     }
+    kernels_.transpose(std::size_t(m), std::size_t(n), y_.X, std::size_t(z_.ldc), z_.X, std::size_t(y_.ldc));
     x_row_.assign(rows.begin(), rows.end());
     x_col_.assign(cols.begin(), cols.end());
     y_.count = m, z_.count = n;
@@ -103,16 +97,12 @@ void Refiner::get_bits(std::uint8_t* Y, Index y_plane, Index y_row, std::uint8_t
     }
 }
 
-// X times the other side's bits: row a, column k = sum over b of X_ab other_bk.
-void Refiner::project(Side& side, const Side& other, bool rows) {
-    kernels_.gemm(std::size_t(side.count), std::size_t(ld_), std::size_t(other.count), X_, rows ? std::size_t(ldx_) : 1,
-                  rows ? 1 : std::size_t(ldx_), other.bits, std::size_t(ld_), nullptr, 0, nullptr, side.X_other,
-                  std::size_t(ld_));
-}
-
-void Refiner::count_pairs(Side& side) {
-    kernels_.gemm(std::size_t(L_), std::size_t(ld_), std::size_t(side.count), side.bits, 1, std::size_t(ld_), side.bits,
-                  std::size_t(ld_), nullptr, 0, nullptr, side.gram, std::size_t(ld_));
+// From scratch: the pair counts of this side and the atoms the other side makes of X, atoms_ka = sum_b other_bk X_ba.
+void Refiner::recount(Side& side, const Side& other) {
+    const std::size_t L = std::size_t(L_), ld = std::size_t(ld_);
+    kernels_.gemm(L, ld, std::size_t(side.count), side.bits, 1, ld, side.bits, ld, nullptr, 0, nullptr, side.gram, ld);
+    kernels_.gemm(L, std::size_t(side.ldc), std::size_t(other.count), other.bits, 1, ld, other.X, std::size_t(side.ldc),
+                  nullptr, 0, nullptr, side.atoms, std::size_t(side.ldc));
 }
 
 // With atoms Phi_k = r_k O_k + s_k 1 of the other side's bits O (s is s for rows and t for columns, and t the other
@@ -120,9 +110,9 @@ void Refiner::count_pairs(Side& side) {
 //   G_kq = r_k r_q N_kq + r_k s_q N_kk + s_k r_q N_qq + size s_k s_q,     N = O^T O
 //   c_ak = <X_a - held, Phi_k> - sum_q bits_aq G_qk,                      held = sum_k t_k O_k + u: what no bit here
 //   moves
-std::size_t Refiner::sweep(Side& side, const Side& other, bool rows, double T, int inner) {
-    project(side, other, rows);
+std::size_t Refiner::sweep(Side& side, Side& other, bool rows, double T) {
     const std::size_t L = std::size_t(L_), ld = std::size_t(ld_);
+    kernels_.transpose(L, std::size_t(side.count), side.atoms, std::size_t(side.ldc), side.X_other, ld);
     float *r = coefficients_, *s = r + ld, *t = s + ld, *count = t + ld, *held = count + ld;
     for (Index k = 0; k < ld_; ++k) {
         const double* scale = k < L_ ? scales_.data() + 3 * (k / l_) : nullptr;
@@ -143,14 +133,29 @@ std::size_t Refiner::sweep(Side& side, const Side& other, bool rows, double T, i
     std::fill(diagonal_ + L_, diagonal_ + ld_, std::numeric_limits<float>::infinity());
     kernels_.column_affine(std::size_t(side.count), ld, side.X_other, r, side.X_sum, s, held, base_);
     kernels_.gemm(std::size_t(side.count), ld, L, side.bits, ld, 1, M_, ld, base_, ld, nullptr, c_, ld);
+    // Few bits flip in a sweep: what depends on them is moved, not made again. A row going from `before` to `after` by
+    // flips d_k changes the pair counts by sum_k d_k (e_k after^T + before e_k^T).
+    std::fill(with_new_, with_new_ + L_ * ld_, 0.0f);
+    std::fill(with_old_, with_old_ + L_ * ld_, 0.0f);
     std::size_t flips = 0;
-    for (Index a = 0; a < side.count; ++a)
-        for (int visit = 0; visit < inner; ++visit) {
-            state_ = state_ * 6364136223846793005u + 1442695040888963407u;
-            const float* e = T > 0 ? pool_ + Index(state_ >> 40) % kPool : zeros_;
-            flips += kernels_.anneal(ld, side.bits + a * ld_, c_ + a * ld_, M_, diagonal_, float(T), e);
+    for (Index a = 0; a < side.count; ++a) {
+        state_ = state_ * 6364136223846793005u + 1442695040888963407u;
+        const float* e = T > 0 ? pool_ + Index(state_ >> 40) % kPool : zeros_;
+        float* bits = side.bits + a * ld_;
+        std::copy(bits, bits + ld_, before_);
+        const std::size_t count = kernels_.anneal(ld, bits, c_ + a * ld_, M_, diagonal_, float(T), e, flipped_.data());
+        for (std::size_t i = 0; i < count; ++i) {
+            const Index k = Index(flipped_[i]);
+            const float d = bits[k] - before_[k];
+            kernels_.axpy(ld, d, bits, with_new_ + k * ld_);
+            kernels_.axpy(ld, d, before_, with_old_ + k * ld_);
+            kernels_.axpy(std::size_t(other.ldc), d, side.X + a * other.ldc, other.atoms + k * other.ldc);
         }
-    count_pairs(side);
+        flips += count;
+    }
+    kernels_.transpose(L, L, with_old_, ld, turned_, ld);
+    kernels_.axpy(L * ld, 1, with_new_, side.gram);
+    kernels_.axpy(L * ld, 1, turned_, side.gram);
     return flips;
 }
 
@@ -211,26 +216,30 @@ double Refiner::run(const RefineOptions& options, std::uint64_t seed, Index bloc
                     0x80000000u | std::uint32_t(stack));
     for (Index i = 0; i < kPool + max_L_; ++i) pool_[i] = -std::log(1.0f - uniform());
     state_ = std::uint64_t(uniform() * 16777216.0f) << 32 | std::uint64_t(uniform() * 16777216.0f);
-    count_pairs(y_);
-    count_pairs(z_);
-    project(y_, z_, true);
+    const auto restart = [&] {
+        recount(y_, z_);
+        recount(z_, y_);
+    };
+    restart();
+    kernels_.transpose(std::size_t(L_), std::size_t(m_), y_.atoms, std::size_t(y_.ldc), y_.X_other, std::size_t(ld_));
     solve(y_);
     const double unit = error_ / (double(m_) * double(n_));
     const double ratio =
         options.sweeps > 1 ? std::log(options.T_end / options.T_begin) / double(options.sweeps - 1) : 0;
-    const auto pass = [&](double T, int inner) {
-        std::size_t flips = 0;
-        for (const bool rows : {true, false}) {
-            Side& side = rows ? y_ : z_;
-            flips += sweep(side, rows ? z_ : y_, rows, T, inner);
-            solve(side);
-        }
-        on_sweep();
+    const auto pass = [&](double T) {
+        std::size_t flips = sweep(y_, z_, true, T);
+        solve(y_);
+        flips += sweep(z_, y_, false, T);
+        solve(z_);
         return flips;
     };
-    for (Index i = 0; i < options.sweeps; ++i)
-        pass(unit * options.T_begin * std::exp(ratio * double(i)), options.inner);
-    for (int i = 0; i < 50 && pass(0, 4); ++i) {
+    for (Index i = 0; i < options.sweeps; ++i) {
+        if (i % 64 == 63) restart(); // moved sums gather rounding
+        pass(unit * options.T_begin * std::exp(ratio * double(i)));
+        on_sweep();
+    }
+    restart();
+    for (int i = 0; i < 200 && pass(0); ++i) {
     }
     return error_;
 }

@@ -15,7 +15,6 @@ struct RefineOptions {
     double T_begin = 2.5, T_end = 0.5; ///< temperatures against gains in total squared error, in units of the mean
                                        ///< squared error at the start
     Index sweeps = 3000;               ///< passes over all rows, all columns and the scales
-    int inner = 1;                     ///< visits of each bit within a pass
 };
 
 class Refiner {
@@ -35,24 +34,27 @@ class Refiner {
                const std::function<void()>& on_sweep);
 
   private:
-    // One side of the factorisation: `count` rows of L bits (Y, or Z transposed), what the other side makes of X.
+    // One side of the factorisation: `count` rows of L bits (Y, or Z transposed), and what the other side makes of X.
     struct Side {
-        Index count = 0;
-        float *bits = nullptr, *X_other = nullptr; ///< count x ld: bits; X times the other side's bits
-        float* gram = nullptr;                     ///< ld x ld: <bit column k, bit column q> of this side
-        const float* X_sum = nullptr;              ///< sums of X along the other direction
+        Index count = 0, ldc = 0; ///< rows, and rows padded
+        float* bits = nullptr;    ///< count x ld
+        float* gram = nullptr;    ///< L x ld: <bit column k, bit column q>
+        float* X = nullptr;       ///< count x (the other's ldc): X for the rows, X transposed for the columns
+        float* atoms = nullptr; ///< L x ldc: bit column k of the other side times X; moves with the other side's flips
+        float* X_other = nullptr;     ///< count x ld: its transpose, as of the last sweep of this side
+        const float* X_sum = nullptr; ///< sums of the rows of X
     };
-    std::size_t sweep(Side& side, const Side& other, bool rows, double T, int inner);
-    void project(Side& side, const Side& other, bool rows);
-    void count_pairs(Side& side);
+    std::size_t sweep(Side& side, Side& other, bool rows, double T);
+    void recount(Side& side, const Side& other);
     void solve(const Side& moved);
 
     const bqq_kernels& kernels_;
-    Index m_ = 0, n_ = 0, l_, p_ = 0, L_ = 0, ld_ = 0, ldx_, max_L_;
+    Index m_ = 0, n_ = 0, l_, p_ = 0, L_ = 0, ld_ = 0, max_L_;
     std::unique_ptr<float[]> memory_;
-    float *X_, *base_, *c_, *M_, *diagonal_, *coefficients_, *zeros_, *pool_;
+    float *base_, *c_, *M_, *diagonal_, *coefficients_, *zeros_, *pool_, *before_, *with_new_, *with_old_, *turned_;
     Side y_, z_;
     std::vector<float> x_row_, x_col_;
+    std::vector<std::uint32_t> flipped_;
     std::vector<double> scales_;
     double XX_ = 0, error_ = 0;
     std::uint64_t state_ = 0;

@@ -215,7 +215,13 @@ void column_affine(size_t rows, size_t ld, const float* A, const float* a, const
     }
 }
 
-size_t anneal(size_t ld, float* bits, float* c, const float* M, const float* diagonal, float T, const float* e) {
+void axpy(size_t count, float a, const float* x, float* y) {
+    const vf va = vset(a);
+    for (size_t i = 0; i < count; i += kWidth) vstore(y + i, vfma(va, vload(x + i), vload(y + i)));
+}
+
+size_t anneal(size_t ld, float* bits, float* c, const float* M, const float* diagonal, float T, const float* e,
+              uint32_t* flipped) {
     const vf one = vset(1), minus2 = vset(-2), two = vset(2), cold = vset(-T);
     size_t flips = 0;
     for (size_t g = 0; g < ld; g += kWidth) {
@@ -234,7 +240,7 @@ size_t anneal(size_t ld, float* bits, float* c, const float* M, const float* dia
             const float* row = M + k * ld;
             for (size_t q = 0; q < ld; q += kWidth) vstore(c + q, vfma(step, vload(row + q), vload(c + q)));
             bits[k] = 1 - bits[k];
-            ++flips;
+            flipped[flips++] = uint32_t(k);
             pending = ~1u << lane;
             if (!(pending & ((1u << (kWidth - 1)) * 2u - 1u))) break;
         }
@@ -316,6 +322,7 @@ void fill_loops(bqq_kernels* table) {
     table->transpose = transpose;
     table->bilinear = bilinear;
     table->anneal = anneal;
+    table->axpy = axpy;
     table->column_dots = column_dots;
     table->column_affine = column_affine;
     table->build_tables = build_tables;

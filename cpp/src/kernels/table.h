@@ -57,12 +57,16 @@ typedef struct bqq_kernels {
     void (*column_affine)(size_t rows, size_t ld, const float* A, const float* a, const float* x, const float* b,
                           const float* c, float* out);
 
+    /* y += a x, count a multiple of BQQ_PAD. */
+    void (*axpy)(size_t count, float a, const float* x, float* y);
+
     /* A Metropolis sweep over the bits b (floats 0 and 1) of one binary least-squares problem with Gram matrix G, given
      * as M = -G (ld x ld), and correlations c of its residual: flipping bit k by d = 1 - 2b lowers the squared error by
      * 2 d c_k - G_kk. Bits are visited in order; bit k flips if that gain exceeds -T e_k, and then c += d M_k. e: ld
      * numbers, exponentially distributed, all 0 for a greedy sweep. diagonal[k] = G_kk, infinite in the padding.
-     * Returns the flips. */
-    size_t (*anneal)(size_t ld, float* bits, float* c, const float* M, const float* diagonal, float T, const float* e);
+     * Writes the flipped k, ascending, to `flipped` (room for ld) and returns their number. */
+    size_t (*anneal)(size_t ld, float* bits, float* c, const float* M, const float* diagonal, float T, const float* e,
+                     uint32_t* flipped);
 
     /* Signed nibble tables of a panel x of 8*bytes rows and `width` columns (1 or BQQ_PANEL):
      * tables[g][e][c] = 1/2 sum_{q<4} (bit q of e ? +1 : -1) x[4g+q][c],  g < 2*bytes, e < 16. */
