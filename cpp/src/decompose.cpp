@@ -39,7 +39,7 @@ void check_count(const char* name, Index value, Index least) {
 Plan make_plan(const DecomposeOptions& options, Index l) {
     const struct {
         Index steps, sweeps;
-    } efforts[] = {{2000, 3000}, {500, 500}, {4000, 20000}};
+    } efforts[] = {{2000, 4000}, {500, 500}, {4000, 24000}};
     const int effort = int(options.effort);
     if (effort < 0 || effort > 2)
         bad_argument("effort is " + std::to_string(effort) + ", expected 0 (standard), 1 (fast) or 2 (best)");
@@ -162,7 +162,7 @@ void solve_block(Matrix& q, Index j, Index k, std::vector<float> scales, const f
         if (!plan.refine.sweeps) continue;
         const std::vector<std::uint8_t> Y(stack.Y, stack.Y + stack.y_bytes), Z(stack.Z, stack.Z + stack.z_bytes);
         const std::vector<float> before = scales;
-        worker.refiner->set_target(m, n, residual.data(), n);
+        worker.refiner->set_target(m, n, residual.data(), n, spread.deviation);
         worker.refiner->set_bits(1, stack.Y, stack.y_bytes, stack.y_row, stack.Z, stack.z_bytes, stack.z_row);
         worker.refiner->run(plan.refine, seed, block, i, [&] { on_steps(1); });
         worker.refiner->get_bits(stack.Y, stack.y_bytes, stack.y_row, stack.Z, stack.z_bytes, stack.z_row);

@@ -43,7 +43,7 @@ Refiner::Refiner(const bqq_kernels& kernels, Index max_rows, Index max_cols, Ind
     }
 }
 
-void Refiner::set_target(Index m, Index n, const float* W, Index ldw) {
+void Refiner::set_target(Index m, Index n, const float* W, Index ldw, double divisor) {
     m_ = m, n_ = n;
     double sum = 0;
     for (Index a = 0; a < m; ++a)
@@ -54,7 +54,7 @@ void Refiner::set_target(Index m, Index n, const float* W, Index ldw) {
     for (Index a = 0; a < m; ++a) {
         float* x = y_.X + a * z_.ldc;
         for (Index b = 0; b < n; ++b) {
-            const double v = double(W[a * ldw + b]) - mean;
+            const double v = (double(W[a * ldw + b]) - mean) / divisor;
             x[b] = float(v);
             rows[std::size_t(a)] += v, cols[std::size_t(b)] += v, XX_ += v * v;
         }

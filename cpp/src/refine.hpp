@@ -12,24 +12,24 @@
 namespace bqq::detail {
 
 struct RefineOptions {
-    double T_begin = 2.5, T_end = 0.5; ///< temperatures against gains in total squared error, in units of the mean
-                                       ///< squared error at the start
-    Index sweeps = 3000;               ///< passes over all rows, all columns and the scales
+    double T_begin = 3, T_end = 0.7; ///< temperatures against gains in total squared error, in units of the mean
+                                     ///< squared error at the start
+    Index sweeps = 4000;             ///< passes over all rows, all columns and the scales
 };
 
 class Refiner {
   public:
     Refiner(const bqq_kernels& kernels, Index max_rows, Index max_cols, Index l, Index max_stacks);
 
-    /// Target X = W - mean(W), m x n.
-    void set_target(Index m, Index n, const float* W, Index ldw);
+    /// Target X = (W - mean(W)) / divisor, m x n; the divisor brings X near 1, so that float32 can square it.
+    void set_target(Index m, Index n, const float* W, Index ldw, double divisor);
     /// The bits of p stacks, from planes as a View has them.
     void set_bits(Index p, const std::uint8_t* Y, Index y_plane, Index y_row, const std::uint8_t* Z, Index z_plane,
                   Index z_row);
     void get_bits(std::uint8_t* Y, Index y_plane, Index y_row, std::uint8_t* Z, Index z_plane, Index z_row) const;
 
-    /// Anneals, then descends greedily until no single flip helps. Returns the squared error. The random numbers are
-    /// those of (seed, block, stack). on_sweep is called after each pass and may throw to stop.
+    /// Anneals, then descends greedily until no single flip helps. Returns the squared error of X. The random numbers
+    /// are those of (seed, block, stack). on_sweep is called after each pass and may throw to stop.
     double run(const RefineOptions& options, std::uint64_t seed, Index block, Index stack,
                const std::function<void()>& on_sweep);
 

@@ -14,7 +14,7 @@ from bqq._matrix import Matrix, _index, _threads, product, product_left
 Progress = bool | Callable[[int, int], object] | None
 Schedule = Literal["adaptive", "paper"]
 Effort = Literal["fast", "default", "best"]
-_EFFORTS = {"default": (0, 3_000), "fast": (1, 500), "best": (2, 20_000)}  # bqq::Effort, its refinement sweeps
+_EFFORTS = {"default": (0, 4_000), "fast": (1, 500), "best": (2, 24_000)}  # bqq::Effort, its refinement sweeps
 
 
 def decompose(
@@ -40,7 +40,7 @@ def decompose(
     l : inner dimension, 1 to 65535; default ``rows*cols/(rows+cols)`` of a block, rounded half up
     patch : largest side of a block; default: one block up to 512 x 512, else blocks of at most 128 x 128
     effort : how long to search; descent steps and refinement sweeps per stack: ``"fast"`` 500 and 500, ``"default"``
-        2,000 and 3,000, ``"best"`` 4,000 and 20,000 (error against time: README)
+        2,000 and 4,000, ``"best"`` 4,000 and 24,000 (error against time: README)
     schedule : ``"adaptive"`` divides the residual by six standard deviations and ends a stack once it has settled;
         ``"paper"`` is the published schedule: range normalisation, T 0.2 to 0.005, eta 0.06, zeta 4, 50,000 steps,
         no refinement unless asked for

@@ -67,7 +67,9 @@ def run(
     bits: Sequence[int],
     out: Path,
     patch: int | None,
+    effort: str,
     steps: int | None,
+    refine: bool | int | None,
     seed: int,
     threads: int | None,
     quiet: bool,
@@ -75,7 +77,7 @@ def run(
     """Prints the table, writes bqq-demo.safetensors and bqq-demo.png to the folder ``out``."""
     matrix = _read(source)
     _prepare_folder(out)
-    solver = {"steps": steps, "seed": seed, "threads": threads}
+    solver = {"effort": effort, "steps": steps, "refine": refine, "seed": seed, "threads": threads}
     results = _compute(matrix, bits, patch, solver, quiet)
     say()
     say("err: ||W - What|| / ||W||; MSE: with W scaled to standard deviation 1;")

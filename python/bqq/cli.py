@@ -159,7 +159,13 @@ def _add_compress(commands: Any) -> None:
 
 def _add_solver(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--patch", type=_integer(1), metavar="N", help="largest side of a block")
-    parser.add_argument("--steps", type=_integer(1), metavar="N", help="descent steps per stack; more, less error")
+    parser.add_argument("--effort", choices=["fast", "default", "best"], default="default", help="how long to search")
+    parser.add_argument(
+        "--steps", type=_integer(1), metavar="N", help="descent steps per stack, instead of the effort's"
+    )
+    parser.add_argument(
+        "--refine", type=_integer(0), metavar="N", help="refinement sweeps per stack, instead of the effort's; 0: none"
+    )
     parser.add_argument("--seed", type=_integer(0, 2**64 - 1), default=0, metavar="N")
     parser.add_argument("--threads", type=_integer(1), metavar="N", help="default: all cores")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -169,6 +175,10 @@ def _add_info(commands: Any) -> None:
     info = commands.add_parser("info", help="what a .safetensors file holds", allow_abbrev=False)
     info.add_argument("file", metavar="FILE", type=Path)
     info.set_defaults(run=_info)
+
+
+def _refine(sweeps: int | None) -> bool | int | None:
+    return False if sweeps == 0 else sweeps
 
 
 # --- demo, config ---
@@ -182,7 +192,9 @@ def _demo(args: argparse.Namespace) -> None:
         bits=args.bits,
         out=args.out,
         patch=args.patch,
+        effort=args.effort,
         steps=args.steps,
+        refine=_refine(args.refine),
         seed=args.seed,
         threads=args.threads,
         quiet=args.quiet,
@@ -373,7 +385,9 @@ def _compress_all(args: argparse.Namespace, jobs: list[_Job]) -> dict[str, bqq.M
                 args.l,
                 patch=args.patch,
                 schedule=args.schedule,
+                effort=args.effort,
                 steps=args.steps,
+                refine=_refine(args.refine),
                 seed=args.seed,
                 threads=args.threads,
                 progress=part,

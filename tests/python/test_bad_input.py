@@ -191,6 +191,16 @@ def test_steps_beyond_what_can_be_counted():
         assert totals[-1] == 2**64
 
 
+@pytest.mark.parametrize("effort", ["slow", "", None, 1])
+def test_effort(effort):
+    check((ValueError, TypeError), ["effort", "fast", "best"], bqq.decompose, W, 1, effort=effort)
+
+
+@pytest.mark.parametrize("refine", [0, -1, HUGE, 2.5, "yes"])
+def test_refine(refine):
+    check((ValueError, TypeError), ["refine"], bqq.decompose, W, 1, refine=refine, steps=5)
+
+
 @pytest.mark.parametrize("schedule", ["fast", "Paper", "", None, 1, ["paper"]])
 def test_schedule(schedule):
     for call, args in ((bqq.decompose, (W, 1)), (bqq.extend, (Q, W, 3))):

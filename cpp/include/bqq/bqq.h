@@ -64,8 +64,8 @@ typedef enum bqq_dtype { BQQ_F32 = 0, BQQ_F16 = 1, BQQ_BF16 = 2, BQQ_F64 = 3 } b
 /// PAPER: the schedule of arXiv 2510.18650, always all steps, 50,000 by default, no refinement unless asked for.
 typedef enum bqq_schedule { BQQ_SCHEDULE_ADAPTIVE = 0, BQQ_SCHEDULE_PAPER = 1 } bqq_schedule;
 
-/// How long to search; descent steps and refinement sweeps per stack: STANDARD 2,000 and 3,000, FAST 500 and 500, BEST
-/// 4,000 and 20,000.
+/// How long to search; descent steps and refinement sweeps per stack: STANDARD 2,000 and 4,000, FAST 500 and 500, BEST
+/// 4,000 and 24,000.
 typedef enum bqq_effort { BQQ_EFFORT_STANDARD = 0, BQQ_EFFORT_FAST = 1, BQQ_EFFORT_BEST = 2 } bqq_effort;
 
 // ---- the library ----

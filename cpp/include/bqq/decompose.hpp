@@ -19,8 +19,8 @@ enum class Schedule : int {
     paper = 1,
 };
 
-/// How long to search. Descent steps and refinement sweeps per stack: fast 500 and 500, standard 2,000 and 3,000,
-/// best 4,000 and 20,000.
+/// How long to search. Descent steps and refinement sweeps per stack: fast 500 and 500, standard 2,000 and 4,000,
+/// best 4,000 and 24,000.
 enum class Effort : int { standard = 0, fast = 1, best = 2 };
 
 struct DecomposeOptions {
