@@ -1,4 +1,4 @@
-"""Error at equal bits and time to get there: default settings, the published schedule, and scalar quantisers.
+"""Error at equal bits and time to get there: the three efforts, the published schedule, and scalar quantisers.
 
     python bench/bench_decompose.py [--bits 1,2,3] [--paper-steps 50000] [--csv FILE] [--rd100 FILE]
 
@@ -91,7 +91,7 @@ def main() -> None:
             uniform = float(((uniform_quantisation(W, bits) - W) ** 2).mean())
             row: dict[str, object] = {"matrix": name, "bits": bits, "uniform_mse": f"{uniform:.5f}"}
             row["lloyd_max_mse"] = f"{lloyd_max(W, bits):.5f}"
-            runs: dict[str, dict[str, object]] = {"default": {}}
+            runs: dict[str, dict[str, object]] = {e: {"effort": e} for e in ("fast", "default", "best")}
             if args.paper_steps:
                 runs["paper"] = {"schedule": "paper", "steps": args.paper_steps}
             for label, options in runs.items():
