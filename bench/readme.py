@@ -72,8 +72,8 @@ Product `q @ X`, p = 2, patches of 128, one thread, against NumPy's float32 prod
 faster than dense):
 
 {speedups(matmul)}
-`OPENBLAS_NUM_THREADS=1 python bench/bench_matmul.py --csv bench/results/matmul.csv`. The product reads a sixteenth of the
-bytes, but its kernels are plain tables so far: dense BLAS still wins at most sizes.
+`OPENBLAS_NUM_THREADS=1 python bench/bench_matmul.py --csv bench/results/matmul.csv`. The product reads a sixteenth
+of the bytes, but its kernels are plain tables so far: dense BLAS still wins at most sizes.
 
 Measured on {machine}.
 """
