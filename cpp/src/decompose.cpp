@@ -30,9 +30,9 @@ struct Plan {
     Index work() const { return amfd.steps + refine.sweeps; }
 };
 
-void check_count(const char* name, Index value, Index least) {
+void check_count(const char* name, Index value, Index least, const char* range) {
     if (value < least || value > kMaxSteps)
-        bad_argument(std::string(name) + " is " + std::to_string(value) + ", expected 1 to " +
+        bad_argument(std::string(name) + " is " + std::to_string(value) + ", expected " + range +
                      std::to_string(kMaxSteps));
 }
 
@@ -43,8 +43,8 @@ Plan make_plan(const DecomposeOptions& options, Index l) {
     const int effort = int(options.effort);
     if (effort < 0 || effort > 2)
         bad_argument("effort is " + std::to_string(effort) + ", expected 0 (standard), 1 (fast) or 2 (best)");
-    check_count("steps", options.steps, 0);
-    check_count("refine", options.refine, -1);
+    check_count("steps", options.steps, 0, "0 (the default) to ");
+    check_count("refine", options.refine, -1, "-1 (none), 0 (the default) to ");
     Plan plan;
     plan.refine.sweeps = efforts[effort].sweeps;
     switch (options.schedule) {
@@ -164,7 +164,7 @@ void solve_block(Matrix& q, Index j, Index k, std::vector<float> scales, const f
         const std::vector<float> before = scales;
         worker.refiner->set_target(m, n, residual.data(), n, spread.deviation);
         worker.refiner->set_bits(1, stack.Y, stack.y_bytes, stack.y_row, stack.Z, stack.z_bytes, stack.z_row);
-        worker.refiner->run(plan.refine, seed, block, i, [&] { on_steps(1); });
+        worker.refiner->run(plan.refine, seed, block, i, on_steps);
         worker.refiner->get_bits(stack.Y, stack.y_bytes, stack.y_row, stack.Z, stack.z_bytes, stack.z_row);
         if (solve_scales_now() > error) { // never worse than what it started from
             std::copy(Y.begin(), Y.end(), stack.Y);

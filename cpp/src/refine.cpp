@@ -110,7 +110,7 @@ void Refiner::recount(Side& side, const Side& other) {
 //   G_kq = r_k r_q N_kq + r_k s_q N_kk + s_k r_q N_qq + size s_k s_q,     N = O^T O
 //   c_ak = <X_a - held, Phi_k> - sum_q bits_aq G_qk,                      held = sum_k t_k O_k + u: what no bit here
 //   moves
-std::size_t Refiner::sweep(Side& side, Side& other, bool rows, double T) {
+std::size_t Refiner::sweep(Side& side, Side& other, bool rows, double T, const std::function<void(Index)>& on_sweeps) {
     const std::size_t L = std::size_t(L_), ld = std::size_t(ld_);
     kernels_.transpose(L, std::size_t(side.count), side.atoms, std::size_t(side.ldc), side.X_other, ld);
     float *r = coefficients_, *s = r + ld, *t = s + ld, *count = t + ld, *held = count + ld;
@@ -139,6 +139,7 @@ std::size_t Refiner::sweep(Side& side, Side& other, bool rows, double T) {
     std::fill(with_old_, with_old_ + L_ * ld_, 0.0f);
     std::size_t flips = 0;
     for (Index a = 0; a < side.count; ++a) {
+        if (a % 32 == 0) on_sweeps(0);
         state_ = state_ * 6364136223846793005u + 1442695040888963407u;
         const float* e = T > 0 ? pool_ + Index(state_ >> 40) % kPool : zeros_;
         float* bits = side.bits + a * ld_;
@@ -211,7 +212,7 @@ void Refiner::solve(const Side& moved) {
 }
 
 double Refiner::run(const RefineOptions& options, std::uint64_t seed, Index block, Index stack,
-                    const std::function<void()>& on_sweep) {
+                    const std::function<void(Index)>& on_sweeps) {
     Uniform uniform(seed, std::uint32_t(block), std::uint32_t(std::uint64_t(block) >> 32),
                     0x80000000u | std::uint32_t(stack));
     for (Index i = 0; i < kPool + max_L_; ++i) pool_[i] = -std::log(1.0f - uniform());
@@ -227,16 +228,16 @@ double Refiner::run(const RefineOptions& options, std::uint64_t seed, Index bloc
     const double ratio =
         options.sweeps > 1 ? std::log(options.T_end / options.T_begin) / double(options.sweeps - 1) : 0;
     const auto pass = [&](double T) {
-        std::size_t flips = sweep(y_, z_, true, T);
+        std::size_t flips = sweep(y_, z_, true, T, on_sweeps);
         solve(y_);
-        flips += sweep(z_, y_, false, T);
+        flips += sweep(z_, y_, false, T, on_sweeps);
         solve(z_);
         return flips;
     };
     for (Index i = 0; i < options.sweeps; ++i) {
         if (i % 64 == 63) restart(); // moved sums gather rounding
         pass(unit * options.T_begin * std::exp(ratio * double(i)));
-        on_sweep();
+        on_sweeps(1);
     }
     restart();
     for (int i = 0; i < 200 && pass(0); ++i) {

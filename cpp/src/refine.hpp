@@ -29,9 +29,10 @@ class Refiner {
     void get_bits(std::uint8_t* Y, Index y_plane, Index y_row, std::uint8_t* Z, Index z_plane, Index z_row) const;
 
     /// Anneals, then descends greedily until no single flip helps. Returns the squared error of X. The random numbers
-    /// are those of (seed, block, stack). on_sweep is called after each pass and may throw to stop.
+    /// are those of (seed, block, stack). on_sweeps(1) is called after each
+    /// sweep, on_sweeps(0) often in between; it may throw to stop.
     double run(const RefineOptions& options, std::uint64_t seed, Index block, Index stack,
-               const std::function<void()>& on_sweep);
+               const std::function<void(Index)>& on_sweeps);
 
   private:
     // One side of the factorisation: `count` rows of L bits (Y, or Z transposed), and what the other side makes of X.
@@ -44,7 +45,7 @@ class Refiner {
         float* X_other = nullptr;     ///< count x ld: its transpose, as of the last sweep of this side
         const float* X_sum = nullptr; ///< sums of the rows of X
     };
-    std::size_t sweep(Side& side, Side& other, bool rows, double T);
+    std::size_t sweep(Side& side, Side& other, bool rows, double T, const std::function<void(Index)>& on_sweeps);
     void recount(Side& side, const Side& other);
     void solve(const Side& moved);
 

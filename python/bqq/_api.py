@@ -46,7 +46,8 @@ def decompose(
         no refinement unless asked for
     steps : descent steps per stack instead of the effort's
     refine : refinement anneals the rounded bits and keeps the result if the error fell; False for none, True for the
-        effort's number of sweeps, or a number of sweeps. Default: True, but False under ``schedule="paper"``
+        effort's number of sweeps, or a number of sweeps. Default: True, but False under ``schedule="paper"``; not
+        done for l > 4096
     seed : the result depends on W, the arguments, the seed and the instruction set in use, not on threads
     threads : default: all cores, or BQQ_NUM_THREADS, or OMP_NUM_THREADS
     progress : True for a tqdm bar, or a function called as ``progress(done, total)`` a few times a second

@@ -127,6 +127,8 @@ def to_numpy(name: str, value: Any) -> tuple[Array, Callable[[Array], Any]]:
         namespace = value.__array_namespace__()
         restore = namespace.asarray
     try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            return np.from_dlpack(value), restore
         array = np.asarray(value)
     except Exception as error:
         raise TypeError(f"{name} is {type(value).__name__}, expected an array: {error}") from error

@@ -39,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = _parser().parse_args(argv)
         run: Callable[[argparse.Namespace], None] = args.run
+        if hasattr(args, "effort"):
+            _check_isa()
         run(args)
         sys.stdout.flush()
         return 0
@@ -54,6 +56,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, 1)
     except MemoryError:
         return _fail("out of memory", 1)
+
+
+def _check_isa() -> None:
+    """A wrong BQQ_ISA is found before the work starts."""
+    try:
+        _core.isa()
+    except RuntimeError as error:
+        raise InputError(str(error)) from None
 
 
 def _fail(error: object, code: int) -> int:

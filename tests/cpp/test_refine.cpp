@@ -29,7 +29,7 @@ struct Problem {
         refiner.set_target(a.m, a.n, W.data(), a.n, kDivisor);
         refiner.set_bits(a.p, q.Y.data(), a.y_plane_bytes(), a.y_row_bytes(), q.Z.data(), a.z_plane_bytes(),
                          a.z_row_bytes());
-        const double error = refiner.run(options, seed, 0, 0, [&] { ++sweeps; });
+        const double error = refiner.run(options, seed, 0, 0, [&](Index done) { sweeps += int(done); });
         refiner.get_bits(q.Y.data(), a.y_plane_bytes(), a.y_row_bytes(), q.Z.data(), a.z_plane_bytes(),
                          a.z_row_bytes());
         bqq::validate(q.view());

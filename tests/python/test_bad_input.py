@@ -509,3 +509,17 @@ def test_no_warnings_from_legal_input():
         warnings.simplefilter("error")
         q = bqq.decompose(W.astype(np.float16), 1, steps=3)
         assert np.isfinite(q @ X).all()
+
+
+def test_dlpack_alone_is_enough():
+    class Exporter:
+        def __init__(self, array):
+            self.array = array
+
+        def __dlpack__(self, **options):
+            return self.array.__dlpack__(**options)
+
+        def __dlpack_device__(self):
+            return self.array.__dlpack_device__()
+
+    assert bqq.decompose(Exporter(W.copy()), 1, steps=5, refine=5).shape == W.shape

@@ -452,6 +452,21 @@ def test_demo_without_matplotlib(tmp_path: Path, npy: Dense) -> None:
     assert "pip install 'bqq[plot]'" in run("demo", "x.png", cwd=tmp_path, code=2, env=env)
 
 
+def test_a_wrong_isa_is_one_line(tmp_path: Path) -> None:
+    np.save(tmp_path / "w.npy", np.ones((4, 4)))
+    done = subprocess.run(
+        [sys.executable, "-m", "bqq", "compress", "w.npy", "w.safetensors", "--bits", "1"],
+        cwd=tmp_path,
+        env={**os.environ, "BQQ_ISA": "abacus"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("bqq: error: BQQ_ISA is 'abacus'")
+    assert done.stderr.count("\n") == 1
+
+
 # --- uniform quantisation ---
 
 

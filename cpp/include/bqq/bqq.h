@@ -145,7 +145,8 @@ typedef struct bqq_decompose_options {
     int64_t l;      ///< inner dimension; 0: round(rows*cols/(rows+cols)) of a block. Ignored by bqq_extend
     int64_t patch;  ///< largest block side; 0: the library's choice. Ignored by bqq_extend
     int64_t steps;  ///< descent steps per stack; 0: the schedule's or the effort's
-    int64_t refine; ///< refinement sweeps per stack; 0: the effort's (none under BQQ_SCHEDULE_PAPER); -1: none
+    int64_t refine; ///< refinement sweeps per stack; 0: the effort's (none under BQQ_SCHEDULE_PAPER); -1: none.
+                    ///< Not done for l > 4096
     uint64_t seed;
     int32_t schedule;      ///< a bqq_schedule
     int32_t effort;        ///< a bqq_effort
