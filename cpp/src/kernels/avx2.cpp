@@ -43,8 +43,12 @@ inline float vmaxof(vf a) {
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
 
-#include "kernels/loops.inl"
+#include "kernels/product.inl"
+#include "kernels/solver.inl"
 
 } // namespace
 
-extern "C" void bqq_kernels_avx2(bqq_kernels* table) { fill_loops(table); }
+extern "C" void bqq_kernels_avx2(bqq_kernels* table) {
+    fill_solver(table);
+    fill_product(table);
+}

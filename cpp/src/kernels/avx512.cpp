@@ -36,8 +36,12 @@ inline unsigned vgreater(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_O
 inline float vsum(vf a) { return _mm512_reduce_add_ps(a); }
 inline float vmaxof(vf a) { return _mm512_reduce_max_ps(a); }
 
-#include "kernels/loops.inl"
+#include "kernels/product.inl"
+#include "kernels/solver.inl"
 
 } // namespace
 
-extern "C" void bqq_kernels_avx512(bqq_kernels* table) { fill_loops(table); }
+extern "C" void bqq_kernels_avx512(bqq_kernels* table) {
+    fill_solver(table);
+    fill_product(table);
+}

@@ -45,8 +45,12 @@ inline float vmaxof(vf a) {
     return b.f[0] > b.f[1] ? b.f[0] : b.f[1];
 }
 
-#include "kernels/loops.inl"
+#include "kernels/product.inl"
+#include "kernels/solver.inl"
 
 } // namespace
 
-extern "C" void bqq_kernels_generic(bqq_kernels* table) { fill_loops(table); }
+extern "C" void bqq_kernels_generic(bqq_kernels* table) {
+    fill_solver(table);
+    fill_product(table);
+}

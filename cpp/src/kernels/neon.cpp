@@ -38,8 +38,12 @@ inline unsigned vgreater(vf a, vf b) {
 inline float vsum(vf a) { return vaddvq_f32(a); }
 inline float vmaxof(vf a) { return vmaxvq_f32(a); }
 
-#include "kernels/loops.inl"
+#include "kernels/product.inl"
+#include "kernels/solver.inl"
 
 } // namespace
 
-extern "C" void bqq_kernels_neon(bqq_kernels* table) { fill_loops(table); }
+extern "C" void bqq_kernels_neon(bqq_kernels* table) {
+    fill_solver(table);
+    fill_product(table);
+}
