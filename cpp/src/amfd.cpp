@@ -30,6 +30,10 @@ double total(Index count, const float* a) {
 Amfd::Amfd(const bqq_kernels& kernels, Index max_rows, Index max_cols, Index l)
     : kernels_(kernels), l_(l), ldl_(padded(l)), ldn_(padded(max_cols)) {
     const Index m = max_rows;
+    const auto room = [](Index M, Index N, Index K) {
+        return Index(BQQ_GEMM_WORKSPACE(std::size_t(M), std::size_t(N), std::size_t(K)));
+    };
+    const Index most = std::max({room(m, ldn_, l_), room(m, ldl_, max_cols), room(l_, ldn_, m)});
     struct Want {
         Buffer* buffer;
         Index count;
@@ -39,6 +43,7 @@ Amfd::Amfd(const bqq_kernels& kernels, Index max_rows, Index max_cols, Index l)
         {&gy_, m * ldl_},    {&gz_, l * ldn_}, {&row_m_, m},       {&bias_, m},         {&col_l_, ldl_},
         {&col_sq_l_, ldl_},  {&row_l_, ldl_},  {&row_sq_l_, ldl_}, {&col_n_, ldn_},     {&Py_, ldl_},
         {&Qy_, ldl_},        {&Pz_, ldl_},     {&Qz_, ldl_},       {&x_row_, m},        {&x_col_, ldn_},
+        {&workspace_, most},
     };
     std::size_t size = BQQ_PAD;
     for (const Want& want : wants) size += std::size_t((want.count + BQQ_PAD - 1) / BQQ_PAD * BQQ_PAD);
@@ -102,8 +107,8 @@ void Amfd::start(const AmfdOptions& options, std::uint64_t seed, Index block, In
 void Amfd::solve_scales_of_means() {
     MeanFieldSums q{};
     double products[2];
-    kernels_.gemm_dots(std::size_t(m_), std::size_t(ldn_), std::size_t(l_), y_.at, std::size_t(ldl_), 1, z_.at,
-                       std::size_t(ldn_), X_.at, std::size_t(ldn_), products);
+    kernels_.gemm_dots_rounded(std::size_t(m_), std::size_t(ldn_), std::size_t(l_), y_.at, std::size_t(ldl_), 1, z_.at,
+                               std::size_t(ldn_), X_.at, std::size_t(ldn_), products, workspace_.at);
     q.m = double(m_), q.n = double(n_);
     q.yz_yz = products[0], q.X_yz = products[1];
     q.X_sy = dot(m_, x_row_.at, row_m_.at), q.X_sz = dot(n_, x_col_.at, col_n_.at), q.X = x_sum_;
@@ -130,10 +135,10 @@ float Amfd::step(const AmfdOptions& options, double T) {
     kernels_.lookahead(m, l, ldl, y_.at, y_old_.at, zeta, float(-r), float(-t), nullptr, psi_.at, &of_y);
     kernels_.lookahead(l, n, ldn, z_.at, z_old_.at, zeta, float(r), float(s), zf_.at, phi_.at, &of_z);
     for (Index a = 0; a < m_; ++a) bias_.at[a] = float(-u - s * double(row_m_.at[a]));
-    kernels_.gemm(m, ldn, l, psi_.at, ldl, 1, zf_.at, ldn, X_.at, ldn, bias_.at, R_.at, ldn);
+    kernels_.gemm_rounded(m, ldn, l, psi_.at, ldl, 1, zf_.at, ldn, X_.at, ldn, bias_.at, R_.at, ldn, workspace_.at);
     kernels_.transpose(l, n, phi_.at, ldn, phiT_.at, ldl);
-    kernels_.gemm(m, ldl, n, R_.at, ldn, 1, phiT_.at, ldl, nullptr, 0, nullptr, gy_.at, ldl);
-    kernels_.gemm(l, ldn, m, psi_.at, 1, ldl, R_.at, ldn, nullptr, 0, nullptr, gz_.at, ldn);
+    kernels_.gemm_rounded(m, ldl, n, R_.at, ldn, 1, phiT_.at, ldl, nullptr, 0, nullptr, gy_.at, ldl, workspace_.at);
+    kernels_.gemm_rounded(l, ldn, m, psi_.at, 1, ldl, R_.at, ldn, nullptr, 0, nullptr, gz_.at, ldn, workspace_.at);
 
     // dE/dy = -2 R phi^T + (1-2y) (r^2 cz2 + 2rs cz + n s^2) + (r^2 + 2rt)(cz - cz2), and the same for z with y, s and
     // t swapped.

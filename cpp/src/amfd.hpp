@@ -61,7 +61,7 @@ class Amfd {
     Index ldl_, ldn_;
     std::unique_ptr<float[]> memory_;
     Buffer X_, R_, y_, y_old_, z_, z_old_, zf_, psi_, phi_, phiT_, gy_, gz_;
-    Buffer row_m_, bias_, col_l_, col_sq_l_, row_l_, row_sq_l_, col_n_, Py_, Qy_, Pz_, Qz_, x_row_, x_col_;
+    Buffer row_m_, bias_, col_l_, col_sq_l_, row_l_, row_sq_l_, col_n_, Py_, Qy_, Pz_, Qz_, x_row_, x_col_, workspace_;
     double x_sum_ = 0, a_[4] = {};
     double soft_ = 1;
 };

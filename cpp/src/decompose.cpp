@@ -118,7 +118,7 @@ struct Worker {
     Amfd amfd;
     std::unique_ptr<Refiner> refiner;
     Worker(const bqq_kernels& table, const Layout& a, bool refine) : amfd(table, a.rows, a.cols, a.l) {
-        if (refine) refiner = std::make_unique<Refiner>(table, a.rows, a.cols, a.l, 1);
+        if (refine) refiner = std::make_unique<Refiner>(table, a.rows, a.cols, a.l);
     }
 };
 
@@ -163,9 +163,9 @@ void solve_block(Matrix& q, Index j, Index k, std::vector<float> scales, const f
         const std::vector<std::uint8_t> Y(stack.Y, stack.Y + stack.y_bytes), Z(stack.Z, stack.Z + stack.z_bytes);
         const std::vector<float> before = scales;
         worker.refiner->set_target(m, n, residual.data(), n, spread.deviation);
-        worker.refiner->set_bits(1, stack.Y, stack.y_bytes, stack.y_row, stack.Z, stack.z_bytes, stack.z_row);
+        worker.refiner->set_bits(stack.Y, stack.y_row, stack.Z, stack.z_row);
         worker.refiner->run(plan.refine, seed, block, i, on_steps);
-        worker.refiner->get_bits(stack.Y, stack.y_bytes, stack.y_row, stack.Z, stack.z_bytes, stack.z_row);
+        worker.refiner->get_bits(stack.Y, stack.y_row, stack.Z, stack.z_row);
         if (solve_scales_now() > error) { // never worse than what it started from
             std::copy(Y.begin(), Y.end(), stack.Y);
             std::copy(Z.begin(), Z.end(), stack.Z);

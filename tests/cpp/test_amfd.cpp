@@ -59,39 +59,50 @@ void step_reference(const Mat& X, Mat& y, Mat& y_old, Mat& z, Mat& z_old, double
     solve_reference(X, y, z, a);
 }
 
+// How far 30 to 50 steps of this level may be from the formulas: rounding is amplified by a system near its
+// instability, that of bfloat16 operands more than that of float32.
+double leeway(const bqq_kernels& kernel) {
+    alignas(64) float A[16] = {1 + 1e-4f}, B[16] = {1}, C[16], workspace[BQQ_GEMM_WORKSPACE(1, 16, 1)];
+    kernel.gemm_rounded(1, 16, 1, A, 16, 1, B, 16, nullptr, 0, nullptr, C, 16, workspace);
+    return C[0] == A[0] ? 1 : 100;
+}
+
 } // namespace
 
 TEST(fifty_steps_equal_the_formulas) {
-    const bqq_kernels& kernel = kernels();
-    for (const auto& shape : {std::array<Index, 3>{12, 20, 7}, {33, 17, 11}, {5, 40, 4}}) {
-        const Index m = shape[0], n = shape[1], l = shape[2];
-        const Mat W = reference::random(m, n, 5, -1, 1);
-        const std::vector<float> w(W.v.begin(), W.v.end());
-        AmfdOptions options;
-        options.steps = 50;
-        // Work space made for a larger block: leading dimensions must not matter.
-        Amfd amfd(kernel, m + 3, n + 9, l);
-        amfd.set_target(m, n, w.data(), n, 0, 2);
-        amfd.start(options, 42, 3, 1);
-        Mat X(m, n), y = read(amfd.y(), m, l, amfd.ldl()), z = read(amfd.z(), l, n, amfd.ldn());
-        for (std::size_t i = 0; i < X.v.size(); ++i) X.v[i] = double(w[i]) / 2;
-        Mat y_old = y, z_old = z; // y = old - eta (old - 1/2), so old = (y - eta/2) / (1 - eta)
-        for (double& v : y_old.v) v = (v - options.eta / 2) / (1 - options.eta);
-        for (double& v : z_old.v) v = (v - options.eta / 2) / (1 - options.eta);
-        double a[4];
-        solve_reference(X, y, z, a);
-        for (int i = 0; i < 4; ++i) CHECK_NEAR(amfd.scales()[i], a[i], 2e-4 * (1 + std::fabs(a[i])));
-        double worst = 0;
-        for (int step = 0; step < 50; ++step) {
-            const double T = 0.2 - 0.195 * step / 49;
-            amfd.step(options, T);
-            step_reference(X, y, y_old, z, z_old, a, T, options);
-            const Mat y32 = read(amfd.y(), m, l, amfd.ldl()), z32 = read(amfd.z(), l, n, amfd.ldn());
-            for (std::size_t i = 0; i < y.v.size(); ++i) worst = std::max(worst, std::fabs(y.v[i] - y32.v[i]));
-            for (std::size_t i = 0; i < z.v.size(); ++i) worst = std::max(worst, std::fabs(z.v[i] - z32.v[i]));
+    for (const auto& name : isa_available()) {
+        const bqq_kernels kernel = kernels_capped(name);
+        const double more = leeway(kernel);
+        for (const auto& shape : {std::array<Index, 3>{12, 20, 7}, {33, 17, 11}, {5, 40, 4}}) {
+            const Index m = shape[0], n = shape[1], l = shape[2];
+            const Mat W = reference::random(m, n, 5, -1, 1);
+            const std::vector<float> w(W.v.begin(), W.v.end());
+            AmfdOptions options;
+            options.steps = 50;
+            // Work space made for a larger block: leading dimensions must not matter.
+            Amfd amfd(kernel, m + 3, n + 9, l);
+            amfd.set_target(m, n, w.data(), n, 0, 2);
+            amfd.start(options, 42, 3, 1);
+            Mat X(m, n), y = read(amfd.y(), m, l, amfd.ldl()), z = read(amfd.z(), l, n, amfd.ldn());
+            for (std::size_t i = 0; i < X.v.size(); ++i) X.v[i] = double(w[i]) / 2;
+            Mat y_old = y, z_old = z; // y = old - eta (old - 1/2), so old = (y - eta/2) / (1 - eta)
+            for (double& v : y_old.v) v = (v - options.eta / 2) / (1 - options.eta);
+            for (double& v : z_old.v) v = (v - options.eta / 2) / (1 - options.eta);
+            double a[4];
+            solve_reference(X, y, z, a);
+            for (int i = 0; i < 4; ++i) CHECK_NEAR(amfd.scales()[i], a[i], 2e-4 * more * (1 + std::fabs(a[i])));
+            double worst = 0;
+            for (int step = 0; step < 50; ++step) {
+                const double T = 0.2 - 0.195 * step / 49;
+                amfd.step(options, T);
+                step_reference(X, y, y_old, z, z_old, a, T, options);
+                const Mat y32 = read(amfd.y(), m, l, amfd.ldl()), z32 = read(amfd.z(), l, n, amfd.ldn());
+                for (std::size_t i = 0; i < y.v.size(); ++i) worst = std::max(worst, std::fabs(y.v[i] - y32.v[i]));
+                for (std::size_t i = 0; i < z.v.size(); ++i) worst = std::max(worst, std::fabs(z.v[i] - z32.v[i]));
+            }
+            CHECK(worst < 5e-4 * more);
+            for (int i = 0; i < 4; ++i) CHECK_NEAR(amfd.scales()[i], a[i], 2e-3 * more * (1 + std::fabs(a[i])));
         }
-        CHECK(worst < 5e-4); // rounding, amplified by 50 steps of a system near its instability
-        for (int i = 0; i < 4; ++i) CHECK_NEAR(amfd.scales()[i], a[i], 2e-3 * (1 + std::fabs(a[i])));
     }
 }
 
@@ -109,7 +120,7 @@ TEST(every_level_follows_the_same_path) {
         for (int step = 0; step < 30; ++step) amfd.step(options, 0.15);
         const Mat y = read(amfd.y(), m, l, amfd.ldl());
         if (first.v.empty()) first = y;
-        for (std::size_t i = 0; i < y.v.size(); ++i) CHECK_NEAR(y.v[i], first.v[i], 5e-4);
+        for (std::size_t i = 0; i < y.v.size(); ++i) CHECK_NEAR(y.v[i], first.v[i], 5e-4 * leeway(table));
     }
 }
 

@@ -96,6 +96,66 @@ TEST(gemm_dots) {
     });
 }
 
+TEST(rounded_products) {
+    // The oracle is of the operands rounded to bfloat16 or not at all: the difference is bounded by the rounding.
+    on_each_isa([](const bqq_kernels& kernel) {
+        for (const Index M : kSizes)
+            for (const Index N : {1, 31, 65})
+                for (const Index K : {1, 2, 15, 64, 101}) {
+                    const Padded A(reference::random(M, K, 1, -1, 1)), At(reference::random(K, M, 2, -1, 1)),
+                        B(reference::random(K, N, 3, -1, 1)), D(reference::random(M, N, 4, -1, 1), 1);
+                    const std::vector<float> bias(std::size_t(M), 0.25f);
+                    std::vector<float> work(BQQ_GEMM_WORKSPACE(std::size_t(M), std::size_t(B.ld), std::size_t(K)) + 16);
+                    float* workspace = work.data() + (64 - reinterpret_cast<std::uintptr_t>(work.data()) % 64) / 4;
+                    const double tolerance = std::sqrt(double(K)) * 4 / 256 + bound(K, 2);
+                    for (const bool transposed : {false, true}) {
+                        Padded C(Mat(M, N), 2);
+                        kernel.gemm_rounded(std::size_t(M), std::size_t(B.ld), std::size_t(K),
+                                            transposed ? At.v.data() : A.v.data(), transposed ? 1 : std::size_t(A.ld),
+                                            transposed ? std::size_t(At.ld) : 1, B.v.data(), std::size_t(B.ld),
+                                            transposed ? nullptr : D.v.data(), std::size_t(D.ld),
+                                            transposed ? nullptr : bias.data(), C.data(), std::size_t(C.ld), workspace);
+                        double square = 0, cross = 0, sums[2];
+                        for (Index i = 0; i < M; ++i)
+                            for (Index j = 0; j < N; ++j) {
+                                double sum = 0;
+                                for (Index k = 0; k < K; ++k) sum += (transposed ? At(k, i) : A(i, k)) * B(k, j);
+                                square += sum * sum, cross += sum * D(i, j);
+                                CHECK_NEAR(C(i, j), sum + (transposed ? 0 : D(i, j) + 0.25), tolerance);
+                            }
+                        if (transposed) continue;
+                        kernel.gemm_dots_rounded(std::size_t(M), std::size_t(B.ld), std::size_t(K), A.v.data(),
+                                                 std::size_t(A.ld), 1, B.v.data(), std::size_t(B.ld), D.v.data(),
+                                                 std::size_t(D.ld), sums, workspace);
+                        CHECK_NEAR(sums[0], square, 0.02 * square + 0.002);
+                        CHECK_NEAR(sums[1], cross, 0.02 * std::sqrt(square * double(M * N)) + 0.002);
+                    }
+                }
+    });
+}
+
+TEST(counts_are_exact) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        for (const Index M : {1, 13, 40})
+            for (const Index N : {1, 33})
+                for (const Index K : {1, 3, 16, 30, 255}) {
+                    Padded A(reference::random(M, K, 1)), B(reference::random(K, N, 2, 0, 255.49)), C(Mat(M, N));
+                    for (float& v : A.v) v = v > 0.5f ? 1.0f : 0.0f;
+                    for (float& v : B.v) v = std::floor(v + 0.5f);
+                    std::vector<float> work(BQQ_GEMM_WORKSPACE(std::size_t(M), std::size_t(B.ld), std::size_t(K)) + 16);
+                    float* workspace = work.data() + (64 - reinterpret_cast<std::uintptr_t>(work.data()) % 64) / 4;
+                    kernel.gemm_counts(std::size_t(M), std::size_t(B.ld), std::size_t(K), A.v.data(), std::size_t(A.ld),
+                                       B.v.data(), std::size_t(B.ld), C.data(), std::size_t(C.ld), workspace);
+                    for (Index i = 0; i < M; ++i)
+                        for (Index j = 0; j < N; ++j) {
+                            double sum = 0;
+                            for (Index k = 0; k < K; ++k) sum += A(i, k) * B(k, j);
+                            CHECK_EQ(C(i, j), sum);
+                        }
+                }
+    });
+}
+
 TEST(lookahead) {
     on_each_isa([](const bqq_kernels& kernel) {
         for (const Index rows : {1, 5, 64})
@@ -246,46 +306,104 @@ TEST(axpy) {
     });
 }
 
+TEST(correlate) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        for (const Index L : {1, 16, 50})
+            for (const bool with_X : {false, true}) {
+                const Index rows = 7;
+                Padded bits(reference::random(rows, L, 1)), X(reference::random(rows, L, 2, -1, 1)),
+                    c(reference::random(rows, L, 3, 0, 9)), nu(reference::random(1, L, 4, 0, 9)),
+                    held(reference::random(1, L, 5));
+                for (float& v : bits.v) v = v > 0.5f ? 1.0f : 0.0f;
+                const Padded P = c, x(reference::random(1, rows, 6));
+                const double r = -0.7, s = 0.3, size = 21;
+                kernel.correlate(std::size_t(rows), std::size_t(c.ld), bits.v.data(), nu.v.data(), held.v.data(),
+                                 with_X ? X.v.data() : nullptr, with_X ? x.v.data() : nullptr, float(r), float(s),
+                                 float(size), c.data());
+                for (Index a = 0; a < rows; ++a) {
+                    double rho = 0, w = 0;
+                    for (Index k = 0; k < L; ++k) rho += bits(a, k), w += bits(a, k) * nu(0, k);
+                    for (Index q = 0; q < L; ++q) {
+                        const double minus = r * r * P(a, q) + r * s * w + (r * s * nu(0, q) + size * s * s) * rho;
+                        const double plus = with_X ? r * X(a, q) + s * x(0, a) : 0;
+                        CHECK_NEAR(c(a, q), plus - minus - held(0, q), 1e-5 * (10 + rho * 30));
+                    }
+                }
+            }
+    });
+}
+
 TEST(anneal) {
     on_each_isa([](const bqq_kernels& kernel) {
         for (const Index L : {1, 5, 16, 17, 50})
-            for (const double T : {0.0, 0.3, 3.0}) {
-                // A Gram matrix, correlations and exponential numbers; the scalar loop visits bits one by one.
-                const Mat Phi = reference::random(L, 20, 7, -1, 1);
-                Mat M(L, L);
-                for (Index k = 0; k < L; ++k)
-                    for (Index q = 0; q < L; ++q)
-                        for (Index b = 0; b < 20; ++b) M(k, q) -= Phi(k, b) * Phi(q, b);
-                Padded gram(M), bits(reference::random(1, L, 8)), c(reference::random(1, L, 9, -5, 5)),
-                    e(reference::random(1, L, 10, 0, 4));
-                Padded square(Mat(gram.ld, gram.ld));
-                std::copy(gram.v.begin(), gram.v.end(), square.v.begin());
-                std::vector<float> diagonal(std::size_t(gram.ld), INFINITY);
-                for (Index k = 0; k < L; ++k) diagonal[std::size_t(k)] = -gram.v[std::size_t(k * gram.ld + k)];
-                for (float& x : bits.v) x = x > 0.5f ? 1.0f : 0.0f;
-                std::vector<double> expected_c, expected_bits(bits.v.begin(), bits.v.end());
-                for (Index k = 0; k < L; ++k) expected_c.push_back(c(0, k));
-                std::vector<std::uint32_t> expected_flips, flipped(std::size_t(gram.ld));
-                bool close = false; // a gain within rounding of its threshold decides either way
-                for (Index k = 0; k < L; ++k) {
-                    const double d = 1 - 2 * expected_bits[std::size_t(k)];
-                    const double gain = 2 * d * expected_c[std::size_t(k)] + gram(k, k), least = -T * e(0, k);
-                    close = close || std::fabs(gain - least) < 1e-4;
-                    if (gain <= least) continue;
-                    expected_flips.push_back(std::uint32_t(k));
-                    expected_bits[std::size_t(k)] += d;
-                    for (Index q = 0; q < L; ++q) expected_c[std::size_t(q)] += d * gram(k, q);
+            for (const double T : {0.0, 0.3, 3.0})
+                for (const bool with_counts : {false, true}) {
+                    // A Gram matrix, correlations and exponential numbers; the scalar loop visits bits one by one.
+                    const Index rows = 3, width = 20;
+                    const Mat Phi = reference::random(L, width, 7, -1, 1);
+                    Mat M(L, L);
+                    for (Index k = 0; k < L; ++k)
+                        for (Index q = 0; q < L; ++q)
+                            for (Index b = 0; b < width; ++b) M(k, q) -= Phi(k, b) * Phi(q, b);
+                    Padded gram(M), bits(reference::random(rows, L, 8)), c(reference::random(rows, L, 9, -5, 5)),
+                        X(reference::random(rows, width, 11, -1, 1));
+                    const Index ld = gram.ld;
+                    Padded atoms(Mat(L, width)), with_new(Mat(ld, L)), with_old(Mat(ld, L));
+                    std::vector<float> diagonal(std::size_t(ld), INFINITY), before = zeros(ld);
+                    for (Index k = 0; k < L; ++k) diagonal[std::size_t(k)] = -gram.v[std::size_t(k * ld + k)];
+                    for (float& x : bits.v) x = x > 0.5f ? 1.0f : 0.0f;
+                    const Padded pool(reference::random(1, 40 + ld, 10, 0, 4));
+                    std::uint64_t state = 5, expected_state = 5;
+
+                    Mat b = values(bits), cc = values(c), expected_atoms(L, width), fresh(L, L), old(L, L);
+                    std::size_t flips = 0;
+                    bool close = false; // a gain within rounding of its threshold decides either way
+                    for (Index a = 0; a < rows; ++a) {
+                        expected_state = expected_state * 6364136223846793005u + 1442695040888963407u;
+                        const Index place = Index((expected_state >> 40) % 40);
+                        const Mat was = b;
+                        for (Index k = 0; k < L; ++k) {
+                            const double d = 1 - 2 * b(a, k), gain = 2 * d * cc(a, k) + M(k, k);
+                            const double margin = gain + T * pool(0, place + k);
+                            close = close || std::fabs(margin) < 1e-4;
+                            if (margin <= 0) continue;
+                            ++flips;
+                            b(a, k) = 1 - b(a, k);
+                            for (Index q = 0; q < L; ++q) cc(a, q) += d * M(k, q);
+                        }
+                        for (Index k = 0; k < L; ++k) {
+                            const double d = b(a, k) - was(a, k);
+                            for (Index q = 0; q < width; ++q) expected_atoms(k, q) += d * X(a, q);
+                            for (Index q = 0; q < L; ++q) fresh(k, q) += d * b(a, q), old(k, q) += d * was(a, q);
+                        }
+                    }
+                    std::vector<std::uint32_t> flipped(std::size_t(ld), 0u);
+                    bqq_anneal problem{};
+                    problem.rows = std::size_t(rows), problem.ld = std::size_t(ld);
+                    problem.bits = bits.data(), problem.c = c.data(), problem.M = gram.v.data();
+                    problem.diagonal = diagonal.data(), problem.T = float(T), problem.pool = pool.v.data();
+                    problem.pool_size = 40, problem.state = &state, problem.X = X.v.data();
+                    problem.atoms = atoms.data(), problem.ldx = std::size_t(X.ld), problem.before = before.data();
+                    problem.flipped = flipped.data();
+                    if (with_counts) problem.with_new = with_new.data(), problem.with_old = with_old.data();
+                    const std::size_t done = kernel.anneal(&problem);
+                    CHECK_EQ(state, expected_state);
+                    if (close) continue;
+                    CHECK_EQ(done, flips);
+                    CHECK(bits.clean());
+                    for (Index a = 0; a < rows; ++a)
+                        for (Index k = 0; k < L; ++k) {
+                            CHECK_EQ(bits(a, k), b(a, k));
+                            CHECK_NEAR(c(a, k), cc(a, k), 1e-4);
+                        }
+                    for (Index k = 0; k < L; ++k) {
+                        for (Index q = 0; q < width; ++q) CHECK_NEAR(atoms(k, q), expected_atoms(k, q), 1e-5);
+                        for (Index q = 0; q < L; ++q) {
+                            CHECK_EQ(with_new(k, q), with_counts ? fresh(k, q) : 0);
+                            CHECK_EQ(with_old(k, q), with_counts ? old(k, q) : 0);
+                        }
+                    }
                 }
-                const std::size_t done = kernel.anneal(std::size_t(gram.ld), bits.data(), c.data(), square.v.data(),
-                                                       diagonal.data(), float(T), e.v.data(), flipped.data());
-                if (close) continue;
-                flipped.resize(done);
-                CHECK(flipped == expected_flips);
-                for (Index k = 0; k < gram.ld; ++k) {
-                    CHECK_EQ(double(bits.v[std::size_t(k)]), expected_bits[std::size_t(k)]);
-                    if (k < L) CHECK_NEAR(c(0, k), expected_c[std::size_t(k)], 1e-4);
-                }
-            }
     });
 }
 

@@ -42,7 +42,23 @@ inline float vmaxof(vf a) {
     s = _mm_max_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
+inline void vtranspose(const float* A, size_t lda, float* B, size_t ldb) {
+    vf a[8], b[8];
+    for (int i = 0; i < 4; ++i) // rows i and i + 4, by halves
+        for (int h = 0; h < 2; ++h)
+            a[i + 4 * h] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(A + size_t(i) * lda + 4 * h)),
+                                                _mm_loadu_ps(A + size_t(i + 4) * lda + 4 * h), 1);
+    for (int h = 0; h < 8; h += 4) { // 4 x 4 within each 128-bit half
+        b[h] = _mm256_unpacklo_ps(a[h], a[h + 1]), b[h + 1] = _mm256_unpackhi_ps(a[h], a[h + 1]);
+        b[h + 2] = _mm256_unpacklo_ps(a[h + 2], a[h + 3]), b[h + 3] = _mm256_unpackhi_ps(a[h + 2], a[h + 3]);
+        vstore(B + size_t(h) * ldb, _mm256_shuffle_ps(b[h], b[h + 2], 0x44));
+        vstore(B + size_t(h + 1) * ldb, _mm256_shuffle_ps(b[h], b[h + 2], 0xEE));
+        vstore(B + size_t(h + 2) * ldb, _mm256_shuffle_ps(b[h + 1], b[h + 3], 0x44));
+        vstore(B + size_t(h + 3) * ldb, _mm256_shuffle_ps(b[h + 1], b[h + 3], 0xEE));
+    }
+}
 
+#include "kernels/anneal.inl"
 #include "kernels/product.inl"
 #include "kernels/solver.inl"
 
@@ -50,5 +66,6 @@ inline float vmaxof(vf a) {
 
 extern "C" void bqq_kernels_avx2(bqq_kernels* table) {
     fill_solver(table);
+    fill_anneal(table);
     fill_product(table);
 }

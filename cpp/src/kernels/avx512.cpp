@@ -35,7 +35,27 @@ inline vf vhead(vf a, size_t n) { return _mm512_maskz_mov_ps(__mmask16((1u << n)
 inline unsigned vgreater(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 inline float vsum(vf a) { return _mm512_reduce_add_ps(a); }
 inline float vmaxof(vf a) { return _mm512_reduce_max_ps(a); }
+inline void vtranspose(const float* A, size_t lda, float* B, size_t ldb) {
+    __m512 a[16], b[16];
+    for (int i = 0; i < 4; ++i) // quarter q of rows i, i + 4, i + 8, i + 12
+        for (int q = 0; q < 4; ++q) {
+            const float* from = A + size_t(i) * lda + 4 * q;
+            __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(from));
+            v = _mm512_insertf32x4(v, _mm_loadu_ps(from + 4 * lda), 1);
+            v = _mm512_insertf32x4(v, _mm_loadu_ps(from + 8 * lda), 2);
+            a[i + 4 * q] = _mm512_insertf32x4(v, _mm_loadu_ps(from + 12 * lda), 3);
+        }
+    for (int q = 0; q < 16; q += 4) { // 4 x 4 within each quarter
+        b[q] = _mm512_unpacklo_ps(a[q], a[q + 1]), b[q + 1] = _mm512_unpackhi_ps(a[q], a[q + 1]);
+        b[q + 2] = _mm512_unpacklo_ps(a[q + 2], a[q + 3]), b[q + 3] = _mm512_unpackhi_ps(a[q + 2], a[q + 3]);
+        vstore(B + size_t(q) * ldb, _mm512_shuffle_ps(b[q], b[q + 2], 0x44));
+        vstore(B + size_t(q + 1) * ldb, _mm512_shuffle_ps(b[q], b[q + 2], 0xEE));
+        vstore(B + size_t(q + 2) * ldb, _mm512_shuffle_ps(b[q + 1], b[q + 3], 0x44));
+        vstore(B + size_t(q + 3) * ldb, _mm512_shuffle_ps(b[q + 1], b[q + 3], 0xEE));
+    }
+}
 
+#include "kernels/anneal.inl"
 #include "kernels/product.inl"
 #include "kernels/solver.inl"
 
@@ -43,5 +63,6 @@ inline float vmaxof(vf a) { return _mm512_reduce_max_ps(a); }
 
 extern "C" void bqq_kernels_avx512(bqq_kernels* table) {
     fill_solver(table);
+    fill_anneal(table);
     fill_product(table);
 }

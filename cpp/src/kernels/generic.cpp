@@ -44,7 +44,12 @@ inline float vmaxof(vf a) {
     const vf b = vmax(a, vf{{a.f[2], a.f[3], a.f[0], a.f[1]}});
     return b.f[0] > b.f[1] ? b.f[0] : b.f[1];
 }
+inline void vtranspose(const float* A, size_t lda, float* B, size_t ldb) {
+    for (int i = 0; i < kWidth; ++i)
+        for (int j = 0; j < kWidth; ++j) B[size_t(j) * ldb + size_t(i)] = A[size_t(i) * lda + size_t(j)];
+}
 
+#include "kernels/anneal.inl"
 #include "kernels/product.inl"
 #include "kernels/solver.inl"
 
@@ -52,5 +57,6 @@ inline float vmaxof(vf a) {
 
 extern "C" void bqq_kernels_generic(bqq_kernels* table) {
     fill_solver(table);
+    fill_anneal(table);
     fill_product(table);
 }

@@ -37,7 +37,16 @@ inline unsigned vgreater(vf a, vf b) {
 }
 inline float vsum(vf a) { return vaddvq_f32(a); }
 inline float vmaxof(vf a) { return vmaxvq_f32(a); }
+inline void vtranspose(const float* A, size_t lda, float* B, size_t ldb) {
+    const float32x4x2_t low = vtrnq_f32(vload(A), vload(A + lda)),
+                        high = vtrnq_f32(vload(A + 2 * lda), vload(A + 3 * lda));
+    vstore(B, vcombine_f32(vget_low_f32(low.val[0]), vget_low_f32(high.val[0])));
+    vstore(B + ldb, vcombine_f32(vget_low_f32(low.val[1]), vget_low_f32(high.val[1])));
+    vstore(B + 2 * ldb, vcombine_f32(vget_high_f32(low.val[0]), vget_high_f32(high.val[0])));
+    vstore(B + 3 * ldb, vcombine_f32(vget_high_f32(low.val[1]), vget_high_f32(high.val[1])));
+}
 
+#include "kernels/anneal.inl"
 #include "kernels/product.inl"
 #include "kernels/solver.inl"
 
@@ -45,5 +54,6 @@ inline float vmaxof(vf a) { return vmaxvq_f32(a); }
 
 extern "C" void bqq_kernels_neon(bqq_kernels* table) {
     fill_solver(table);
+    fill_anneal(table);
     fill_product(table);
 }

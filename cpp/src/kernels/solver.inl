@@ -4,6 +4,7 @@
 //   kTileRows, kTileVectors      accumulators of the product tile
 //   vload vstore vset vadd vsub vmul vfma(a,b,c)=ab+c vmin vmax vabs vsum vmaxof vhead(v,k)=first k lanes, rest 0
 //   vgreater(a,b)                bit k set where lane k of a exceeds lane k of b
+//   vtranspose(A,lda,B,ldb)      B[j,i] = A[i,j] for a block of kWidth x kWidth
 
 static_assert(BQQ_PAD % kWidth == 0 && BQQ_PANEL % kWidth == 0, "a padded row is a whole number of vectors");
 
@@ -92,6 +93,19 @@ void gemm_dots(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_
     sums[1] = op.cross;
 }
 
+void gemm_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B, size_t ldb,
+                  const float* D, size_t ldd, const float* bias, float* C, size_t ldc, float*) {
+    gemm(M, N, K, A, a_row, a_col, B, ldb, D, ldd, bias, C, ldc);
+}
+void gemm_dots_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B,
+                       size_t ldb, const float* X, size_t ldx, double sums[2], float*) {
+    gemm_dots(M, N, K, A, a_row, a_col, B, ldb, X, ldx, sums);
+}
+void gemm_counts(size_t M, size_t N, size_t K, const float* A, size_t lda, const float* B, size_t ldb, float* C,
+                 size_t ldc, float*) {
+    gemm(M, N, K, A, lda, 1, B, ldb, nullptr, 0, nullptr, C, ldc); // below 2^24 float32 sums are exact
+}
+
 // Row and column sums of a matrix seen vector by vector.
 struct Summer {
     const bqq_sums& out;
@@ -164,19 +178,14 @@ float update(size_t rows, size_t cols, size_t ld, float* x, float* x_old, const 
 }
 
 void transpose(size_t rows, size_t cols, const float* A, size_t lda, float* B, size_t ldb) {
-    constexpr size_t kBlock = 16;
-    for (size_t j0 = 0; j0 < cols; j0 += kBlock) {
-        const size_t j1 = j0 + kBlock < cols ? j0 + kBlock : cols;
-        size_t i = 0;
-        for (; i + 4 <= rows; i += 4)
-            for (size_t j = j0; j < j1; ++j) {
-                float* b = B + j * ldb + i;
-                const float* a = A + i * lda + j;
-                b[0] = a[0], b[1] = a[lda], b[2] = a[2 * lda], b[3] = a[3 * lda];
-            }
-        for (; i < ldb; ++i)
-            for (size_t j = j0; j < j1; ++j) B[j * ldb + i] = i < rows ? A[i * lda + j] : 0.0f;
+    const size_t whole_rows = rows / kWidth * kWidth, whole_cols = cols / kWidth * kWidth;
+    for (size_t i = 0; i < whole_rows; i += kWidth) {
+        for (size_t j = 0; j < whole_cols; j += kWidth) vtranspose(A + i * lda + j, lda, B + j * ldb + i, ldb);
+        for (size_t j = whole_cols; j < cols; ++j)
+            for (size_t k = i; k < i + kWidth; ++k) B[j * ldb + k] = A[k * lda + j];
     }
+    for (size_t j = 0; j < cols; ++j)
+        for (size_t i = whole_rows; i < ldb; ++i) B[j * ldb + i] = i < rows ? A[i * lda + j] : 0.0f;
 }
 
 double bilinear(size_t rows, size_t, size_t ld, const float* a, const float* M, const float* b) {
@@ -220,34 +229,6 @@ void axpy(size_t count, float a, const float* x, float* y) {
     for (size_t i = 0; i < count; i += kWidth) vstore(y + i, vfma(va, vload(x + i), vload(y + i)));
 }
 
-size_t anneal(size_t ld, float* bits, float* c, const float* M, const float* diagonal, float T, const float* e,
-              uint32_t* flipped) {
-    const vf one = vset(1), minus2 = vset(-2), two = vset(2), cold = vset(-T);
-    size_t flips = 0;
-    for (size_t g = 0; g < ld; g += kWidth) {
-        unsigned pending = ~0u; // lanes of this group not yet visited
-        for (;;) {
-            // Most groups have no flip: one test for all lanes, and only a flip forces another look at the lanes behind
-            // it.
-            const vf d = vfma(minus2, vload(bits + g), one);
-            const vf gain = vsub(vmul(vmul(two, d), vload(c + g)), vload(diagonal + g));
-            const unsigned wins = vgreater(gain, vmul(cold, vload(e + g))) & pending;
-            if (!wins) break;
-            unsigned lane = 0;
-            while (!(wins >> lane & 1)) ++lane;
-            const size_t k = g + lane;
-            const vf step = vset(1 - 2 * bits[k]);
-            const float* row = M + k * ld;
-            for (size_t q = 0; q < ld; q += kWidth) vstore(c + q, vfma(step, vload(row + q), vload(c + q)));
-            bits[k] = 1 - bits[k];
-            flipped[flips++] = uint32_t(k);
-            pending = ~1u << lane;
-            if (!(pending & ((1u << (kWidth - 1)) * 2u - 1u))) break;
-        }
-    }
-    return flips;
-}
-
 void fill_solver(bqq_kernels* table) {
     table->gemm = gemm;
     table->gemm_dots = gemm_dots;
@@ -255,7 +236,9 @@ void fill_solver(bqq_kernels* table) {
     table->update = update;
     table->transpose = transpose;
     table->bilinear = bilinear;
-    table->anneal = anneal;
+    table->gemm_rounded = gemm_rounded;
+    table->gemm_dots_rounded = gemm_dots_rounded;
+    table->gemm_counts = gemm_counts;
     table->axpy = axpy;
     table->column_dots = column_dots;
     table->column_affine = column_affine;

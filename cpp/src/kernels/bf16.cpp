@@ -1,0 +1,223 @@
+// isa: bf16
+// level: 40
+// arch: x86_64
+// cpu: avx2,fma,bmi2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16
+// flags: -mavx2 -mfma -mbmi2 -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512bf16
+// msvc: /arch:AVX512
+//
+// The solver's dense products on short operands: bfloat16 pairs (vdpbf16ps, twice the float32 rate) where rounding is
+// harmless, bytes (vpdpbusd, four times) where operands are small whole numbers. Operands are packed first, as 32-bit
+// groups of 2 or 4 neighbours along K: A as [M][K/group] or [K/group][M], B as [K/group][N].
+#include "kernels/table.h"
+
+#if defined(__GNUC__) && !defined(__clang__)
+// gcc bug 105593: the "undefined" operands inside its own intrinsics
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+
+namespace {
+
+constexpr int kTileRows = 12, kTileVectors = 2;
+
+inline __m512i load(const uint32_t* p) { return _mm512_loadu_si512(p); }
+
+// Neighbours x (low half) and y (high half) of 16 columns.
+inline __m512i pair(__m512 x, __m512 y) {
+    const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x));
+    const __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(y));
+    return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+}
+
+// Rows of floats to [rows/2][cols] of vertical pairs; an odd last row is paired with zeros.
+void pack_down(size_t rows, size_t cols, const float* A, size_t lda, uint32_t* out) {
+    for (size_t i = 0; i < rows; i += 2, A += 2 * lda, out += cols)
+        for (size_t j = 0; j < cols; j += 16) {
+            const __m512 x = _mm512_loadu_ps(A + j);
+            const __m512 y = i + 1 < rows ? _mm512_loadu_ps(A + lda + j) : _mm512_setzero_ps();
+            _mm512_storeu_si512(out + j, pair(x, y));
+        }
+}
+
+// Rows of floats to [rows][ceil(cols/2)] of horizontal pairs, `stride` apart; reads whole vectors of the padded rows.
+void pack_along(size_t rows, size_t cols, const float* A, size_t lda, uint32_t* out, size_t stride) {
+    for (size_t i = 0; i < rows; ++i, A += lda, out += stride)
+        for (size_t j = 0; j < cols; j += 16)
+            _mm256_storeu_si256((__m256i*)(out + j / 2),
+                                (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(
+                                    j + 16 <= cols ? __mmask16(0xFFFF) : __mmask16((1u << (cols - j)) - 1u), A + j)));
+}
+
+// Bits to [rows][ceil(cols/4)] of four bytes.
+void pack_bytes_along(size_t rows, size_t cols, const float* A, size_t lda, uint32_t* out, size_t stride) {
+    for (size_t i = 0; i < rows; ++i, A += lda, out += stride)
+        for (size_t j = 0; j < cols; j += 16) {
+            const __mmask16 inside = j + 16 <= cols ? __mmask16(0xFFFF) : __mmask16((1u << (cols - j)) - 1u);
+            const __m512i v = _mm512_cvtps_epi32(_mm512_maskz_loadu_ps(inside, A + j));
+            _mm_storeu_si128((__m128i*)(out + j / 4), _mm512_cvtepi32_epi8(v));
+        }
+}
+
+// Rows of whole numbers 0 to 255 to [rows/4][cols] of four bytes, one above the other.
+void pack_bytes_down(size_t rows, size_t cols, const float* A, size_t lda, uint32_t* out) {
+    for (size_t i = 0; i < rows; i += 4, A += 4 * lda, out += cols)
+        for (size_t j = 0; j < cols; j += 16) {
+            __m512i v = _mm512_setzero_si512();
+            for (size_t q = 0; q < 4 && i + q < rows; ++q)
+                v = _mm512_or_si512(v, _mm512_sllv_epi32(_mm512_cvtps_epi32(_mm512_loadu_ps(A + q * lda + j)),
+                                                         _mm512_set1_epi32(int(8 * q))));
+            _mm512_storeu_si512(out + j, v);
+        }
+}
+
+struct Pairs {
+    typedef __m512 Sum;
+    static Sum multiply(Sum c, __m512i a, __m512i b) { return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b); }
+    static Sum zero() { return _mm512_setzero_ps(); }
+};
+struct Bytes {
+    typedef __m512i Sum;
+    static Sum multiply(Sum c, __m512i a, __m512i b) { return _mm512_dpbusd_epi32(c, b, a); }
+    static Sum zero() { return _mm512_setzero_si512(); }
+};
+
+// K counts groups. A(i,k) = A[i*a_row + k*a_col].
+template <class Group, int MR, int NV> struct Tile {
+    typename Group::Sum c[MR][NV];
+
+    void multiply(size_t K, const uint32_t* A, size_t a_row, size_t a_col, const uint32_t* B, size_t ldb) {
+        for (int i = 0; i < MR; ++i)
+            for (int v = 0; v < NV; ++v) c[i][v] = Group::zero();
+        for (size_t k = 0; k < K; ++k, A += a_col, B += ldb) {
+            __m512i b[NV];
+            for (int v = 0; v < NV; ++v) b[v] = load(B + 16 * v);
+            for (int i = 0; i < MR; ++i) {
+                const __m512i a = _mm512_set1_epi32(int(A[size_t(i) * a_row]));
+                for (int v = 0; v < NV; ++v) c[i][v] = Group::multiply(c[i][v], a, b[v]);
+            }
+        }
+    }
+};
+
+struct Operands {
+    size_t K; // groups
+    const uint32_t *A, *B;
+    size_t a_row, a_col, ldb;
+};
+
+struct Store : Operands {
+    const float *D, *bias;
+    float* C;
+    size_t ldd, ldc;
+    template <int MR, int NV> void tile(size_t i, size_t j) {
+        Tile<Pairs, MR, NV> t;
+        t.multiply(K, A + i * a_row, a_row, a_col, B + j, ldb);
+        for (int q = 0; q < MR; ++q) {
+            const __m512 start = _mm512_set1_ps(bias ? bias[i + size_t(q)] : 0.0f);
+            for (int v = 0; v < NV; ++v) {
+                __m512 sum = _mm512_add_ps(t.c[q][v], start);
+                if (D) sum = _mm512_add_ps(sum, _mm512_loadu_ps(D + (i + size_t(q)) * ldd + j + size_t(16 * v)));
+                _mm512_storeu_ps(C + (i + size_t(q)) * ldc + j + size_t(16 * v), sum);
+            }
+        }
+    }
+};
+
+struct Dots : Operands {
+    const float* X;
+    size_t ldx;
+    double square, cross;
+    template <int MR, int NV> void tile(size_t i, size_t j) {
+        Tile<Pairs, MR, NV> t;
+        t.multiply(K, A + i * a_row, a_row, a_col, B + j, ldb);
+        __m512 s = _mm512_setzero_ps(), x = s;
+        for (int q = 0; q < MR; ++q)
+            for (int v = 0; v < NV; ++v) {
+                s = _mm512_fmadd_ps(t.c[q][v], t.c[q][v], s);
+                x = _mm512_fmadd_ps(t.c[q][v], _mm512_loadu_ps(X + (i + size_t(q)) * ldx + j + size_t(16 * v)), x);
+            }
+        square += _mm512_reduce_add_ps(s);
+        cross += _mm512_reduce_add_ps(x);
+    }
+};
+
+struct Counts : Operands {
+    float* C;
+    size_t ldc;
+    template <int MR, int NV> void tile(size_t i, size_t j) {
+        Tile<Bytes, MR, NV> t;
+        t.multiply(K, A + i * a_row, a_row, a_col, B + j, ldb);
+        for (int q = 0; q < MR; ++q)
+            for (int v = 0; v < NV; ++v)
+                _mm512_storeu_ps(C + (i + size_t(q)) * ldc + j + size_t(16 * v), _mm512_cvtepi32_ps(t.c[q][v]));
+    }
+};
+
+template <int MR, int NV, class Op> inline void tile_rows(Op& op, size_t i, size_t j, size_t rows) {
+    if constexpr (MR > 1) {
+        if (rows < size_t(MR)) return tile_rows<MR - 1, NV>(op, i, j, rows);
+    }
+    op.template tile<MR, NV>(i, j);
+}
+template <class Op> inline void for_tiles(Op& op, size_t M, size_t N) {
+    size_t j = 0;
+    for (; j + kTileVectors * 16 <= N; j += kTileVectors * 16)
+        for (size_t i = 0; i < M; i += kTileRows) tile_rows<kTileRows, kTileVectors>(op, i, j, M - i);
+    for (; j < N; j += 16)
+        for (size_t i = 0; i < M; i += kTileRows) tile_rows<kTileRows, 1>(op, i, j, M - i);
+}
+
+Operands pack(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B, size_t ldb,
+              float* workspace) {
+    uint32_t* b = (uint32_t*)workspace;
+    const size_t pairs = (K + 1) / 2;
+    pack_down(K, N, B, ldb, b);
+    uint32_t* a = b + pairs * N;
+    if (a_row == 1) {
+        const size_t width = (M + 15) / 16 * 16;
+        pack_down(K, width, A, a_col, a);
+        return {pairs, a, b, 1, width, N};
+    }
+    const size_t stride = (pairs + 7) / 8 * 8;
+    pack_along(M, K, A, a_row, a, stride);
+    return {pairs, a, b, stride, 1, N};
+}
+
+void gemm_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B, size_t ldb,
+                  const float* D, size_t ldd, const float* bias, float* C, size_t ldc, float* workspace) {
+    Store op;
+    static_cast<Operands&>(op) = pack(M, N, K, A, a_row, a_col, B, ldb, workspace);
+    op.D = D, op.bias = bias, op.C = C, op.ldd = ldd, op.ldc = ldc;
+    for_tiles(op, M, N);
+}
+
+void gemm_dots_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B,
+                       size_t ldb, const float* X, size_t ldx, double sums[2], float* workspace) {
+    Dots op;
+    static_cast<Operands&>(op) = pack(M, N, K, A, a_row, a_col, B, ldb, workspace);
+    op.X = X, op.ldx = ldx, op.square = op.cross = 0;
+    for_tiles(op, M, N);
+    sums[0] = op.square, sums[1] = op.cross;
+}
+
+void gemm_counts(size_t M, size_t N, size_t K, const float* A, size_t lda, const float* B, size_t ldb, float* C,
+                 size_t ldc, float* workspace) {
+    Counts op;
+    uint32_t* b = (uint32_t*)workspace;
+    const size_t groups = (K + 3) / 4, stride = (groups + 3) / 4 * 4;
+    pack_bytes_down(K, N, B, ldb, b);
+    uint32_t* a = b + groups * N;
+    pack_bytes_along(M, K, A, lda, a, stride);
+    static_cast<Operands&>(op) = {groups, a, b, stride, 1, N};
+    op.C = C, op.ldc = ldc;
+    for_tiles(op, M, N);
+}
+
+} // namespace
+
+extern "C" void bqq_kernels_bf16(bqq_kernels* table) {
+    table->gemm_rounded = gemm_rounded;
+    table->gemm_dots_rounded = gemm_dots_rounded;
+    table->gemm_counts = gemm_counts;
+}
