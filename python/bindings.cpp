@@ -64,11 +64,15 @@ template <class Result, class Pointer> Result strided(const py::array& a, Pointe
 }
 
 // effort: the numbers of bqq::Effort. refine: as in DecomposeOptions.
+// weight: n x n, n, or without elements for none.
 bqq::DecomposeOptions options_of(Index l, Index patch, const std::string& schedule, int effort, Index steps,
-                                 Index refine, std::uint64_t seed, int threads, const py::object& progress) {
+                                 Index refine, const Floats& weight, double damping, std::uint64_t seed, int threads,
+                                 const py::object& progress) {
     bqq::DecomposeOptions options;
     options.l = l, options.patch = patch, options.steps = steps, options.seed = seed, options.threads = threads;
     options.effort = static_cast<bqq::Effort>(effort), options.refine = refine;
+    if (weight.size()) options.weight = weight.data(), options.ldweight = weight.ndim() == 2 ? weight.shape(1) : 0;
+    options.damping = damping;
     options.schedule = schedule == "paper" ? bqq::Schedule::paper : bqq::Schedule::adaptive;
     // Runs on the calling thread: the place where Ctrl-C and the caller's own exceptions surface.
     options.progress = [progress](Index done, Index total) {
@@ -198,18 +202,22 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         return layout_dict(bqq::make_layout(rows, cols, p, l, patch));
     });
     m.def("decompose", [](const Floats& W, Index p, Index l, Index patch, const std::string& schedule, int effort,
-                          Index steps, Index refine, std::uint64_t seed, int threads, const py::object& progress) {
+                          Index steps, Index refine, const Floats& weight, double damping, std::uint64_t seed,
+                          int threads, const py::object& progress) {
         check_shape(W);
-        const auto options = options_of(l, patch, schedule, effort, steps, refine, seed, threads, progress);
+        const auto options =
+            options_of(l, patch, schedule, effort, steps, refine, weight, damping, seed, threads, progress);
         const float* data = W.data();
         const Index rows = W.shape(0), cols = W.shape(1);
         py::gil_scoped_release release;
         return hold(bqq::decompose(data, rows, cols, cols, p, options));
     });
     m.def("extend", [](const Holder& h, const Floats& W, Index p, const std::string& schedule, int effort, Index steps,
-                       Index refine, std::uint64_t seed, int threads, const py::object& progress) {
+                       Index refine, const Floats& weight, double damping, std::uint64_t seed, int threads,
+                       const py::object& progress) {
         check_shape(W);
-        const auto options = options_of(0, 0, schedule, effort, steps, refine, seed, threads, progress);
+        const auto options =
+            options_of(0, 0, schedule, effort, steps, refine, weight, damping, seed, threads, progress);
         const float* data = W.data();
         py::gil_scoped_release release;
         return hold(bqq::extend(h.q.view(), data, h.q.layout.n, p, options));

@@ -153,6 +153,9 @@ bqq::DecomposeOptions to_options(const bqq_decompose_options* given) {
     options.refine = o.refine;
     options.schedule = static_cast<bqq::Schedule>(o.schedule);
     options.threads = o.threads;
+    options.weight = o.weight;
+    options.ldweight = o.ldweight;
+    if (o.damping != 0) options.damping = std::max(o.damping, 0.0);
     if (o.progress)
         options.progress = [call = o.progress, user = o.user](bqq::Index done, bqq::Index total) {
             return call(done, total, user) == 0;

@@ -2,6 +2,7 @@
 
 #include "amfd.hpp"
 #include "kernels/dispatch.hpp"
+#include "metric.hpp"
 #include "pack.hpp"
 #include "parallel.hpp"
 #include "refine.hpp"
@@ -23,11 +24,14 @@ constexpr float kMaxMagnitude = 1e38f; // leaves scales some room to be larger t
 
 [[noreturn]] void bad_argument(const std::string& text) { throw Error(ErrorCode::invalid_argument, text); }
 
+// What is done for one stack.
 struct Plan {
     AmfdOptions amfd;
     RefineOptions refine;
-    bool robust; ///< divide by six standard deviations instead of the range
-    Index work() const { return amfd.steps + refine.sweeps; }
+    bool robust;      ///< divide by six standard deviations instead of the range
+    Index starts = 1; ///< descents, each followed by kTrial sweeps, of which the best is refined
+    Index work() const { return starts * (amfd.steps + (starts > 1 ? kTrial : 0)) + refine.sweeps; }
+    static constexpr Index kTrial = 2000;
 };
 
 void check_count(const char* name, Index value, Index least, const char* range) {
@@ -38,8 +42,8 @@ void check_count(const char* name, Index value, Index least, const char* range) 
 
 Plan make_plan(const DecomposeOptions& options, Index l) {
     const struct {
-        Index steps, sweeps;
-    } efforts[] = {{2000, 4000}, {500, 500}, {4000, 24000}};
+        Index steps, sweeps, starts;
+    } efforts[] = {{2000, 16000, 1}, {1000, 1500, 1}, {2000, 64000, 4}};
     const int effort = int(options.effort);
     if (effort < 0 || effort > 2)
         bad_argument("effort is " + std::to_string(effort) + ", expected 0 (standard), 1 (fast) or 2 (best)");
@@ -57,6 +61,7 @@ Plan make_plan(const DecomposeOptions& options, Index l) {
         plan.robust = true;
         plan.amfd.steps = efforts[effort].steps;
         plan.amfd.stop_when_settled = true;
+        plan.starts = efforts[effort].starts;
         break;
     default:
         bad_argument("schedule is " + std::to_string(int(options.schedule)) + ", expected 0 (adaptive) or 1 (paper)");
@@ -64,6 +69,7 @@ Plan make_plan(const DecomposeOptions& options, Index l) {
     if (options.steps) plan.amfd.steps = options.steps;
     if (options.refine) plan.refine.sweeps = std::max<Index>(options.refine, 0);
     if (l > kMaxRefined) plan.refine.sweeps = 0;
+    if (!plan.refine.sweeps) plan.starts = 1;
     return plan;
 }
 
@@ -115,10 +121,12 @@ Spread spread_of(const std::vector<float>& x) {
 
 // What one thread works with.
 struct Worker {
+    const bqq_kernels& kernels;
     Amfd amfd;
     std::unique_ptr<Refiner> refiner;
-    Worker(const bqq_kernels& table, const Layout& a, bool refine) : amfd(table, a.rows, a.cols, a.l) {
-        if (refine) refiner = std::make_unique<Refiner>(table, a.rows, a.cols, a.l);
+    Worker(const bqq_kernels& table, const Layout& a, bool refine, bool weighted)
+        : kernels(table), amfd(table, a.rows, a.cols, a.l) {
+        if (refine) refiner = std::make_unique<Refiner>(table, a.rows, a.cols, a.l, weighted);
     }
 };
 
@@ -132,18 +140,37 @@ struct Stack {
           z_row(q.layout.z_row_bytes()), y_bytes(q.layout.y_plane_bytes()), z_bytes(q.layout.z_plane_bytes()) {}
 };
 
+struct Bits {
+    std::vector<std::uint8_t> Y, Z;
+    explicit Bits(const Stack& stack) : Y(stack.Y, stack.Y + stack.y_bytes), Z(stack.Z, stack.Z + stack.z_bytes) {}
+    void restore(const Stack& stack) const {
+        std::copy(Y.begin(), Y.end(), stack.Y);
+        std::copy(Z.begin(), Z.end(), stack.Z);
+    }
+};
+
+// One block of W and what its error is measured in: H NULL is the plain sum of squares.
+struct Target {
+    const float* W;
+    Index ldw;
+    const PaddedMatrix* H;
+};
+
 // Stacks of block (j, k) of q up to p, one after the other on the residual. `scales` holds those of the stacks there
-// are and receives those of all; q's own scales are written at the end.
-void solve_block(Matrix& q, Index j, Index k, std::vector<float> scales, const float* corner, Index ldw,
-                 const Plan& plan, std::uint64_t seed, Worker& worker, const std::function<void(Index)>& on_steps) {
+// are and receives those of all.
+void solve_block(Matrix& q, Index j, Index k, std::vector<float>& scales, const Target& target, const Plan& plan,
+                 std::uint64_t seed, Worker& worker, const std::function<void(Index)>& on_steps) {
     const Layout& a = q.layout;
     const Index m = a.rows_of(j), n = a.cols_of(k), block = j * a.K + k;
     std::vector<float> residual(std::size_t(m * n));
     for (Index i = Index(scales.size()) / 3; i < a.p; ++i) {
-        block_residual(BlockProducts(q.view(), j, k, i), scales.data(), corner, ldw, residual.data());
+        block_residual(BlockProducts(q.view(), j, k, i), scales.data(), target.W, target.ldw, residual.data());
         scales.resize(std::size_t(3 * i + 4));
         const auto solve_scales_now = [&] {
-            return solve_scales(BlockProducts(q.view(), j, k, i + 1), corner, ldw, scales.data());
+            if (target.H)
+                return solve_scales_in_metric(worker.kernels, q.view(), j, k, k + 1, i + 1, target.W, target.ldw,
+                                              *target.H, scales.data());
+            return solve_scales(BlockProducts(q.view(), j, k, i + 1), target.W, target.ldw, scales.data());
         };
         const Spread spread = spread_of(residual);
         if (spread.range == 0) { // nothing left to explain: the stack stays zero
@@ -151,30 +178,50 @@ void solve_block(Matrix& q, Index j, Index k, std::vector<float> scales, const f
             on_steps(plan.work());
             continue;
         }
+        Stack stack(q, block, i);
+        double error = 0;
+        std::vector<float> best_scales;
+        std::unique_ptr<Bits> best;
+        // Takes over the bits of the stack if they are better than the best so far, else puts those back.
+        const auto keep_better = [&] {
+            const double now = solve_scales_now();
+            if (!best || now < error) {
+                error = now, best_scales = scales, best = std::make_unique<Bits>(stack);
+            } else {
+                best->restore(stack), scales = best_scales;
+            }
+        };
         worker.amfd.set_target(m, n, residual.data(), n, spread.mean,
                                plan.robust ? 6 * spread.deviation : spread.range);
-        worker.amfd.start(plan.amfd, seed, block, i);
-        worker.amfd.run(plan.amfd, on_steps);
-        Stack stack(q, block, i);
-        pack_bits(m, a.l, worker.amfd.y(), worker.amfd.ldl(), stack.Y, stack.y_row);
-        pack_bits(a.l, n, worker.amfd.z(), worker.amfd.ldn(), stack.Z, stack.z_row);
-        const double error = solve_scales_now();
-        if (!plan.refine.sweeps) continue;
-        const std::vector<std::uint8_t> Y(stack.Y, stack.Y + stack.y_bytes), Z(stack.Z, stack.Z + stack.z_bytes);
-        const std::vector<float> before = scales;
-        worker.refiner->set_target(m, n, residual.data(), n, spread.deviation);
-        worker.refiner->set_bits(stack.Y, stack.y_row, stack.Z, stack.z_row);
-        worker.refiner->run(plan.refine, seed, block, i, on_steps);
-        worker.refiner->get_bits(stack.Y, stack.y_row, stack.Z, stack.z_row);
-        if (solve_scales_now() > error) { // never worse than what it started from
-            std::copy(Y.begin(), Y.end(), stack.Y);
-            std::copy(Z.begin(), Z.end(), stack.Z);
-            scales = before;
+        if (plan.refine.sweeps)
+            worker.refiner->set_target(m, n, residual.data(), n, spread.deviation,
+                                       target.H ? target.H->row(0) : nullptr, target.H ? target.H->ld : 0);
+        const auto refine = [&](RefineOptions options, Index sweeps, Index trial) {
+            options.sweeps = sweeps;
+            worker.refiner->set_bits(stack.Y, stack.y_row, stack.Z, stack.z_row);
+            worker.refiner->run(options, seed, block, trial, on_steps);
+            worker.refiner->get_bits(stack.Y, stack.y_row, stack.Z, stack.z_row);
+            keep_better();
+        };
+        for (Index start = 0; start < plan.starts; ++start) {
+            const Index trial = i + start * (kMaxStacks + 1);
+            worker.amfd.start(plan.amfd, seed, block, trial);
+            worker.amfd.run(plan.amfd, on_steps);
+            pack_bits(m, a.l, worker.amfd.y(), worker.amfd.ldl(), stack.Y, stack.y_row);
+            pack_bits(a.l, n, worker.amfd.z(), worker.amfd.ldn(), stack.Z, stack.z_row);
+            if (plan.starts > 1)
+                refine(plan.refine, Plan::kTrial, trial + plan.starts * (kMaxStacks + 1));
+            else
+                keep_better();
         }
+        if (plan.refine.sweeps) refine(plan.refine, plan.refine.sweeps, i);
     }
-    for (const float scale : scales)
-        if (!std::isfinite(scale)) bad_argument("W is too large: a scale of its approximation does not fit float32");
-    std::copy(scales.begin(), scales.end(), q.scales.data() + block * a.scales_per_block());
+}
+
+void check_scales(const float* scales, Index count) {
+    for (Index i = 0; i < count; ++i)
+        if (!std::isfinite(scales[i]))
+            bad_argument("W is too large: a scale of its approximation does not fit float32");
 }
 
 void check_matrix(const float* W, Index m, Index n, Index ldw) {
@@ -190,24 +237,87 @@ void check_matrix(const float* W, Index m, Index n, Index ldw) {
 }
 
 // q holds the planes of the first `first` stacks and room for all; old_scales are those of the first stacks, by block.
+struct Job {
+    Matrix& q;
+    Index first;
+    const float* old_scales;
+    const float* W;
+    Index ldw;
+    const Plan& plan;
+    std::uint64_t seed;
+
+    std::vector<float> scales_before(Index block) const {
+        if (!first) return {};
+        return {old_scales + block * (3 * first + 1), old_scales + (block + 1) * (3 * first + 1)};
+    }
+    void write_scales(Index block, const float* scales) const {
+        const Index count = q.layout.scales_per_block();
+        check_scales(scales, count);
+        std::copy_n(scales, count, q.scales.data() + block * count);
+    }
+
+    void block(Index j, Index k, const Metric* metric, Worker& worker, const std::function<void(Index)>& on_steps) {
+        const Layout& a = q.layout;
+        std::vector<float> scales = scales_before(j * a.K + k);
+        solve_block(q, j, k, scales, {W + j * a.rows * ldw + k * a.cols, ldw, metric ? &metric->patch(k) : nullptr},
+                    plan, seed, worker, on_steps);
+        write_scales(j * a.K + k, scales.data());
+    }
+
+    // Block row j in a metric that couples its patches: from left to right, the error of each moved into those behind
+    // it; then the scales of all together.
+    void block_row(Index j, const Metric& metric, Worker& worker, const std::function<void(Index)>& on_steps) {
+        const Layout& a = q.layout;
+        const Index m = a.rows_of(j), ldx = a.n + 2 * BQQ_PAD, per = a.scales_per_block();
+        std::vector<float> X(std::size_t(m * ldx)), row_scales, together(std::size_t(a.K * per));
+        for (Index r = 0; r < m; ++r) std::copy_n(W + (j * a.rows + r) * ldw, a.n, X.data() + r * ldx);
+        for (Index k = 0; k < a.K; ++k) {
+            std::vector<float> scales = scales_before(j * a.K + k);
+            const float* corner = X.data() + k * a.cols;
+            solve_block(q, j, k, scales, {corner, ldx, &metric.patch(k)}, plan, seed, worker, on_steps);
+            row_scales.insert(row_scales.end(), scales.begin(), scales.end());
+            if (k + 1 == a.K) break;
+            PaddedMatrix E(m, a.cols_of(k));
+            std::vector<float> residual(std::size_t(m * E.cols));
+            block_residual(BlockProducts(q.view(), j, k, a.p), scales.data(), corner, ldx, residual.data());
+            for (Index r = 0; r < m; ++r) std::copy_n(residual.data() + r * E.cols, E.cols, E.row(r));
+            metric.compensate(worker.kernels, k, E, X.data(), ldx);
+        }
+        if (a.K > 1) {
+            solve_scales_in_metric(worker.kernels, q.view(), j, 0, a.K, a.p, W + j * a.rows * ldw, ldw, metric.whole(),
+                                   together.data());
+            row_scales = together;
+        }
+        for (Index k = 0; k < a.K; ++k) write_scales(j * a.K + k, row_scales.data() + k * per);
+    }
+};
+
 void solve_all(Matrix& q, Index first, const float* old_scales, const float* W, Index ldw,
                const DecomposeOptions& options) {
     const Layout& a = q.layout;
     const Plan plan = make_plan(options, a.l);
+    if (options.weight && options.ldweight && options.ldweight < a.n)
+        bad_argument("ldweight is " + std::to_string(options.ldweight) + ", expected n = " + std::to_string(a.n) +
+                     " or more, or 0 for a diagonal");
+    const std::unique_ptr<const Metric> metric =
+        options.weight ? std::make_unique<const Metric>(a, options.weight, options.ldweight, options.damping) : nullptr;
+    const bool by_row = metric && metric->coupled();
     const bqq_kernels& table = kernels();
-    const int threads = int(std::min<Index>(resolve_threads(options.threads), a.blocks()));
+    const Index tasks = by_row ? a.J : a.blocks();
+    const int threads = int(std::min<Index>(resolve_threads(options.threads), tasks));
     Progress progress(options, a.blocks() * (a.p - first) * plan.work());
+    Job job{q, first, old_scales, W, ldw, plan, options.seed};
     std::vector<std::unique_ptr<Worker>> workers(static_cast<std::size_t>(threads));
     parallel_for(
-        a.blocks(), threads,
-        [&](Index block, int worker) {
+        tasks, threads,
+        [&](Index task, int worker) {
             auto& own = workers[std::size_t(worker)];
-            if (!own) own = std::make_unique<Worker>(table, a, plan.refine.sweeps > 0);
-            const Index j = block / a.K, k = block % a.K;
-            std::vector<float> scales;
-            if (first) scales.assign(old_scales + block * (3 * first + 1), old_scales + (block + 1) * (3 * first + 1));
-            solve_block(q, j, k, std::move(scales), W + j * a.rows * ldw + k * a.cols, ldw, plan, options.seed, *own,
-                        [&](Index steps) { progress.advance(steps, worker == 0); });
+            if (!own) own = std::make_unique<Worker>(table, a, plan.refine.sweeps > 0, metric != nullptr);
+            const std::function<void(Index)> on_steps = [&](Index steps) { progress.advance(steps, worker == 0); };
+            if (by_row)
+                job.block_row(task, *metric, *own, on_steps);
+            else
+                job.block(task / a.K, task % a.K, metric.get(), *own, on_steps);
         },
         [&] { progress.poll(); }, &progress.stop);
     progress.finish();

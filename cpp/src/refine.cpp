@@ -10,8 +10,9 @@
 namespace bqq::detail {
 namespace {
 
-constexpr Index kPool = 8192; // exponential numbers; every row of every visit reads a window of them
-constexpr Index kChunk = 32;  // rows between two polls, columns of a block of coupled ones
+constexpr Index kPool = 8192;   // exponential numbers; every row of every visit reads a window of them
+constexpr Index kHeating = 100; // sweeps from the first to the highest temperature
+constexpr Index kChunk = 32;    // rows between two polls, columns of a block of coupled ones
 
 Index padded(Index count) { return (count + BQQ_PAD - 1) / BQQ_PAD * BQQ_PAD; }
 
@@ -243,7 +244,7 @@ void Refiner::solve(const Side& moved) {
     const std::size_t l = std::size_t(l_), ld = std::size_t(ld_);
     const double m = y_.size, h0 = z_.size, all_y = sum(l_, y_.nu), all_z = sum(l_, z_.nu);
     float* dots = coefficients_;
-    JointSystem e(1);
+    JointSystem e(4);
     kernels_.column_dots(l, ld, nullptr, y_.gram, ld, z_.gram, ld, dots);
     e.set(0, 0, sum(l_, dots));
     kernels_.column_dots(l, ld, nullptr, y_.gram, ld, nullptr, 0, dots);
@@ -278,8 +279,6 @@ double Refiner::run(const RefineOptions& options, std::uint64_t seed, Index bloc
     solve(y_);
     initial_error_ = error_;
     double unit = error_ / (double(m_) * double(n_));
-    const double ratio =
-        options.sweeps > 1 ? std::log(options.T_end / options.T_begin) / double(options.sweeps - 1) : 0;
     const auto pass = [&](double T) {
         std::size_t flips = sweep(y_, z_, scales_[0], scales_[1], scales_[2], T, on_sweeps);
         solve(y_);
@@ -288,10 +287,18 @@ double Refiner::run(const RefineOptions& options, std::uint64_t seed, Index bloc
         unit = std::min(unit, error_ / (double(m_) * double(n_)));
         return flips;
     };
+    const double bits = double(l_) * double(m_ + n_);
+    const Index heating = std::min<Index>(options.sweeps / 4, kHeating);
+    const double hotter = std::pow(options.T_most / options.T_first, 1 / double(kHeating));
+    double T = options.T_first, colder = 1;
+    bool cooling = false;
     for (Index i = 0; i < options.sweeps; ++i) {
         if (i % 64 == 63) recount(); // moved sums gather rounding
-        pass(unit * options.T_begin * std::exp(ratio * double(i)));
+        const std::size_t flips = pass(unit * T);
         on_sweeps(1);
+        cooling = cooling || i + 1 >= heating || double(flips) > options.melting * bits;
+        if (cooling && colder == 1) colder = std::pow(options.cooling, 1 / double(options.sweeps - i));
+        T *= cooling ? colder : hotter;
     }
     recount();
     for (int i = 0; i < 200 && pass(0); ++i) {

@@ -11,10 +11,14 @@
 
 namespace bqq::detail {
 
+/// Temperatures are against gains in total squared error, in units of the lowest mean squared error so far. A sweep
+/// heats until this share of the bits flips or the highest temperature is reached, then cools geometrically: noise is
+/// glassy and has to be nearly molten, structure found by the descent must not be.
 struct RefineOptions {
-    double T_begin = 2, T_end = 0.7; ///< temperatures against gains in total squared error, in units of the lowest
-                                     ///< mean squared error so far
-    Index sweeps = 4000;             ///< passes over all rows, all columns and the scales
+    double T_first = 1.2, T_most = 3.5; ///< where heating starts and ends at the latest
+    double melting = 0.045;             ///< share of the bits that flip in a sweep when heating ends
+    double cooling = 0.5;               ///< last temperature over the highest one reached
+    Index sweeps = 4000;                ///< passes over all rows, all columns and the scales
 };
 
 class Refiner {

@@ -34,16 +34,16 @@ void solve(const MeanFieldSystem& system, double a[4]);
 /// Returns the sum of squared errors of the rounded scales. O(p l rows cols / 2 + p^2 rows cols).
 double solve_scales(const BlockProducts& block, const float* W, Index ldw, float* scales);
 
-/// The normal equations of all 3p+1 scales, in the order r_0 s_0 t_0 ... u, for a target of squared norm XX.
+/// The normal equations of `count` scales (r_0 s_0 t_0 ... u, 3p+1 a block) for a target of squared norm XX.
 struct JointSystem {
-    explicit JointSystem(Index p) : size(3 * p + 1), A(std::size_t(size * size)), b(std::size_t(size)) {}
+    explicit JointSystem(Index count) : size(count), A(std::size_t(size * size)), b(std::size_t(size)) {}
     Index size;
     std::vector<double> A, b; ///< A symmetric; both triangles are read
     double XX = 0;
     void set(Index i, Index j, double value) { A[std::size_t(i * size + j)] = A[std::size_t(j * size + i)] = value; }
 };
 
-/// Solves into scales (3p+1) and returns the squared error there, XX - 2 b.a + a.A a.
+/// Solves into scales and returns the squared error there, XX - 2 b.a + a.A a.
 double solve(const JointSystem& system, double* scales);
 
 } // namespace bqq::detail

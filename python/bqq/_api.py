@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from bqq import _arrays, _core
 from bqq._matrix import Matrix, _index, _threads, product, product_left
@@ -14,7 +15,7 @@ from bqq._matrix import Matrix, _index, _threads, product, product_left
 Progress = bool | Callable[[int, int], object] | None
 Schedule = Literal["adaptive", "paper"]
 Effort = Literal["fast", "default", "best"]
-_EFFORTS = {"default": (0, 4_000), "fast": (1, 500), "best": (2, 24_000)}  # bqq::Effort, its refinement sweeps
+_EFFORTS = {"default": (0, 16_000), "fast": (1, 1_500), "best": (2, 64_000)}  # bqq::Effort, its refinement sweeps
 
 
 def decompose(
@@ -23,6 +24,8 @@ def decompose(
     l: int | None = None,
     *,
     patch: int | None = None,
+    weight: Any = None,
+    damping: float = 0.01,
     effort: Effort = "default",
     schedule: Schedule = "adaptive",
     steps: int | None = None,
@@ -39,8 +42,14 @@ def decompose(
     p : number of stacks, 1 to 64; with the default l about p bits per element
     l : inner dimension, 1 to 65535; default ``rows*cols/(rows+cols)`` of a block, rounded half up
     patch : largest side of a block; default: one block up to 512 x 512, else blocks of at most 128 x 128
-    effort : how long to search; descent steps and refinement sweeps per stack: ``"fast"`` 500 and 500, ``"default"``
-        2,000 and 4,000, ``"best"`` 4,000 and 24,000 (error against time: README)
+    weight : (n, n) second moment ``X.T @ X`` of the inputs X (samples, n) that ``W @ x`` will see, or the (n,) diagonal
+        of one. The error minimised is then the output error ``tr(E H E^T)``, E = W - What: bits are refined and scales
+        solved in that metric, and the error of a column patch is moved into those still to come (as GPTQ does).
+        Symmetric positive semidefinite
+    damping : this share of the mean of weight's diagonal is added to the diagonal, against overfitting and singular H
+    effort : how long to search; descent steps and refinement sweeps per stack: ``"fast"`` 1,000 and 1,500,
+        ``"default"`` 2,000 and 16,000, ``"best"`` 2,000 and 64,000 from the best of four descents (error against time:
+        README)
     schedule : ``"adaptive"`` divides the residual by six standard deviations and ends a stack once it has settled;
         ``"paper"`` is the published schedule: range normalisation, T 0.2 to 0.005, eta 0.06, zeta 4, 50,000 steps,
         no refinement unless asked for
@@ -71,7 +80,12 @@ def decompose(
     side = _positive("patch", patch)
     with _reporter(progress) as report:
         core = _core.decompose(
-            w, stacks, inner, side, *_solver_arguments(effort, schedule, steps, refine, seed, threads), report
+            w,
+            stacks,
+            inner,
+            side,
+            *_solver_arguments(w.shape[1], effort, schedule, steps, refine, weight, damping, seed, threads),
+            report,
         )
     return Matrix(core)
 
@@ -81,6 +95,8 @@ def extend(
     W: Any,
     p: int,
     *,
+    weight: Any = None,
+    damping: float = 0.01,
     effort: Effort = "default",
     schedule: Schedule = "adaptive",
     steps: int | None = None,
@@ -91,7 +107,8 @@ def extend(
 ) -> Matrix:
     """Add stacks to q until it has p. The bits of the old stacks stay as they are; all scales are solved again.
 
-    ``extend(decompose(W, 1), W, 2)`` equals ``decompose(W, 2)`` bit for bit if the other arguments are equal.
+    ``extend(decompose(W, 1), W, 2)`` equals ``decompose(W, 2)`` bit for bit if the other arguments are equal, unless a
+    weight of shape (n, n) couples several column patches.
     Parameters and errors as in :func:`decompose`.
     """
     if not isinstance(q, Matrix):
@@ -102,7 +119,11 @@ def extend(
         raise ValueError(f"p is {stacks}, expected {q.p} (what q has) to 64")
     with _reporter(progress) as report:
         core = _core.extend(
-            q._core, w, stacks, *_solver_arguments(effort, schedule, steps, refine, seed, threads), report
+            q._core,
+            w,
+            stacks,
+            *_solver_arguments(w.shape[1], effort, schedule, steps, refine, weight, damping, seed, threads),
+            report,
         )
     return Matrix(core)
 
@@ -208,8 +229,16 @@ def _text(name: str, value: Any) -> str:
 
 
 def _solver_arguments(
-    effort: str, schedule: str, steps: int | None, refine: bool | int | None, seed: int, threads: int | None
-) -> tuple[str, int, int, int, int, int]:
+    n: int,
+    effort: str,
+    schedule: str,
+    steps: int | None,
+    refine: bool | int | None,
+    weight: Any,
+    damping: float,
+    seed: int,
+    threads: int | None,
+) -> tuple[str, int, int, int, npt.NDArray[np.float32], float, int, int]:
     if effort not in _EFFORTS:
         raise ValueError(f"effort is {effort!r}, expected one of {', '.join(map(repr, _EFFORTS))}")
     if schedule not in ("adaptive", "paper"):
@@ -222,9 +251,19 @@ def _solver_arguments(
         _EFFORTS[effort][0],
         _positive("steps", steps),
         _sweeps(refine, effort, schedule),
+        _arrays.as_weight(weight, n),
+        _damping(damping),
         number,
         _threads(threads),
     )
+
+
+def _damping(damping: float) -> float:
+    if isinstance(damping, bool) or not isinstance(damping, (int, float, np.floating)):
+        raise TypeError(f"damping is {damping!r}, expected a number")
+    if not 0 <= damping < float("inf"):
+        raise ValueError(f"damping is {damping}, expected 0 or more")
+    return float(damping)
 
 
 def _sweeps(refine: bool | int | None, effort: str, schedule: str) -> int:

@@ -170,17 +170,32 @@ def as_real(name: str, array: Array) -> Array:
 
 def as_float32_matrix(name: str, value: Any) -> npt.NDArray[np.float32]:
     """A real 2-D array as C-contiguous float32. Raises TypeError or ValueError that names what is wrong."""
+    return _as_float32(name, value, (2,))
+
+
+def as_weight(value: Any, n: int) -> npt.NDArray[np.float32]:
+    """A weight for n columns as C-contiguous float32: (n, n) or (n,); without elements for None."""
+    if value is None:
+        return np.empty(0, np.float32)
+    weight = _as_float32("weight", value, (1, 2))
+    if set(weight.shape) != {n}:
+        raise ValueError(f"weight has shape {weight.shape}, expected ({n}, {n}) or ({n},) for a matrix of {n} columns")
+    return weight
+
+
+def _as_float32(name: str, value: Any, dimensions: tuple[int, ...]) -> npt.NDArray[np.float32]:
     given = to_numpy(name, value)[0]
     array = as_real(name, given)
-    if array.ndim != 2:
-        raise ValueError(f"{name} has {array.ndim} dimensions (shape {array.shape}), expected 2")
+    if array.ndim not in dimensions:
+        expected = " or ".join(map(str, dimensions))
+        raise ValueError(f"{name} has {array.ndim} dimensions (shape {array.shape}), expected {expected}")
     if array.size == 0:
         raise ValueError(f"{name} is empty (shape {array.shape}), expected at least one element")
     with np.errstate(over="ignore"):
         result = np.ascontiguousarray(array, np.float32)
     if not np.isfinite(result).all():
-        row, col = np.argwhere(~np.isfinite(result))[0]
-        value = given[row, col]
+        at = tuple(int(i) for i in np.argwhere(~np.isfinite(result))[0])
+        value = given[at]
         what = "too large for float32" if np.isfinite(value) else "expected finite values"
-        raise ValueError(f"{name}[{row}, {col}] is {value}, {what}")
+        raise ValueError(f"{name}[{', '.join(map(str, at))}] is {value}, {what}")
     return result

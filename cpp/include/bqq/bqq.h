@@ -64,8 +64,8 @@ typedef enum bqq_dtype { BQQ_F32 = 0, BQQ_F16 = 1, BQQ_BF16 = 2, BQQ_F64 = 3 } b
 /// PAPER: the schedule of arXiv 2510.18650, always all steps, 50,000 by default, no refinement unless asked for.
 typedef enum bqq_schedule { BQQ_SCHEDULE_ADAPTIVE = 0, BQQ_SCHEDULE_PAPER = 1 } bqq_schedule;
 
-/// How long to search; descent steps and refinement sweeps per stack: STANDARD 2,000 and 4,000, FAST 500 and 500, BEST
-/// 4,000 and 24,000.
+/// How long to search; descent steps and refinement sweeps per stack: STANDARD 2,000 and 16,000, FAST 1,000 and 1,500,
+/// BEST 2,000 and 64,000 from the best of four descents.
 typedef enum bqq_effort { BQQ_EFFORT_STANDARD = 0, BQQ_EFFORT_FAST = 1, BQQ_EFFORT_BEST = 2 } bqq_effort;
 
 // ---- the library ----
@@ -154,6 +154,11 @@ typedef struct bqq_decompose_options {
     int32_t reserved;      ///< zero
     bqq_progress progress; ///< NULL: none
     void* user;            ///< handed to progress
+    /// NULL: the error is the sum of squares of W - What. Else it is tr(E H E^T) with H the n x n second moment of a
+    /// layer's inputs (ldweight >= n floats between rows), or its diagonal of n numbers (ldweight 0). Only read.
+    const float* weight;
+    int64_t ldweight;
+    double damping; ///< share of the mean of weight's diagonal added to the diagonal; 0: 0.01; negative: none
 } bqq_decompose_options;
 
 /// Fills the first struct_size bytes of *options with the defaults; struct_size: sizeof *options. All defaults are
@@ -161,7 +166,8 @@ typedef struct bqq_decompose_options {
 BQQ_API bqq_status bqq_decompose_options_init(bqq_decompose_options* options, size_t struct_size);
 
 /// Finds p stacks for W, m x n, row-major with ldw >= n elements between rows, all finite. *out owns the result, which
-/// depends on (W, p, l, patch, schedule, effort, steps, refine, seed) and the instruction set only. options NULL:
+/// depends on (W, p, l, patch, schedule, effort, steps, refine, weight, damping, seed) and the instruction set only.
+/// options NULL:
 /// defaults. About 8 rows*cols*l flop per step, stack and block; W is read in place, memory besides the result is about
 /// 8 block-sized float arrays per thread. BQQ_INVALID_ARGUMENT, BQQ_OUT_OF_MEMORY, BQQ_CANCELLED, BQQ_UNSUPPORTED.
 BQQ_API bqq_status bqq_decompose(const float* w, int64_t m, int64_t n, int64_t ldw, int64_t p,
@@ -169,7 +175,8 @@ BQQ_API bqq_status bqq_decompose(const float* w, int64_t m, int64_t n, int64_t l
 
 /// *out: `view` with stacks added until it has p (at least what it has now): the bits of the old stacks stay, all
 /// scales are solved again. w: the m x n matrix that was compressed. bqq_decompose to p1 and bqq_extend to p2 gives bit
-/// for bit what bqq_decompose to p2 gives under equal options.
+/// for bit what bqq_decompose to p2 gives under equal options, unless weight is a whole matrix and there are several
+/// column patches.
 BQQ_API bqq_status bqq_extend(const bqq_view* view, const float* w, int64_t ldw, int64_t p,
                               const bqq_decompose_options* options, bqq_matrix** out);
 

@@ -19,8 +19,8 @@ enum class Schedule : int {
     paper = 1,
 };
 
-/// How long to search. Descent steps and refinement sweeps per stack: fast 500 and 500, standard 2,000 and 4,000,
-/// best 4,000 and 24,000.
+/// How long to search. Descent steps and refinement sweeps per stack: fast 1,000 and 1,500, standard 2,000 and 16,000,
+/// best 2,000 and 64,000 from the best of four descents.
 enum class Effort : int { standard = 0, fast = 1, best = 2 };
 
 struct DecomposeOptions {
@@ -30,6 +30,13 @@ struct DecomposeOptions {
     Effort effort = Effort::standard;
     Index steps = 0;  ///< descent steps per stack; 0: the schedule's or the effort's
     Index refine = 0; ///< refinement sweeps per stack; 0: the effort's (none under Schedule::paper); -1: none
+    /// NULL: the error is the sum of squares of E = W - What. Else tr(E H E^T), H the n x n second moment X^T X of the
+    /// inputs a layer sees (samples x n), symmetric and positive semidefinite, with ldweight >= n floats between rows;
+    /// ldweight 0: the n numbers of its diagonal. Bits are refined and scales solved in this metric, and the error of
+    /// each column patch is moved into those still to come (GPTQ). Only read during the call.
+    const float* weight = nullptr;
+    Index ldweight = 0;
+    double damping = 0.01; ///< this share of the mean of weight's diagonal is added to the diagonal
     std::uint64_t seed = 0;
     int threads = 0; ///< 0: BQQ_NUM_THREADS, OMP_NUM_THREADS, else the cores of this process
     /// Called on the calling thread a few times a second and once at the end with the steps and sweeps done so far and
@@ -39,13 +46,14 @@ struct DecomposeOptions {
 
 /// W is m x n, row-major with ldw >= n elements between rows, finite, at most 1e38 in size. Stacks are found one after
 /// the other on the residual (paper, section 3); after each, all scales of the block are solved exactly in float64. The
-/// result depends on (W, p, l, patch, schedule, effort, steps, refine, seed) and the instruction set only: not on
-/// threads. Time: about 8 rows*cols*l flop per step, stack and block. Memory: W is read in place; about 8 block-sized
-/// float arrays per thread. Throws Error(invalid_argument | cancelled), std::bad_alloc.
+/// result depends on (W, p, l, patch, schedule, effort, steps, refine, weight, damping, seed) and the instruction set
+/// only: not on threads. Time: about 8 rows*cols*l flop per step, stack and block. Memory: W is read in place; about 8
+/// block-sized float arrays per thread. Throws Error(invalid_argument | cancelled), std::bad_alloc.
 BQQ_API Matrix decompose(const float* W, Index m, Index n, Index ldw, Index p, const DecomposeOptions& options = {});
 
 /// Adds stacks to q until it has p: the bits of the old stacks stay, all scales are solved again.
-/// extend(decompose(W, p1), W, p2) equals decompose(W, p2) bit for bit under equal options.
+/// extend(decompose(W, p1), W, p2) equals decompose(W, p2) bit for bit under equal options, unless a weight that is a
+/// whole matrix makes the patches of a row depend on each other.
 BQQ_API Matrix extend(const View& q, const float* W, Index ldw, Index p, const DecomposeOptions& options = {});
 
 /// The first k stacks (1 <= k <= p) as a matrix of their own: same bits, same r, s, t; u keeps each block's mean.
