@@ -50,7 +50,8 @@ Plan make_plan(const DecomposeOptions& options, Index l) {
     check_count("steps", options.steps, 0, "0 (the default) to ");
     check_count("refine", options.refine, -1, "-1 (none), 0 (the default) to ");
     Plan plan;
-    plan.refine.sweeps = efforts[effort].sweeps;
+    // Larger blocks need fewer: their bits see more of the others in each.
+    plan.refine.sweeps = efforts[effort].sweeps * 64 / std::clamp<Index>(l, 64, 256);
     switch (options.schedule) {
     case Schedule::paper:
         plan.robust = false;

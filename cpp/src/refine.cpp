@@ -199,7 +199,7 @@ std::size_t Refiner::sweep(Side& side, Side& other, double r, double s, double t
     for (Index k = l_; k < ld_; ++k) a[k] = b[k] = c[k] = held[k] = 0;
     kernels_.column_affine(l, ld, other.gram, a, other.nu, b, c, M_);
     for (Index k = 0; k < ld_; ++k) diagonal_[k] = k < l_ ? -M_[k * ld_ + k] : std::numeric_limits<float>::infinity();
-    if (other.count < 256 && !(weighted_ && &other == &z_))
+    if (other.count < 65536 && !(weighted_ && &other == &z_))
         kernels_.gemm_counts(rows, ld, l, side.bits, ld, other.gram, ld, c_, ld, workspace_);
     else
         kernels_.gemm(rows, ld, l, side.bits, ld, 1, other.gram, ld, nullptr, 0, nullptr, c_, ld);

@@ -99,7 +99,7 @@ bool same(const bqq_view& a, const bqq_view& b) {
 TEST(structure_sizes_are_pinned) {
     if (sizeof(void*) != 8) return;
     CHECK_EQ(sizeof(bqq_view), std::size_t(96));
-    CHECK_EQ(sizeof(bqq_decompose_options), std::size_t(80));
+    CHECK_EQ(sizeof(bqq_decompose_options), std::size_t(104));
     CHECK_EQ(sizeof(bqq_save_options), std::size_t(16));
     CHECK_EQ(sizeof(bqq_array), std::size_t(48));
     CHECK_EQ(offsetof(bqq_view, m), std::size_t(8));

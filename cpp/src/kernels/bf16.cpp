@@ -59,16 +59,23 @@ void pack_bytes_along(size_t rows, size_t cols, const float* A, size_t lda, uint
         }
 }
 
-// Rows of whole numbers 0 to 255 to [rows/4][cols] of four bytes, one above the other.
-void pack_bytes_down(size_t rows, size_t cols, const float* A, size_t lda, uint32_t* out) {
+// Byte `shift`/8 of rows of whole numbers to [rows/4][cols] of four bytes, one above the other. Returns whether any
+// number has a higher byte.
+bool pack_bytes_down(size_t rows, size_t cols, const float* A, size_t lda, unsigned shift, uint32_t* out) {
+    const __m512i byte = _mm512_set1_epi32(255);
+    __m512i all = _mm512_setzero_si512();
     for (size_t i = 0; i < rows; i += 4, A += 4 * lda, out += cols)
         for (size_t j = 0; j < cols; j += 16) {
-            __m512i v = _mm512_setzero_si512();
-            for (size_t q = 0; q < 4 && i + q < rows; ++q)
-                v = _mm512_or_si512(v, _mm512_sllv_epi32(_mm512_cvtps_epi32(_mm512_loadu_ps(A + q * lda + j)),
-                                                         _mm512_set1_epi32(int(8 * q))));
-            _mm512_storeu_si512(out + j, v);
+            __m512i packed = _mm512_setzero_si512();
+            for (size_t q = 0; q < 4 && i + q < rows; ++q) {
+                const __m512i v = _mm512_srli_epi32(_mm512_cvtps_epi32(_mm512_loadu_ps(A + q * lda + j)), shift);
+                all = _mm512_or_si512(all, v);
+                packed = _mm512_or_si512(packed,
+                                         _mm512_sllv_epi32(_mm512_and_si512(v, byte), _mm512_set1_epi32(int(8 * q))));
+            }
+            _mm512_storeu_si512(out + j, packed);
         }
+    return _mm512_test_epi32_mask(all, _mm512_set1_epi32(~255)) != 0;
 }
 
 struct Pairs {
@@ -145,12 +152,16 @@ struct Dots : Operands {
 struct Counts : Operands {
     float* C;
     size_t ldc;
+    bool high; // the second byte: adds 256 times its product
     template <int MR, int NV> void tile(size_t i, size_t j) {
         Tile<Bytes, MR, NV> t;
         t.multiply(K, A + i * a_row, a_row, a_col, B + j, ldb);
         for (int q = 0; q < MR; ++q)
-            for (int v = 0; v < NV; ++v)
-                _mm512_storeu_ps(C + (i + size_t(q)) * ldc + j + size_t(16 * v), _mm512_cvtepi32_ps(t.c[q][v]));
+            for (int v = 0; v < NV; ++v) {
+                float* c = C + (i + size_t(q)) * ldc + j + size_t(16 * v);
+                const __m512 sum = _mm512_cvtepi32_ps(t.c[q][v]);
+                _mm512_storeu_ps(c, high ? _mm512_fmadd_ps(sum, _mm512_set1_ps(256), _mm512_loadu_ps(c)) : sum);
+            }
     }
 };
 
@@ -206,11 +217,15 @@ void gemm_counts(size_t M, size_t N, size_t K, const float* A, size_t lda, const
     Counts op;
     uint32_t* b = (uint32_t*)workspace;
     const size_t groups = (K + 3) / 4, stride = (groups + 3) / 4 * 4;
-    pack_bytes_down(K, N, B, ldb, b);
+    const bool more = pack_bytes_down(K, N, B, ldb, 0, b);
     uint32_t* a = b + groups * N;
     pack_bytes_along(M, K, A, lda, a, stride);
     static_cast<Operands&>(op) = {groups, a, b, stride, 1, N};
-    op.C = C, op.ldc = ldc;
+    op.C = C, op.ldc = ldc, op.high = false;
+    for_tiles(op, M, N);
+    if (!more) return;
+    pack_bytes_down(K, N, B, ldb, 8, b);
+    op.high = true;
     for_tiles(op, M, N);
 }
 

@@ -66,7 +66,7 @@ typedef struct bqq_kernels {
     void (*gemm_dots_rounded)(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B,
                               size_t ldb, const float* X, size_t ldx, double sums[2], float* workspace);
 
-    /* C = A B exactly, for A of bits (floats 0 and 1, row-major) and B of whole numbers 0 to 255. K <= 65536. */
+    /* C = A B for A of bits (floats 0 and 1, row-major) and B of whole numbers 0 to 65535; exact below 2^24. */
     void (*gemm_counts)(size_t M, size_t N, size_t K, const float* A, size_t lda, const float* B, size_t ldb, float* C,
                         size_t ldc, float* workspace);
 
