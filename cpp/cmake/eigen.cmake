@@ -1,6 +1,6 @@
 # Finds the Eigen headers (pinned in third_party/README.md), in this order: third_party/eigen/ if someone unpacked them there, the
 # cmeel-eigen wheel of the build environment, an installed Eigen 3.4 or newer. Sets BQQ_EIGEN_INCLUDE_DIR.
-# Eigen is header-only and private to scales.cpp: nothing of it reaches users of the library.
+# Eigen is header-only and private to linalg.cpp: nothing of it reaches users of the library.
 set(hints "${CMAKE_CURRENT_SOURCE_DIR}/third_party/eigen")
 foreach(prefix IN LISTS CMAKE_PREFIX_PATH)
   list(APPEND hints "${prefix}/cmeel.prefix/include/eigen3" "${prefix}/include/eigen3")

@@ -1,32 +1,21 @@
 #include "metric.hpp"
 
+#include "linalg.hpp"
 #include "scales.hpp"
 
 #include <algorithm>
 #include <cmath>
 
-#include <Eigen/Cholesky>
-#include <Eigen/Dense>
-
 namespace bqq::detail {
 namespace {
 
-using Eigen::MatrixXd;
-
 [[noreturn]] void bad_weight(const std::string& text) { throw Error(ErrorCode::invalid_argument, "weight " + text); }
 
-// R upper triangular with H = R R^T: the Cholesky factor of H read from its last row and column backwards.
-MatrixXd upper_factor(const MatrixXd& H) {
-    const Eigen::LLT<MatrixXd> factor(H.reverse());
-    if (factor.info() != Eigen::Success)
-        bad_weight("is not positive definite after damping: pass a second moment X^T X, or more damping");
-    return MatrixXd(factor.matrixL()).reverse();
-}
-
-PaddedMatrix rounded(const MatrixXd& a) {
-    PaddedMatrix out(a.rows(), a.cols());
-    for (Index i = 0; i < a.rows(); ++i)
-        for (Index j = 0; j < a.cols(); ++j) out.row(i)[j] = float(a(i, j));
+// From column-major float64.
+PaddedMatrix rounded(Index rows, Index cols, const std::vector<double>& a) {
+    PaddedMatrix out(rows, cols);
+    for (Index i = 0; i < rows; ++i)
+        for (Index j = 0; j < cols; ++j) out.row(i)[j] = float(a[std::size_t(j * rows + i)]);
     return out;
 }
 
@@ -66,7 +55,7 @@ Metric::Metric(const Layout& layout, const float* H, Index ldh, double damping) 
         }
         return;
     }
-    MatrixXd D(n, n);
+    std::vector<double> D(std::size_t(n * n));
     for (Index i = 0; i < n; ++i)
         for (Index j = 0; j < n; ++j) {
             const double h = double(H[i * ldh + j]), turned = double(H[j * ldh + i]);
@@ -75,18 +64,17 @@ Metric::Metric(const Layout& layout, const float* H, Index ldh, double damping) 
                 bad_weight("is not symmetric: [" + std::to_string(i) + ", " + std::to_string(j) + "] is " +
                            std::to_string(h) + ", [" + std::to_string(j) + ", " + std::to_string(i) + "] is " +
                            std::to_string(turned));
-            D(i, j) = (0.5 * (h + turned) + (i == j ? ridge : 0)) * scale;
+            D[std::size_t(i * n + j)] = (0.5 * (h + turned) + (i == j ? ridge : 0)) * scale;
         }
-    const MatrixXd R = upper_factor(D);
-    whole_ = rounded(D);
-    D.resize(0, 0);
+    whole_ = rounded(n, n, D);
+    if (!upper_factor(n, D.data()))
+        bad_weight("is not positive definite after damping: pass a second moment X^T X, or more damping");
     for (Index k = 0; k < layout.K; ++k) {
-        const Index at = first(k), width = layout.cols_of(k), rest = n - at - width;
-        const auto own = R.block(at, at, width, width);
-        patches_.push_back(rounded(own * own.transpose()));
-        MatrixXd move = R.block(at, at + width, width, rest);
-        R.bottomRightCorner(rest, rest).triangularView<Eigen::Upper>().solveInPlace<Eigen::OnTheRight>(move);
-        moves_.push_back(rounded(move));
+        const Index width = layout.cols_of(k), rest = n - first(k) - width;
+        std::vector<double> S(std::size_t(width * width)), move(std::size_t(width * rest));
+        schur_and_move(n, D.data(), first(k), width, S.data(), move.data());
+        patches_.push_back(rounded(width, width, S));
+        moves_.push_back(rounded(width, rest, move));
     }
 }
 

@@ -1,29 +1,10 @@
 #include "scales.hpp"
 
-#include <Eigen/Cholesky>
-#include <Eigen/QR>
+#include "linalg.hpp"
 
-#include <cmath>
+#include <algorithm>
 
 namespace bqq::detail {
-namespace {
-
-// Scaling to unit diagonal makes the rank decision independent of the units of the basis matrices.
-template <class Matrix, class Vector> Vector scaled_solve(const Matrix& A, const Vector& b) {
-    Vector d = A.diagonal();
-    for (Eigen::Index i = 0; i < d.size(); ++i) d[i] = d[i] > 0 ? 1 / std::sqrt(d[i]) : 0;
-    const Matrix scaled = d.asDiagonal() * A * d.asDiagonal();
-    const Vector rhs = d.cwiseProduct(b);
-    const Eigen::LDLT<Matrix> ldlt(scaled);
-    if (ldlt.info() == Eigen::Success && ldlt.vectorD().minCoeff() > 1e-9)
-        return d.cwiseProduct(Vector(ldlt.solve(rhs)));
-    Eigen::CompleteOrthogonalDecomposition<Matrix> qr;
-    qr.setThreshold(1e-11);
-    qr.compute(scaled);
-    return d.cwiseProduct(Vector(qr.solve(rhs)));
-}
-
-} // namespace
 
 MeanFieldSystem mean_field_system(const MeanFieldSums& q) {
     MeanFieldSystem e;
@@ -38,16 +19,7 @@ MeanFieldSystem mean_field_system(const MeanFieldSums& q) {
     return e;
 }
 
-void solve(const MeanFieldSystem& e, double a[4]) {
-    Eigen::Matrix4d A;
-    Eigen::Vector4d b;
-    for (int i = 0; i < 4; ++i) {
-        b[i] = e.b[i];
-        for (int j = 0; j < 4; ++j) A(i, j) = e.A[i][j];
-    }
-    const Eigen::Vector4d x = scaled_solve(A, b);
-    for (int i = 0; i < 4; ++i) a[i] = x[i];
-}
+void solve(const MeanFieldSystem& e, double a[4]) { solve_semidefinite(4, &e.A[0][0], e.b, a); }
 
 double solve_scales(const BlockProducts& block, const float* W, Index ldw, float* scales) {
     const Index m = block.rows(), n = block.cols(), p = block.stacks(), count = 3 * p + 1;
@@ -60,9 +32,10 @@ double solve_scales(const BlockProducts& block, const float* W, Index ldw, float
         for (Index b = 0; b < n; ++b) mean += double(W[a * ldw + b]);
     mean /= double(m) * double(n);
 
-    using Integers = Eigen::Matrix<std::int64_t, Eigen::Dynamic, Eigen::Dynamic>;
-    Integers G = Integers::Zero(count, count);
-    Eigen::VectorXd rhs = Eigen::VectorXd::Zero(count);
+    std::vector<std::int64_t> gram(std::size_t(count * count), 0);
+    const auto G = [&](Index i, Index j) -> std::int64_t& { return gram[std::size_t(i * count + j)]; };
+    JointSystem e(count);
+    const auto rhs = [&](Index i) -> double& { return e.b[std::size_t(i)]; };
     const auto r = [](Index i) { return 3 * i; };
     const auto s = [](Index i) { return 3 * i + 1; };
     const auto t = [](Index i) { return 3 * i + 2; };
@@ -77,8 +50,8 @@ double solve_scales(const BlockProducts& block, const float* W, Index ldw, float
             double cross = 0;
             for (Index b = 0; b < n; ++b) sum += P[b];
             for (Index b = 0; b < n; ++b) cross += double(P[b]) * (double(W[a * ldw + b]) - mean);
-            rhs[r(i)] += cross;
-            rhs[s(i)] += double(rho[std::size_t(i)]) * row_sum;
+            rhs(r(i)) += cross;
+            rhs(s(i)) += double(rho[std::size_t(i)]) * row_sum;
             G(r(i), u) += sum;
             for (Index q = 0; q < p; ++q) {
                 const std::int64_t* z = zeta.data() + q * n;
@@ -102,7 +75,7 @@ double solve_scales(const BlockProducts& block, const float* W, Index ldw, float
         for (Index b = 0; b < n; ++b) {
             double column = 0;
             for (Index a = 0; a < m; ++a) column += double(W[a * ldw + b]) - mean;
-            rhs[t(i)] += double(z[b]) * column;
+            rhs(t(i)) += double(z[b]) * column;
             G(t(i), u) += m * z[b];
         }
         for (Index q = 0; q < p; ++q) {
@@ -121,9 +94,10 @@ double solve_scales(const BlockProducts& block, const float* W, Index ldw, float
     G(u, u) = m * n;
     for (Index i = 0; i < u; ++i) G(u, i) = G(i, u);
 
-    const Eigen::MatrixXd A = G.cast<double>();
-    const Eigen::VectorXd x = scaled_solve<Eigen::MatrixXd, Eigen::VectorXd>(A, rhs);
-    for (Index i = 0; i < count; ++i) scales[i] = float(i == u ? x[i] + mean : x[i]);
+    std::copy(gram.begin(), gram.end(), e.A.begin());
+    std::vector<double> x(static_cast<std::size_t>(count));
+    solve(e, x.data());
+    for (Index i = 0; i < count; ++i) scales[i] = float(x[std::size_t(i)] + (i == u ? mean : 0));
 
     std::vector<double> what(static_cast<std::size_t>(n));
     double error = 0;
@@ -139,11 +113,14 @@ double solve_scales(const BlockProducts& block, const float* W, Index ldw, float
 }
 
 double solve(const JointSystem& system, double* scales) {
-    const Eigen::Map<const Eigen::MatrixXd> A(system.A.data(), system.size, system.size);
-    const Eigen::Map<const Eigen::VectorXd> b(system.b.data(), system.size);
-    const Eigen::VectorXd x = scaled_solve<Eigen::MatrixXd, Eigen::VectorXd>(A, b);
-    for (Index i = 0; i < system.size; ++i) scales[i] = x[i];
-    return system.XX - 2 * x.dot(b) + x.dot(A * x);
+    solve_semidefinite(system.size, system.A.data(), system.b.data(), scales);
+    double error = system.XX;
+    for (Index i = 0; i < system.size; ++i) {
+        double Ax = 0;
+        for (Index j = 0; j < system.size; ++j) Ax += system.A[std::size_t(i * system.size + j)] * scales[j];
+        error += scales[i] * (Ax - 2 * system.b[std::size_t(i)]);
+    }
+    return error;
 }
 
 } // namespace bqq::detail

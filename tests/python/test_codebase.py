@@ -28,6 +28,7 @@ RANKS: dict[str, int] = {
     "kernels/solver.inl": 0,
     "kernels/product.inl": 0,
     "json": 1,
+    "linalg": 1,
     "parallel.hpp": 1,
     "kernels/dispatch": 1,
     "pack": 2,
@@ -50,7 +51,7 @@ RANKS: dict[str, int] = {
 }
 ONE_ROOM = {  # what, where alone
     r"\bomp\b|omp\.h": {"cpp/src/parallel.hpp"},
-    r"\bEigen/": {"cpp/src/scales.cpp", "cpp/src/metric.cpp"},
+    r"\bEigen/": {"cpp/src/linalg.cpp"},
     r"immintrin\.h|arm_neon\.h": {f"cpp/src/kernels/{name}.cpp" for name in ("avx2", "avx512", "bf16", "neon")},
     r"\bfork\b|pthread_atfork": {"cpp/src/parallel.hpp"},
 }
