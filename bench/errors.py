@@ -1,0 +1,170 @@
+"""Error and time of every method on one matrix: the rows of decompose.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+import bqq
+from bqq._baselines import uniform_quantisation
+from matrices import Array, Case
+from steps import Seconds, TorchSteps, timed
+
+EFFORTS: dict[str, dict[str, Any]] = {effort: {"effort": effort} for effort in ("fast", "default", "best")}
+# between the efforts, where the time to the published error is looked for
+CURVE: dict[str, dict[str, Any]] = {
+    f"{steps} steps": {"steps": steps, "refine": sweeps}
+    for steps, sweeps in ((1000, 2000), (3000, 8000), (4000, 12_000))
+}
+FULL = 50_000  # steps of a published run
+
+
+@dataclass
+class Settings:
+    bits: Sequence[int] = (1, 2, 3)
+    threads: Sequence[int] = (1, 2)
+    seeds: int = 3
+    paper_steps: int = FULL
+    torch: bool = True
+    torch_timing: int = 2000
+    torch_steps: int = 0
+
+
+def lloyd_max(W: Array, bits: int, rounds: int = 500) -> float:
+    """MSE of the best 2^bits free levels, by Lloyd's iteration from quantiles."""
+    x = np.sort(W.ravel())
+    levels = np.quantile(x, (np.arange(2**bits) + 0.5) / 2**bits)
+    for _ in range(rounds):
+        edges = np.searchsorted(x, (levels[1:] + levels[:-1]) / 2)
+        parts = np.split(x, edges)
+        levels = np.array([p.mean() if p.size else c for p, c in zip(parts, levels, strict=True)])
+    return float(sum(((p - c) ** 2).sum() for p, c in zip(parts, levels, strict=True)) / x.size)
+
+
+def rows_of_case(case: Case, settings: Settings) -> Iterator[dict[str, object]]:
+    """One row per bits, method and number of threads."""
+    yield from _scalar_rows(case, settings.bits)
+    for threads in settings.threads:
+        for bits in settings.bits:
+            yield from _our_rows(case, bits, threads, settings)
+    paper = {}
+    if settings.paper_steps:
+        for bits in settings.bits:
+            row = _paper_row(case, bits, settings)
+            paper[bits] = row["mse"]
+            yield row
+    if settings.torch:
+        for threads in settings.threads:
+            yield from _torch_rows(case, threads, settings, paper)
+
+
+def _row(case: Case, bits: int, method: str, mse: str, threads: int | str = "", **more: object) -> dict[str, object]:
+    published = case.paper.get(bits)
+    row: dict[str, object] = {"matrix": case.name, "bits": bits, "method": method, "threads": threads}
+    row |= {"seconds": "", "cpu_seconds": "", "mse": mse, "mse_low": "", "mse_high": "", "bits_per_weight": ""}
+    row |= {"paper_mse": published or "", "over_paper": f"{float(mse) / published:.3f}" if published and mse else ""}
+    row |= {
+        "paper_matrix": "same" if case.same else "of its kind" if case.paper else "",
+        "source": case.source,
+        "note": "",
+    }
+    return row | more
+
+
+def _scalar_rows(case: Case, bits: Sequence[int]) -> Iterator[dict[str, object]]:
+    for b in bits:
+        uniform = float(((uniform_quantisation(case.W, b) - case.W) ** 2).mean())
+        for method, mse in (("uniform", uniform), ("lloyd_max", lloyd_max(case.W, b))):
+            yield _row(case, b, method, f"{mse:.5f}", bits_per_weight=b)
+
+
+def _our_rows(case: Case, bits: int, threads: int, settings: Settings) -> Iterator[dict[str, object]]:
+    """Methods take turns seed by seed, so that a loaded moment hits all of them."""
+    methods = EFFORTS | CURVE if case.same else EFFORTS
+    found: dict[str, list[tuple[float, Seconds, float]]] = {method: [] for method in methods}
+    for seed in range(settings.seeds):
+        for method, options in methods.items():
+            found[method].append(_run(case.W, bits, threads, seed=seed, **options))
+    for method, runs in found.items():
+        errors = [mse for mse, _, _ in runs]
+        yield _row(
+            case,
+            bits,
+            method,
+            f"{median(errors):.5f}",
+            threads,
+            seconds=f"{median(t[0] for _, t, _ in runs):.3f}",
+            cpu_seconds=f"{median(t[1] for _, t, _ in runs):.3f}",
+            mse_low=f"{min(errors):.5f}",
+            mse_high=f"{max(errors):.5f}",
+            bits_per_weight=f"{runs[0][2]:.3f}",
+            note=f"{settings.seeds} seeds",
+        )
+
+
+def _run(W: Array, bits: int, threads: int, **options: Any) -> tuple[float, Seconds, float]:
+    found: list[bqq.Matrix] = []
+    seconds = timed(lambda: found.append(bqq.decompose(W, bits, threads=threads, **options)))
+    return found[0].mse(W), seconds, found[0].bits_per_weight
+
+
+def _paper_row(case: Case, bits: int, settings: Settings) -> dict[str, object]:
+    steps = settings.paper_steps
+    mse, (wall, cpu), size = _run(case.W, bits, settings.threads[0], schedule="paper", steps=steps)
+    return _row(
+        case,
+        bits,
+        "paper",
+        f"{mse:.5f}",
+        settings.threads[0],
+        seconds=f"{wall:.3f}",
+        cpu_seconds=f"{cpu:.3f}",
+        bits_per_weight=f"{size:.3f}",
+        note=f"schedule='paper', {steps} steps, 1 seed",
+    )
+
+
+def _torch_rows(case: Case, threads: int, settings: Settings, paper: dict[int, object]) -> Iterator[dict[str, object]]:
+    q = bqq.decompose(case.W, 1, steps=1, refine=False)
+    (rows, cols), blocks = q.patch, q.grid[0] * q.grid[1]
+    baseline = TorchSteps(case.W[:rows, :cols], q.l, threads)
+    ours: list[Seconds] = []
+    theirs: list[Seconds] = []
+    turns, chunk = 10, max(1, settings.torch_timing // 10)
+    for turn in range(turns + 1):
+        pace = _run(case.W[:rows, :cols], 1, threads, schedule="paper", steps=4 * chunk)[1]
+        step = baseline.run(chunk if turn else max(1, chunk // 10))
+        if turn:  # the first warms up
+            ours.append((pace[0] / (4 * chunk), pace[1] / (4 * chunk)))
+            theirs.append(step)
+    wall, cpu = (median(t[i] for t in theirs) for i in (0, 1))
+    ratio = wall / median(t[0] for t in ours)
+    text = f"{1e6 * wall:.0f} us a step, {ratio:.1f} times ours ({turns * chunk} steps measured)"
+    for bits in settings.bits:
+        if settings.torch_steps and threads == settings.threads[0] and blocks == 1:
+            yield _full_torch_row(case, bits, threads, q.l, settings.torch_steps, text)
+            continue
+        yield _row(
+            case,
+            bits,
+            "torch",
+            "",
+            threads,
+            seconds=f"{wall * FULL * bits * blocks:.2f}",
+            cpu_seconds=f"{cpu * FULL * bits * blocks:.2f}",
+            note=f"extrapolated to {FULL} steps; {text}; same algorithm as paper: MSE {paper.get(bits, 'not run')}",
+        )
+
+
+def _full_torch_row(case: Case, bits: int, threads: int, l: int, steps: int, text: str) -> dict[str, object]:
+    from torch_amfd import decompose
+
+    found: list[Any] = []
+    wall, cpu = timed(lambda: found.append(decompose(case.W, bits, l, steps)))
+    mse = f"{((found[0] - case.W) ** 2).mean():.5f}"
+    seconds = {"seconds": f"{wall:.2f}", "cpu_seconds": f"{cpu:.2f}"}
+    return _row(case, bits, "torch", mse, threads, **seconds, note=f"{steps} steps run; {text}")
