@@ -14,6 +14,7 @@ from typing import Any
 import matplotlib
 from matplotlib import pyplot as plt
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 matplotlib.use("Agg")
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -40,7 +41,7 @@ def draw(source: Path, target: Path) -> None:
     threads = next(row["threads"] for row in rows if row["method"] == "default")
     rows = [row for row in rows if row["threads"] in ("", threads)]
     matrices = [name for name in PANELS if any(row["matrix"] == name for row in rows)]
-    columns = min(3, len(matrices))
+    columns = 2 if len(matrices) in (2, 4) else min(3, len(matrices))
     lines = -(-len(matrices) // columns)
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
     figure, axes = plt.subplots(lines, columns, figsize=(3.4 * columns, 3.1 * lines + 0.7), squeeze=False)
@@ -71,23 +72,41 @@ def panel(axis: Any, name: str, rows: Sequence[dict[str, str]]) -> None:
         if "paper" in found:
             mse = float(found["paper"]["mse"])
             axis.plot(float(found["paper"]["seconds"]), mse, "s", color=ORANGE, markersize=6)
-            if "torch" in found:
-                error = float(found["torch"]["mse"] or mse)
-                axis.plot(float(found["torch"]["seconds"]), error, "X", color=GREEN, markersize=8)
+        error = error_of_torch(found)
+        if error is not None:
+            axis.plot(float(found["torch"]["seconds"]), error, "X", color=GREEN, markersize=8)
         if found["default"]["paper_matrix"] == "same":
             axis.axhline(float(found["default"]["paper_mse"]), color=GREY, linewidth=1, linestyle=(0, (4, 3)))
     low, high = axis.get_xlim()
     axis.set_xlim(low / 2.2, high)
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        side.set_minor_formatter(NullFormatter())
+
+
+def error_of_torch(found: dict[str, dict[str, str]]) -> float | None:
+    """Its own, or after the same number of steps that of our schedule="paper", which is the same algorithm."""
+    torch, paper = found.get("torch"), found.get("paper")
+    if torch is None:
+        return None
+    if torch["mse"]:
+        return float(torch["mse"])
+    return float(paper["mse"]) if paper is not None and " 50000 steps" in paper["note"] else None
 
 
 def legend(rows: Sequence[dict[str, str]]) -> list[Line2D]:
-    guessed = any(row["method"] == "torch" and not row["mse"] for row in rows)
-    return [
+    torch = [row for row in rows if row["method"] == "torch"]
+    guessed = any(not row["mse"] for row in torch)
+    handles = [
         Line2D([], [], color=BLUE, marker="o", label="bqq fast, default, best"),
         Line2D([], [], color=ORANGE, marker="s", linestyle="", label="bqq schedule='paper'"),
-        Line2D([], [], color=GREEN, marker="X", linestyle="", label="PyTorch" + " (time extrapolated)" * guessed),
         Line2D([], [], color=GREY, linestyle=(0, (4, 3)), label="error in the paper"),
     ]
+    if torch:
+        label = "PyTorch" + ", 50,000 steps (time extrapolated)" * guessed
+        handles.insert(2, Line2D([], [], color=GREEN, marker="X", linestyle="", label=label))
+    return handles
 
 
 if __name__ == "__main__":

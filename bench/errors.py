@@ -28,6 +28,7 @@ class Settings:
     bits: Sequence[int] = (1, 2, 3)
     threads: Sequence[int] = (1, 2)
     seeds: int = 3
+    curve: bool = True
     paper_steps: int = FULL
     torch: bool = True
     torch_timing: int = 2000
@@ -51,15 +52,12 @@ def rows_of_case(case: Case, settings: Settings) -> Iterator[dict[str, object]]:
     for threads in settings.threads:
         for bits in settings.bits:
             yield from _our_rows(case, bits, threads, settings)
-    paper = {}
     if settings.paper_steps:
         for bits in settings.bits:
-            row = _paper_row(case, bits, settings)
-            paper[bits] = row["mse"]
-            yield row
+            yield _paper_row(case, bits, settings)
     if settings.torch:
         for threads in settings.threads:
-            yield from _torch_rows(case, threads, settings, paper)
+            yield from _torch_rows(case, threads, settings)
 
 
 def _row(case: Case, bits: int, method: str, mse: str, threads: int | str = "", **more: object) -> dict[str, object]:
@@ -84,7 +82,7 @@ def _scalar_rows(case: Case, bits: Sequence[int]) -> Iterator[dict[str, object]]
 
 def _our_rows(case: Case, bits: int, threads: int, settings: Settings) -> Iterator[dict[str, object]]:
     """Methods take turns seed by seed, so that a loaded moment hits all of them."""
-    methods = EFFORTS | CURVE if case.same else EFFORTS
+    methods = EFFORTS | CURVE if case.same and settings.curve else EFFORTS
     found: dict[str, list[tuple[float, Seconds, float]]] = {method: [] for method in methods}
     for seed in range(settings.seeds):
         for method, options in methods.items():
@@ -128,25 +126,24 @@ def _paper_row(case: Case, bits: int, settings: Settings) -> dict[str, object]:
     )
 
 
-def _torch_rows(case: Case, threads: int, settings: Settings, paper: dict[int, object]) -> Iterator[dict[str, object]]:
+def _torch_rows(case: Case, threads: int, settings: Settings) -> Iterator[dict[str, object]]:
     q = bqq.decompose(case.W, 1, steps=1, refine=False)
     (rows, cols), blocks = q.patch, q.grid[0] * q.grid[1]
-    baseline = TorchSteps(case.W[:rows, :cols], q.l, threads)
-    ours: list[Seconds] = []
-    theirs: list[Seconds] = []
+    block = case.W[:rows, :cols]
+    baseline = TorchSteps(block, q.l, threads)
+    ours: list[float] = []
     turns, chunk = 10, max(1, settings.torch_timing // 10)
-    for turn in range(turns + 1):
-        pace = _run(case.W[:rows, :cols], 1, threads, schedule="paper", steps=4 * chunk)[1]
-        step = baseline.run(chunk if turn else max(1, chunk // 10))
-        if turn:  # the first warms up
-            ours.append((pace[0] / (4 * chunk), pace[1] / (4 * chunk)))
-            theirs.append(step)
-    wall, cpu = (median(t[i] for t in theirs) for i in (0, 1))
-    ratio = wall / median(t[0] for t in ours)
-    text = f"{1e6 * wall:.0f} us a step, {ratio:.1f} times ours ({turns * chunk} steps measured)"
+    for turn in range(turns + 1):  # the first warms up
+        baseline.turn(chunk if turn else max(1, chunk // 10), keep=turn > 0)
+        pace = _run(block, 1, threads, schedule="paper", steps=2 * chunk)[1]
+        ours += [pace[0] / (2 * chunk)] if turn else []
+    wall, cpu, used = baseline.step()
+    plural = "s" * (used > 1)
+    text = f"{1e6 * wall:.0f} us a step with {used} thread{plural}, {wall / median(ours):.1f} times ours"
+    text += f", {baseline.measured} steps measured"
     for bits in settings.bits:
         if settings.torch_steps and threads == settings.threads[0] and blocks == 1:
-            yield _full_torch_row(case, bits, threads, q.l, settings.torch_steps, text)
+            yield _full_torch_row(case, bits, used, q.l, settings.torch_steps, text)
             continue
         yield _row(
             case,
@@ -156,15 +153,18 @@ def _torch_rows(case: Case, threads: int, settings: Settings, paper: dict[int, o
             threads,
             seconds=f"{wall * FULL * bits * blocks:.2f}",
             cpu_seconds=f"{cpu * FULL * bits * blocks:.2f}",
-            note=f"extrapolated to {FULL} steps; {text}; same algorithm as paper: MSE {paper.get(bits, 'not run')}",
+            note=f"extrapolated to {FULL} steps, {text}",
         )
 
 
 def _full_torch_row(case: Case, bits: int, threads: int, l: int, steps: int, text: str) -> dict[str, object]:
+    import torch
+
     from torch_amfd import decompose
 
+    torch.set_num_threads(threads)
     found: list[Any] = []
     wall, cpu = timed(lambda: found.append(decompose(case.W, bits, l, steps)))
     mse = f"{((found[0] - case.W) ** 2).mean():.5f}"
     seconds = {"seconds": f"{wall:.2f}", "cpu_seconds": f"{cpu:.2f}"}
-    return _row(case, bits, "torch", mse, threads, **seconds, note=f"{steps} steps run; {text}")
+    return _row(case, bits, "torch", mse, threads, **seconds, note=f"{steps} steps run, {text}")

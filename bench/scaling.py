@@ -31,9 +31,15 @@ def measure(size: int, p: int, effort: str, threads: int, progress: bool = False
     return row
 
 
-def peak_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+def resident_bytes(peak: bool) -> int:
+    """Memory in use now or at most. ru_maxrss would begin with that of the process that started this one."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else 1024 * most
+    name = "VmHWM:" if peak else "VmRSS:"
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def main() -> None:
@@ -45,7 +51,7 @@ def main() -> None:
     parser.add_argument("--progress", action="store_true")
     args = parser.parse_args()
     bqq.decompose(np.eye(16), 1, steps=5, threads=args.threads)  # threads and code are there before memory is counted
-    before = peak_bytes()
+    before = resident_bytes(peak=False)
     W = np.random.default_rng(0).standard_normal((args.size, args.size), np.float32)
     found = []
     wall, cpu = timed(
@@ -55,7 +61,7 @@ def main() -> None:
             )
         )
     )
-    peak = peak_bytes()
+    peak = resident_bytes(peak=True)
     (q,) = found
     blocks = q.grid[0] * q.grid[1]
     row = {"size": args.size, "p": args.p, "patch": q.patch[0], "blocks": blocks, "effort": args.effort}

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from statistics import median
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -52,10 +51,7 @@ class Worker:
         wall, cpu = map(float, self._process.stdout.readline().split())
         return wall / steps, cpu / steps
 
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+    def close(self) -> None:
         self._process.communicate()
 
 
@@ -68,23 +64,39 @@ def work() -> None:
 
 
 class TorchSteps:
-    """Steps of the PyTorch baseline on a block, for timing: it goes on where it was."""
+    """Steps of the PyTorch baseline on a block, for timing: each number of threads goes on where it was."""
 
     def __init__(self, W: Any, l: int, threads: int) -> None:
         import torch
 
         from torch_amfd import Stack
 
-        torch.set_num_threads(threads)
+        self._torch = torch
         self._stack = Stack(torch.from_numpy(np.asarray(W, np.float32)), l, torch.Generator().manual_seed(0))
+        self._times: dict[int, list[Seconds]] = {count: [] for count in sorted({1, threads})}
+        self.measured = 0
 
-    def run(self, steps: int) -> Seconds:
-        def job() -> None:
-            for _ in range(steps):
+    def turn(self, steps: int, keep: bool = True, limit: float = 2.0) -> None:
+        """Up to so many steps with each number of threads, fewer if they take longer than limit seconds."""
+        for threads, times in self._times.items():
+            self._torch.set_num_threads(threads)
+            wall, cpu, done = time.perf_counter(), time.process_time(), 0
+            while done < steps and (done == 0 or time.perf_counter() - wall < limit):
                 self._stack.step()
+                done += 1
+            if keep:
+                times.append(((time.perf_counter() - wall) / done, (time.process_time() - cpu) / done))
+                self.measured += done
 
-        wall, cpu = timed(job)
-        return wall / steps, cpu / steps
+    def step(self) -> tuple[float, float, int]:
+        """Median seconds and CPU seconds of a step, and the threads used: more threads only where they help.
+
+        Small products gain nothing from a second thread, and on a busy machine lose much: a baseline slowed by
+        threads nobody would use proves nothing.
+        """
+        medians = {count: tuple(median(t[i] for t in times) for i in (0, 1)) for count, times in self._times.items()}
+        best = min(medians, key=lambda count: medians[count][0])
+        return medians[best][0], medians[best][1], best
 
 
 def have_torch() -> bool:
@@ -110,27 +122,28 @@ def step_costs(sizes: Sequence[int], threads: int, rounds: int, torch: bool) -> 
     for size in sizes:
         steps = STEPS.get(size, max(10, 400 * 128**3 // size**3))
         baseline = TorchSteps(noise(size), size // 2, threads) if torch else None
-        turns: dict[str, Callable[[], Seconds]] = {
-            isa: lambda w=worker, n=size, s=steps: w.run(n, s, threads)
-            for isa, worker in zip(names, workers, strict=True)
-        }
+        times: dict[str, list[Seconds]] = {name: [] for name in names}
+        for turn in range(rounds + 1):  # the first warms up
+            for name, worker in zip(names, workers, strict=True):
+                found = worker.run(size, steps // 8 if name == "generic" else steps, threads)
+                times[name] += [found] if turn else []
+            if baseline is not None:
+                baseline.turn(max(5, steps // 8), keep=turn > 0)
+        medians = {name: (median(w for w, _ in found), median(c for _, c in found)) for name, found in times.items()}
+        used = threads
         if baseline is not None:
-            turns["PyTorch"] = lambda b=baseline, s=max(5, steps // 8): b.run(s)
-        times: dict[str, list[Seconds]] = {name: [] for name in turns}
-        for turn in range(rounds + 1):
-            for name, job in turns.items():
-                found = job()
-                if turn:  # the first warms up
-                    times[name].append(found)
-        medians = {name: tuple(1e6 * median(t[i] for t in values) for i in (0, 1)) for name, values in times.items()}
+            *seconds, used = baseline.step()
+            medians["PyTorch"] = (seconds[0], seconds[1])
         for name, (wall, cpu) in medians.items():
             row: dict[str, object] = {"size": size, "isa": name, "threads": threads}
-            row |= {"step_us": f"{wall:.1f}", "step_cpu_us": f"{cpu:.1f}"}
+            row |= {"step_us": f"{1e6 * wall:.1f}", "step_cpu_us": f"{1e6 * cpu:.1f}"}
             row["times_faster_than_torch"] = f"{medians['PyTorch'][0] / wall:.2f}" if baseline is not None else ""
+            row["cpu_times_less_than_torch"] = f"{medians['PyTorch'][1] / cpu:.2f}" if baseline is not None else ""
+            row["note"] = f"fastest with {used} thread{'s' * (used > 1)}" if name == "PyTorch" else ""
             rows.append(row)
-            print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+            print("  ".join(f"{key} {value}" for key, value in row.items() if value != ""), flush=True)
     for worker in workers:
-        worker.__exit__(None, None, None)
+        worker.close()
     return rows
 
 
