@@ -64,11 +64,14 @@ def panel(axis: Any, name: str, rows: Sequence[dict[str, str]]) -> None:
     axis.set_title(name, fontsize=10, loc="left")
     axis.grid(which="major", color="#dddddd", linewidth=0.6)
     axis.set_axisbelow(True)
+    axis.margins(y=0.08)
     for bits in dict.fromkeys(row["bits"] for row in rows):
         found = {row["method"]: row for row in rows if row["bits"] == bits}
         points = [(float(found[e]["seconds"]), float(found[e]["mse"])) for e in EFFORTS if e in found]
         axis.plot(*zip(*points, strict=True), "-o", color=BLUE, markersize=5, linewidth=1.6)
-        axis.annotate(f"{bits} bit", points[0], (-5, 4), textcoords="offset points", ha="right", fontsize=9, color=BLUE)
+        label = {"ha": "right", "va": "center", "fontsize": 9, "color": BLUE}
+        label["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        axis.annotate(f"{bits} bit", points[0], (-7, 0), textcoords="offset points", **label)
         if "paper" in found:
             mse = float(found["paper"]["mse"])
             axis.plot(float(found["paper"]["seconds"]), mse, "s", color=ORANGE, markersize=6)
@@ -78,7 +81,7 @@ def panel(axis: Any, name: str, rows: Sequence[dict[str, str]]) -> None:
         if found["default"]["paper_matrix"] == "same":
             axis.axhline(float(found["default"]["paper_mse"]), color=GREY, linewidth=1, linestyle=(0, (4, 3)))
     low, high = axis.get_xlim()
-    axis.set_xlim(low / 2.2, high)
+    axis.set_xlim(low / 3, high)
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     for side in (axis.xaxis, axis.yaxis):
         side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
