@@ -1,7 +1,7 @@
 """Error and time of compression: our three efforts, the published schedule, PyTorch, scalar quantisers.
 
     python bench/bench_decompose.py --quick                     # under three minutes; figures of less weight
-    python bench/bench_decompose.py --rd100 FILE --out DIR      # everything: an hour
+    python bench/bench_decompose.py --rd100 FILE --out DIR      # everything: hours, mostly the 384 x 384
     python bench/bench_decompose.py --parts steps               # one part
     python bench/bench_decompose.py --parts scaling --large     # 4096 x 4096 and its memory
 

@@ -53,8 +53,7 @@ def rows_of_case(case: Case, settings: Settings) -> Iterator[dict[str, object]]:
         for bits in settings.bits:
             yield from _our_rows(case, bits, threads, settings)
     if settings.paper_steps:
-        for bits in settings.bits:
-            yield _paper_row(case, bits, settings)
+        yield from _paper_rows(case, settings)
     if settings.torch:
         for threads in settings.threads:
             yield from _torch_rows(case, threads, settings)
@@ -100,7 +99,7 @@ def _our_rows(case: Case, bits: int, threads: int, settings: Settings) -> Iterat
             mse_low=f"{min(errors):.5f}",
             mse_high=f"{max(errors):.5f}",
             bits_per_weight=f"{runs[0][2]:.3f}",
-            note=f"{settings.seeds} seeds",
+            note=f"{settings.seeds} seed{'s' * (settings.seeds > 1)}",
         )
 
 
@@ -110,20 +109,29 @@ def _run(W: Array, bits: int, threads: int, **options: Any) -> tuple[float, Seco
     return found[0].mse(W), seconds, found[0].bits_per_weight
 
 
-def _paper_row(case: Case, bits: int, settings: Settings) -> dict[str, object]:
-    steps = settings.paper_steps
-    mse, (wall, cpu), size = _run(case.W, bits, settings.threads[0], schedule="paper", steps=steps)
-    return _row(
-        case,
-        bits,
-        "paper",
-        f"{mse:.5f}",
-        settings.threads[0],
-        seconds=f"{wall:.3f}",
-        cpu_seconds=f"{cpu:.3f}",
-        bits_per_weight=f"{size:.3f}",
-        note=f"schedule='paper', {steps} steps, 1 seed",
-    )
+def _paper_rows(case: Case, settings: Settings) -> Iterator[dict[str, object]]:
+    """Stack after stack of one run: the schedule is greedy, so that p stacks and one more are p + 1 stacks."""
+    steps, threads = settings.paper_steps, settings.threads[0]
+    options: dict[str, Any] = {"schedule": "paper", "steps": steps, "threads": threads}
+    grown: list[bqq.Matrix] = []
+    wall = cpu = 0.0
+    for bits in sorted(settings.bits):
+        if grown:
+            seconds = timed(lambda p=bits: grown.append(bqq.extend(grown[-1], case.W, p, **options)))
+        else:
+            seconds = timed(lambda p=bits: grown.append(bqq.decompose(case.W, p, **options)))
+        wall, cpu = wall + seconds[0], cpu + seconds[1]
+        yield _row(
+            case,
+            bits,
+            "paper",
+            f"{grown[-1].mse(case.W):.5f}",
+            threads,
+            seconds=f"{wall:.3f}",
+            cpu_seconds=f"{cpu:.3f}",
+            bits_per_weight=f"{grown[-1].bits_per_weight:.3f}",
+            note=f"schedule='paper', {steps} steps, 1 seed",
+        )
 
 
 def _torch_rows(case: Case, threads: int, settings: Settings) -> Iterator[dict[str, object]]:
