@@ -1,109 +1,128 @@
-"""Error at equal bits and time to get there: the three efforts, the published schedule, and scalar quantisers.
+"""Error and time of compression: our three efforts, the published schedule, PyTorch, scalar quantisers.
 
-    python bench/bench_decompose.py [--bits 1,2,3] [--paper-steps 50000] [--csv FILE] [--rd100 FILE]
+    python bench/bench_decompose.py --quick                     # under three minutes; figures of less weight
+    python bench/bench_decompose.py --rd100 FILE --out DIR      # everything: hours, mostly the 384 x 384
+    python bench/bench_decompose.py --parts steps               # one part
+    python bench/bench_decompose.py --parts scaling --large     # 4096 x 4096 and its memory
 
-MSE on matrices standardised to mean 0 and standard deviation 1. Uniform quantisation: 2^b levels with a grid-searched
-clipping range. Lloyd-Max: the best 2^b free levels. Both store b bits an element plus their levels.
+Parts: ``errors`` (MSE and time on the matrices of matrices.py), ``steps`` (cost of a descent step by instruction
+set), ``scaling`` (time over the number of blocks). Figures are compared as ratios; the last lines say which targets
+are met and which are missed. ``--out`` writes CSV files and a picture.
+
+MSE on matrices standardised to mean 0 and standard deviation 1; medians over seeds. Uniform quantisation: 2^b levels
+with a grid-searched clipping range. Lloyd-Max: the best 2^b free levels. Both store b bits an element and their levels.
+Published figures are Table S.4 of the paper; where our matrix is only of the same kind the ratio is for orientation.
+PyTorch (torch_amfd.py) is timed over --torch-timing steps, in turns with our published schedule, with the number of
+threads that is fastest for it; the seconds of its 50,000 steps are extrapolated from that unless --torch-steps asks for
+a full run.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
-import bqq
-from bqq._baselines import uniform_quantisation
+from errors import Settings, rows_of_case
 from machine import describe, write_csv
+from matrices import DATA, LOADERS, Options, cases
+from scaling import measure
+from steps import have_torch, step_costs
+from targets import judge, report
 
-Array = npt.NDArray[np.float64]
-
-
-def torch_randn(seed: int, m: int, n: int) -> Array:
-    """torch.manual_seed(seed); torch.randn(m, n) on a CPU: the paper's Random matrix is seed 1, 128 x 128."""
-    draws = np.random.RandomState(seed).randint(0, 2**32, m * n, dtype=np.uint64)
-    uniform = (draws & 0xFFFFFF).astype(np.float32) * np.float32(2**-24)
-    u = uniform.reshape(-1, 2, 8)
-    radius, angle = np.sqrt(-2 * np.log(1 - u[:, 0])), np.float32(2 * np.pi) * u[:, 1]
-    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
-    return pairs.reshape(m, n).astype(np.float64)
+PARTS = ("errors", "steps", "scaling")
+Rows = list[dict[str, object]]
 
 
-def distances(points: Array) -> Array:
-    return np.floor(np.sqrt(((points[:, None] - points[None]) ** 2).sum(-1)) + 0.5)
+def arguments() -> argparse.Namespace:
+    def numbers(text: str) -> list[int]:
+        return [int(part) for part in text.split(",")]
+
+    def words(text: str) -> list[str]:
+        return text.split(",")
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer matrices, bits, seeds, steps")
+    parser.add_argument("--parts", type=words, default=list(PARTS), help=",".join(PARTS))
+    parser.add_argument("--matrices", type=words, help=f"default: all of {','.join(LOADERS)}")
+    parser.add_argument("--bits", type=numbers, help="default 1,2,3,4")
+    parser.add_argument("--threads", type=numbers, help="default 1,2; the first one counts in tables")
+    parser.add_argument("--seeds", type=int, help="default 3")
+    parser.add_argument("--paper-steps", type=int, help="of schedule='paper'; default 50000, 0 leaves it out")
+    parser.add_argument("--torch-timing", type=int, help="PyTorch steps that are timed; default 2000, 0 leaves it out")
+    parser.add_argument(
+        "--torch-steps", type=int, default=0, help="run PyTorch for so many steps instead of extrapolating"
+    )
+    parser.add_argument("--large", action="store_true", help="4096 x 4096 at two bits: time and memory")
+    parser.add_argument("--rd100", metavar="FILE", help="TSPLIB's rd100.tsp: the paper's Distance matrix")
+    parser.add_argument(
+        "--data", type=Path, default=DATA, metavar="DIR", help="downloaded packages; default bench/data"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write decompose*.csv and decompose.png there")
+    args = parser.parse_args()
+    for option, known in (("parts", PARTS), ("matrices", tuple(LOADERS))):
+        unknown = set(getattr(args, option) or ()) - set(known)
+        if unknown:
+            parser.error(f"--{option} {','.join(sorted(unknown))}: expected some of {','.join(known)}")
+    return args
 
 
-def read_tsp(path: str) -> Array:
-    rows = [line.split() for line in Path(path).read_text().splitlines()]
-    return np.array([[float(a) for a in r[1:]] for r in rows if len(r) == 3 and r[0].isdigit()])
-
-
-def photo() -> Array:
-    from matplotlib import cbook
-    from PIL import Image
-
-    with Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)) as image:
-        return np.asarray(image.convert("RGB"))[:, :, 0].astype(np.float64)
-
-
-def matrices(rd100: str | None) -> dict[str, Array]:
-    rng = np.random.default_rng(1)
-    points = read_tsp(rd100) if rd100 else rng.uniform(0, 1000, (100, 2))
-    return {
-        "Gaussian 128x128": torch_randn(1, 128, 128),
-        "Distance 100x100": distances(points),
-        "Photo 224x224": photo()[50:274, 150:374],
-        "Student-t(3) 96x160": rng.standard_t(3, (96, 160)),
-    }
-
-
-def standardise(W: Array) -> Array:
-    return (W - W.mean()) / W.std(ddof=1)
-
-
-def lloyd_max(W: Array, bits: int, rounds: int = 500) -> float:
-    """MSE of the best 2^bits free levels, by Lloyd's iteration from quantiles."""
-    x = np.sort(W.ravel())
-    levels = np.quantile(x, (np.arange(2**bits) + 0.5) / 2**bits)
-    for _ in range(rounds):
-        edges = np.searchsorted(x, (levels[1:] + levels[:-1]) / 2)
-        parts = np.split(x, edges)
-        levels = np.array([p.mean() if p.size else c for p, c in zip(parts, levels, strict=True)])
-    return float(sum(((p - c) ** 2).sum() for p, c in zip(parts, levels, strict=True)) / x.size)
+def plain(row: dict[str, object]) -> str:
+    """A row for reading: what is empty is left out."""
+    return "  ".join(f"{key} {value}" for key, value in row.items() if value != "" and key != "source")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bits", default="1,2,3", help="comma-separated")
-    parser.add_argument("--paper-steps", type=int, default=50_000, help="0 leaves it out")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rd100", metavar="FILE", help="TSPLIB file with the points of Distance")
-    parser.add_argument("--csv", metavar="FILE")
-    args = parser.parse_args()
+    args = arguments()
+    quick = args.quick
+    keys = args.matrices or (["random", "distance", "photo", "student"] if quick else list(LOADERS))
+    settings = Settings(
+        bits=args.bits or ([1, 2] if quick else [1, 2, 3, 4]),
+        threads=args.threads or ([1] if quick else [1, 2]),
+        seeds=args.seeds or (1 if quick else 3),
+        curve=not quick,
+        paper_steps=(5000 if quick else 50_000) if args.paper_steps is None else args.paper_steps,
+        torch_timing=(200 if quick else 2000) if args.torch_timing is None else args.torch_timing,
+        torch_steps=args.torch_steps,
+    )
+    settings.torch = settings.torch_timing > 0 and have_torch()
     print(describe())
-    rows: list[dict[str, object]] = []
-    for name, matrix in matrices(args.rd100).items():
-        W = standardise(matrix)
-        for bits in map(int, args.bits.split(",")):
-            uniform = float(((uniform_quantisation(W, bits) - W) ** 2).mean())
-            row: dict[str, object] = {"matrix": name, "bits": bits, "uniform_mse": f"{uniform:.5f}"}
-            row["lloyd_max_mse"] = f"{lloyd_max(W, bits):.5f}"
-            runs: dict[str, dict[str, object]] = {e: {"effort": e} for e in ("fast", "default", "best")}
-            if args.paper_steps:
-                runs["paper"] = {"schedule": "paper", "steps": args.paper_steps}
-            for label, options in runs.items():
-                start = time.perf_counter()
-                q = bqq.decompose(W, bits, threads=args.threads, **options)
-                row[f"{label}_seconds"] = f"{time.perf_counter() - start:.2f}"
-                row[f"{label}_mse"] = f"{q.mse(W):.5f}"
-                row["bqq_bits_per_weight"] = f"{q.bits_per_weight:.3f}"
-            rows.append(row)
-            print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
-    if args.csv:
-        write_csv(args.csv, rows)
+    tables: dict[str, Rows] = {part: [] for part in PARTS}
+    if "errors" in args.parts:
+        for case in cases(keys, Options(args.rd100, args.data)):
+            print(f"{case.name}: {case.source}", flush=True)
+            for row in rows_of_case(case, settings):
+                tables["errors"].append(row)
+                print(plain(row), flush=True)
+    if "steps" in args.parts:
+        for threads in settings.threads:
+            tables["steps"] += step_costs([64, 128, 384], threads, 3 if quick else 15, settings.torch)
+    if "scaling" in args.parts:
+        for threads in settings.threads:
+            for size in (256, 512, 768) if quick else (512, 1024, 2048):
+                tables["scaling"].append(measure(size, 2, "fast", threads))
+        if args.large:
+            tables["scaling"].append(measure(4096, 2, "default", max(settings.threads), progress=True))
+    verdicts = list(judge(tables["errors"], tables["steps"], tables["scaling"]))
+    report(verdicts)
+    if args.out is not None:
+        write(args.out, tables, verdicts)
+
+
+def write(folder: Path, tables: dict[str, Rows], verdicts: Rows) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {"errors": "decompose.csv", "steps": "decompose_steps.csv", "scaling": "decompose_scaling.csv"}
+    for part, rows in tables.items():
+        if rows:
+            write_csv(folder / files[part], rows)
+    if verdicts:
+        write_csv(folder / "decompose_targets.csv", verdicts)
+    if tables["errors"]:
+        try:
+            from curves import draw
+        except ImportError:
+            print("no picture: pip install matplotlib")
+            return
+        draw(folder / "decompose.csv", folder / "decompose.png")
 
 
 if __name__ == "__main__":

@@ -9,18 +9,23 @@
 
 from bqq._api import decompose, extend, load, matmul, save, show_config
 from bqq._arrays import RawTensor
+from bqq._bound import error_bound
 from bqq._core import FormatError, __version__
 from bqq._matrix import Matrix
+from bqq._plan import Plan, plan
 
 __all__ = [
     "FormatError",
     "Matrix",
+    "Plan",
     "RawTensor",
     "__version__",
     "decompose",
+    "error_bound",
     "extend",
     "load",
     "matmul",
+    "plan",
     "save",
     "show_config",
 ]

@@ -243,9 +243,6 @@ def _solver_arguments(
         raise ValueError(f"effort is {effort!r}, expected one of {', '.join(map(repr, _EFFORTS))}")
     if schedule not in ("adaptive", "paper"):
         raise ValueError(f"schedule is {schedule!r}, expected 'adaptive' or 'paper'")
-    number = _index("seed", seed, 2**64)
-    if not 0 <= number < 2**64:
-        raise ValueError(f"seed is {number}, expected 0 to 2**64 - 1")
     return (
         schedule,
         _EFFORTS[effort][0],
@@ -253,7 +250,7 @@ def _solver_arguments(
         _sweeps(refine, effort, schedule),
         _arrays.as_weight(weight, n),
         _damping(damping),
-        number,
+        _seed(seed),
         _threads(threads),
     )
 
@@ -264,6 +261,13 @@ def _damping(damping: float) -> float:
     if not 0 <= damping < float("inf"):
         raise ValueError(f"damping is {damping}, expected 0 or more")
     return float(damping)
+
+
+def _seed(seed: int) -> int:
+    number = _index("seed", seed, 2**64)
+    if not 0 <= number < 2**64:
+        raise ValueError(f"seed is {number}, expected 0 to 2**64 - 1")
+    return number
 
 
 def _sweeps(refine: bool | int | None, effort: str, schedule: str) -> int:
@@ -278,10 +282,11 @@ def _sweeps(refine: bool | int | None, effort: str, schedule: str) -> int:
 class _reporter:
     """Turns the progress argument into a callable or None, and closes the bar however the work ends."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, title: str = "decompose") -> None:
         if progress is not None and not isinstance(progress, bool) and not callable(progress):
             raise TypeError(f"progress is {progress!r}, expected True, False, None or a callable")
         self._progress = progress
+        self._title = title
         self._bar: Any = None
 
     def __enter__(self) -> Callable[[int, int], object] | None:
@@ -289,7 +294,7 @@ class _reporter:
             return self._progress or None
         from tqdm.auto import tqdm  # only where a bar is asked for
 
-        self._bar = tqdm(total=None, unit="step", unit_scale=True, desc="decompose")
+        self._bar = tqdm(total=None, unit="step", unit_scale=True, desc=self._title)
 
         def report(done: int, total: int) -> None:
             self._bar.total = total

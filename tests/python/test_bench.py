@@ -1,0 +1,193 @@
+"""The benchmarks run, say what they skip and what they miss, and write what readme.py and curves.py read."""
+
+from __future__ import annotations
+
+import csv
+import io
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+
+from _build import ROOT
+from conftest import torch_randn
+
+sys.path.insert(0, str(ROOT / "bench"))
+import matrices
+import readme
+import targets
+
+
+def run_bench(*arguments):
+    command = [sys.executable, str(ROOT / "bench" / "bench_decompose.py"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_figures_table_and_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    short = ["--matrices", "distance", "--bits", "1,2", "--seeds", "1", "--paper-steps", "50", "--torch-timing", "0"]
+    out = run_bench("--parts", "errors", "--threads", "1", "--data", tmp_path, "--out", tmp_path, *short)
+    assert "Distance 100x100" in out
+    with open(tmp_path / "decompose.csv", newline="") as file:
+        assert file.readline().startswith("# ")
+        rows = list(csv.DictReader(file))
+    assert {row["method"] for row in rows} == {"uniform", "lloyd_max", "fast", "default", "best", "paper"}
+    assert {row["bits"] for row in rows} == {"1", "2"}
+    assert all(float(row["mse"]) > 0 for row in rows)
+    table = readme.errors(rows).splitlines()
+    assert len(table) == 2 + 2
+    assert all(line.count("|") == table[0].count("|") for line in table)
+    assert (tmp_path / "decompose.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_readme_tables_of_the_committed_figures():
+    _, rows = readme.read("decompose.csv")
+    assert readme.errors(rows) in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_what_cannot_be_had_is_named(tmp_path, capsys):
+    assert not list(matrices.cases(["attention"], matrices.Options(data=tmp_path)))
+    told = capsys.readouterr().out
+    assert told.startswith("skipped attention: pip ")
+
+
+def test_unknown_part():
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "bench_decompose.py"), "--parts", "steps,speed"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "speed" in done.stderr
+
+
+def test_random_is_that_of_torch():
+    np.testing.assert_allclose(matrices.torch_randn(1, 128, 128), torch_randn(1, 128, 128), atol=1e-6)
+
+
+def test_standardised_and_labelled():
+    for case in matrices.cases(["random", "student", "distance"], matrices.Options(data=ROOT / "nowhere")):
+        assert case.W.mean() == pytest.approx(0, abs=1e-12)
+        assert case.W.std(ddof=1) == pytest.approx(1)
+        assert case.name.endswith("x".join(map(str, case.W.shape)))
+        assert case.same == (case.key == "random")
+
+
+def test_distance_of_a_tsplib_file(tmp_path):
+    lines = [f"{i + 1} {i % 10}.5 {10 * i}" for i in range(100)]
+    file = tmp_path / "points.tsp"
+    file.write_text("NAME : points\nNODE_COORD_SECTION\n" + "\n".join(lines) + "\nEOF\n")
+    case = matrices.distance(matrices.Options(rd100=str(file)))
+    assert case.same
+    D = np.round(case.W - case.W[0, 0], 12)
+    np.testing.assert_array_equal(D, D.T)
+    assert D[0, 1] / D[0, 2] == pytest.approx(10 / 20)
+
+
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_file_of_a_downloaded_package(tmp_path, kind):
+    if kind == "wheel":
+        with zipfile.ZipFile(tmp_path / "some_package-1.0-py3-none-any.whl", "w") as archive:
+            archive.writestr("some_package/data/x_1.txt", "content")
+    else:
+        with tarfile.open(tmp_path / "some_package-1.0.tar.gz", "w:gz") as archive:
+            member = tarfile.TarInfo("some_package-1.0/data/x_1.txt")
+            member.size = 7
+            archive.addfile(member, io.BytesIO(b"content"))
+    assert matrices.package_file("some_package", "data/x_", tmp_path) == b"content"
+
+
+def figures(method, mse, seconds, matrix="Gaussian 128x128", bits=1, note="", same="same", paper=0.3243):
+    return {
+        "matrix": matrix,
+        "bits": bits,
+        "method": method,
+        "threads": 1,
+        "seconds": seconds,
+        "cpu_seconds": seconds,
+        "mse": mse,
+        "paper_mse": paper,
+        "paper_matrix": same,
+        "note": note,
+    }
+
+
+def verdicts(*args):
+    return {row["target"]: row["verdict"] for row in targets.judge(*args)}
+
+
+def test_missed_targets_are_called_so():
+    fast, default = figures("fast", 0.34, 0.1), figures("default", 0.328, 0.5)
+    for seconds, verdict in ((49.0, "missed"), (51.0, "met")):
+        found = verdicts([fast, default, figures("torch", "", seconds)], [], [])
+        assert [v for t, v in found.items() if "PyTorch seconds" in t] == [verdict]
+        assert found["Gaussian, p = 1: default over 0.3253"] == "met"
+        assert found["Gaussian 128x128, p = 1: default under Table S.4"] == "missed"
+    slow = verdicts([fast, figures("torch", "", 51.0), figures("default", 0.34, 0.5)], [], [])
+    assert [v for t, v in slow.items() if "PyTorch seconds" in t] == ["missed"]
+
+
+def test_only_a_full_run_of_the_schedule_counts():
+    ours = figures("default", 0.35, 1.0, "Student-t(3) 96x160", same="", paper="")
+    short = figures("paper", 0.6, 1.0, "Student-t(3) 96x160", note="schedule='paper', 5000 steps, 1 seed")
+    full = short | {"note": "schedule='paper', 50000 steps, 1 seed"}
+    name = "Student-t(3) 96x160, p = 1: default under the published schedule"
+    assert name not in verdicts([ours, short], [], [])
+    assert verdicts([ours, full], [], [])[name] == "met"
+
+
+def test_step_and_memory_targets():
+    step = {
+        "size": 128,
+        "isa": "avx512",
+        "threads": 1,
+        "cpu_times_less_than_torch": "9",
+        "times_faster_than_torch": "9.9",
+    }
+    large = {"size": 4096, "p": 2, "effort": "default", "threads": 2, "peak_over_input": 2.6, "seconds": 600}
+    found = verdicts([], [step], [large])
+    assert found["step 128x128, avx512, 1 threads, times faster than PyTorch"] == "missed"
+    assert found["4096x4096, p = 2, default, 2 threads: peak memory over input"] == "missed"
+
+
+def test_torch_baseline():
+    torch = pytest.importorskip("torch")
+    from torch_amfd import Stack, decompose
+
+    W = matrices.standardise(torch_randn(1, 32, 32))
+    short, longer = (((decompose(W, 1, 16, steps) - W) ** 2).mean() for steps in (200, 2000))
+    assert longer < short < 1.5
+    assert longer < 0.45
+    X, y, z = torch.randn(5, 4), torch.rand(5, 3).double(), torch.rand(3, 4).double()
+    stack = Stack(X, 3, torch.Generator().manual_seed(0))
+    stack.X = stack.X.double()
+    stack.sums = (stack.X.sum(1), stack.X.sum(0), stack.X.sum())
+    scales = (0.7, -0.3, 0.2, 0.1)
+
+    def energy(y, z):
+        """Expected squared error over independent bits: of the mean, plus the variance of each entry's l terms."""
+        r, s, t, u = scales
+        mean = r * (y @ z) + s * y.sum(1, keepdim=True) + t * z.sum(0, keepdim=True) + u
+        a, b = y[:, :, None], z[None]
+        term = r * a * b + s * a + t * b
+        square = a * b * (r + s + t) ** 2 + a * (1 - b) * s**2 + (1 - a) * b * t**2
+        return ((stack.X - mean) ** 2).sum() + (square - term**2).sum()
+
+    y.requires_grad_(), z.requires_grad_()
+    energy(y, z).backward()
+    gy, gz = stack.gradients(y.detach(), z.detach(), *scales)
+    np.testing.assert_allclose(gy, y.grad, atol=1e-10)
+    np.testing.assert_allclose(gz, z.grad, atol=1e-10)
+    r, s, t, u = stack.solve(y.detach(), z.detach(), exact=True)
+    scales = (r, s, t, u)
+    least = energy(y.detach(), z.detach())
+    for i in range(4):
+        for step in (-1e-3, 1e-3):
+            scales = tuple(c + step * (i == k) for k, c in enumerate((r, s, t, u)))
+            assert energy(y.detach(), z.detach()) >= least
