@@ -20,6 +20,7 @@ namespace {
 using namespace detail;
 
 constexpr Index kMaxSteps = 1000000000, kMaxRefined = 4096; // refinement keeps l x l arrays
+constexpr Index kCoupledPatch = 128;   // making up for the error of the patches before is worth more than large blocks
 constexpr float kMaxMagnitude = 1e38f; // leaves scales some room to be larger than what they add up to
 
 [[noreturn]] void bad_argument(const std::string& text) { throw Error(ErrorCode::invalid_argument, text); }
@@ -327,7 +328,8 @@ void solve_all(Matrix& q, Index first, const float* old_scales, const float* W, 
 } // namespace
 
 Matrix decompose(const float* W, Index m, Index n, Index ldw, Index p, const DecomposeOptions& options) {
-    Matrix q(make_layout(m, n, p, options.l, options.patch));
+    const bool coupled = options.weight && options.ldweight;
+    Matrix q(make_layout(m, n, p, options.l, coupled && !options.patch ? kCoupledPatch : options.patch));
     check_matrix(W, m, n, ldw);
     solve_all(q, 0, nullptr, W, ldw, options);
     return q;

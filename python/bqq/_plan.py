@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from bqq import _arrays, _core
-from bqq._api import Progress, _positive, _reporter, _seed, decompose
+from bqq._api import Effort, Progress, _positive, _reporter, _seed, decompose
 
 _Floats = npt.NDArray[np.float32]
 _L_SCALES = (2.0, 1.5, 1.0, 0.75, 0.5, 0.25)  # of the l that makes one stack cost one bit per element
 _WHOLE = 512  # up to this side the whole matrix is a candidate block
 _SIDES = (256, 128)
 _SAMPLE = 2**16  # elements of the trials, at least one block
-_TRIAL = {"steps": 1000, "refine": 500}  # with effort="fast" noise is half settled, which flatters small l
+_EFFORT: Effort = "fast"  # of the trials
 _MOST_BITS, _MOST_STACKS, _MOST_L = 64, 64, 65535
 
 
@@ -106,7 +106,7 @@ def plan(
         raise ValueError(f"bits is {bits}, expected at least {least}: what one stack with l = 1 takes here")
     windows = _windows(w, max(sides), number)
     with _reporter(progress, "plan") as report:
-        tried = _race(windows, choices, {**_TRIAL, "seed": number, "threads": threads}, report)
+        tried = _race(windows, choices, {"effort": _EFFORT, "seed": number, "threads": threads}, report)
     limit = 1.01 * min(choice.mse for choice in tried)
     return min((choice for choice in tried if choice.mse <= limit), key=lambda choice: (choice.p, choice.patch))
 
