@@ -15,6 +15,10 @@
 #else
 #include <cpuid.h>
 #endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 
 #define BQQ_ISA_ENTRY(name, level, features) extern "C" void bqq_kernels_##name(bqq_kernels*);
@@ -66,6 +70,17 @@ unsigned long long saved_states() {
 #endif
 }
 
+// Linux hands out the tile registers on request, once a process; threads and children inherit them.
+bool tiles_permitted() {
+#if defined(__linux__)
+    constexpr long kRequest = 0x1023, kTileData = 18; // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    static const bool granted = syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+    return granted;
+#else
+    return true;
+#endif
+}
+
 bool cpu_has(const std::string& feature) {
     static const Registers one = cpuid(1, 0), seven = cpuid(7, 0), seven1 = cpuid(7, 1);
     static const unsigned long long saved = saved_states();
@@ -84,7 +99,8 @@ bool cpu_has(const std::string& feature) {
         {"amx-tile", seven.d, 24, tile},  {"amx-int8", seven.d, 25, tile},
     };
     for (const Bit& b : bits)
-        if (feature == b.name) return (b.word >> b.bit & 1) && (saved & b.state) == b.state;
+        if (feature == b.name)
+            return (b.word >> b.bit & 1) && (saved & b.state) == b.state && (b.state != tile || tiles_permitted());
     return false;
 }
 #else
