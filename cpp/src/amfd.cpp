@@ -14,6 +14,9 @@ Index padded(Index count) {
     return (lines > 1 && lines % 2 == 0 ? lines + 1 : lines) * BQQ_PAD;
 }
 
+// Columns of a product: what lies behind them in a padded row is nobody's.
+std::size_t wide(Index count) { return std::size_t((count + BQQ_PAD - 1) / BQQ_PAD * BQQ_PAD); }
+
 double dot(Index count, const float* a, const float* b) {
     double sum = 0;
     for (Index i = 0; i < count; ++i) sum += double(a[i]) * double(b[i]);
@@ -107,7 +110,7 @@ void Amfd::start(const AmfdOptions& options, std::uint64_t seed, Index block, In
 void Amfd::solve_scales_of_means() {
     MeanFieldSums q{};
     double products[2];
-    kernels_.gemm_dots_rounded(std::size_t(m_), std::size_t(ldn_), std::size_t(l_), y_.at, std::size_t(ldl_), 1, z_.at,
+    kernels_.gemm_dots_rounded(std::size_t(m_), wide(n_), std::size_t(l_), y_.at, std::size_t(ldl_), 1, z_.at,
                                std::size_t(ldn_), X_.at, std::size_t(ldn_), products, workspace_.at);
     q.m = double(m_), q.n = double(n_);
     q.yz_yz = products[0], q.X_yz = products[1];
@@ -135,10 +138,12 @@ float Amfd::step(const AmfdOptions& options, double T) {
     kernels_.lookahead(m, l, ldl, y_.at, y_old_.at, zeta, float(-r), float(-t), nullptr, psi_.at, &of_y);
     kernels_.lookahead(l, n, ldn, z_.at, z_old_.at, zeta, float(r), float(s), zf_.at, phi_.at, &of_z);
     for (Index a = 0; a < m_; ++a) bias_.at[a] = float(-u - s * double(row_m_.at[a]));
-    kernels_.gemm_rounded(m, ldn, l, psi_.at, ldl, 1, zf_.at, ldn, X_.at, ldn, bias_.at, R_.at, ldn, workspace_.at);
+    kernels_.gemm_rounded(m, wide(n_), l, psi_.at, ldl, 1, zf_.at, ldn, X_.at, ldn, bias_.at, R_.at, ldn,
+                          workspace_.at);
     kernels_.transpose(l, n, phi_.at, ldn, phiT_.at, ldl);
-    kernels_.gemm_rounded(m, ldl, n, R_.at, ldn, 1, phiT_.at, ldl, nullptr, 0, nullptr, gy_.at, ldl, workspace_.at);
-    kernels_.gemm_rounded(l, ldn, m, psi_.at, 1, ldl, R_.at, ldn, nullptr, 0, nullptr, gz_.at, ldn, workspace_.at);
+    kernels_.gemm_rounded(m, wide(l_), n, R_.at, ldn, 1, phiT_.at, ldl, nullptr, 0, nullptr, gy_.at, ldl,
+                          workspace_.at);
+    kernels_.gemm_rounded(l, wide(n_), m, psi_.at, 1, ldl, R_.at, ldn, nullptr, 0, nullptr, gz_.at, ldn, workspace_.at);
 
     // dE/dy = -2 R phi^T + (1-2y) (r^2 cz2 + 2rs cz + n s^2) + (r^2 + 2rt)(cz - cz2), and the same for z with y, s and
     // t swapped.

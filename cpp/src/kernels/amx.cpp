@@ -63,16 +63,16 @@ struct Operands {
 Operands pack(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B, size_t ldb,
               float* workspace) {
     Operands p;
-    p.M = M, p.pairs = up((K + 1) / 2, kPairs), p.ldb = N, p.sums = workspace;
-    p.lda = p.pairs / kPairs % 2 ? p.pairs : p.pairs + kPairs; // an odd number of cache lines
+    p.M = M, p.pairs = up((K + 1) / 2, kPairs), p.ldb = odd_lines(N), p.sums = workspace;
+    p.lda = odd_lines(p.pairs);
     uint32_t* b = (uint32_t*)workspace + 4 * kSide * kSide;
     const size_t used = (K + 1) / 2, rows = up(M, kSide);
-    pack_down(K, N, B, ldb, b);
-    for (size_t i = used * N; i < p.pairs * N; ++i) b[i] = 0;
-    uint32_t* a = b + p.pairs * N;
+    pack_down(K, N, B, ldb, b, p.ldb);
+    for (size_t i = used * p.ldb; i < p.pairs * p.ldb; ++i) b[i] = 0;
+    uint32_t* a = b + p.pairs * p.ldb;
     if (a_row == 1) {
         uint32_t* turned = a + rows * p.lda;
-        pack_down(K, rows, A, a_col, turned);
+        pack_down(K, rows, A, a_col, turned, rows);
         for (size_t i = used * rows; i < p.pairs * rows; ++i) turned[i] = 0;
         for (size_t i = 0; i < rows; i += kSide)
             for (size_t k = 0; k < p.pairs; k += kSide)

@@ -158,17 +158,17 @@ template <class Op> inline void for_tiles(Op& op, size_t M, size_t N) {
 Operands pack(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B, size_t ldb,
               float* workspace) {
     uint32_t* b = (uint32_t*)workspace;
-    const size_t pairs = (K + 1) / 2;
-    pack_down(K, N, B, ldb, b);
-    uint32_t* a = b + pairs * N;
+    const size_t pairs = (K + 1) / 2, b_stride = odd_lines(N);
+    pack_down(K, N, B, ldb, b, b_stride);
+    uint32_t* a = b + pairs * b_stride;
     if (a_row == 1) {
-        const size_t width = (M + 15) / 16 * 16;
-        pack_down(K, width, A, a_col, a);
-        return {pairs, a, b, 1, width, N};
+        const size_t width = (M + 15) / 16 * 16, stride = odd_lines(width);
+        pack_down(K, width, A, a_col, a, stride);
+        return {pairs, a, b, 1, stride, b_stride};
     }
     const size_t stride = (pairs + 7) / 8 * 8;
     pack_along(M, K, A, a_row, a, stride);
-    return {pairs, a, b, stride, 1, N};
+    return {pairs, a, b, stride, 1, b_stride};
 }
 
 void gemm_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B, size_t ldb,

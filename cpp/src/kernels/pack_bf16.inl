@@ -8,9 +8,12 @@ inline __m512i pair(__m512 x, __m512 y) {
     return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
 }
 
-// Rows of floats to [rows/2][cols] of vertical pairs; an odd last row is paired with zeros.
-void pack_down(size_t rows, size_t cols, const float* A, size_t lda, uint32_t* out) {
-    for (size_t i = 0; i < rows; i += 2, A += 2 * lda, out += cols)
+// A power-of-two distance between rows would map them to few cache sets: an odd number of lines.
+inline size_t odd_lines(size_t words) { return words / 16 % 2 ? words : words + 16; }
+
+// Rows of floats to [rows/2][cols] of vertical pairs, `stride` apart; an odd last row is paired with zeros.
+void pack_down(size_t rows, size_t cols, const float* A, size_t lda, uint32_t* out, size_t stride) {
+    for (size_t i = 0; i < rows; i += 2, A += 2 * lda, out += stride)
         for (size_t j = 0; j < cols; j += 16) {
             const __m512 x = _mm512_loadu_ps(A + j);
             const __m512 y = i + 1 < rows ? _mm512_loadu_ps(A + lda + j) : _mm512_setzero_ps();

@@ -44,7 +44,7 @@ typedef struct bqq_anneal {
 } bqq_anneal;
 
 #define BQQ_GEMM_UP(x) (((x) + 63) / 64 * 64)
-#define BQQ_GEMM_WORKSPACE(M, N, K) ((2 * BQQ_GEMM_UP(M) + BQQ_GEMM_UP(N)) * (BQQ_GEMM_UP(K) / 2 + 16) + 1024)
+#define BQQ_GEMM_WORKSPACE(M, N, K) ((2 * BQQ_GEMM_UP(M) + BQQ_GEMM_UP(N) + 64) * (BQQ_GEMM_UP(K) / 2 + 16) + 1024)
 
 typedef struct bqq_kernels {
     /* C[i,j] = D[i,j] + bias[i] + sum_k A(i,k) B[k,j],  A(i,k) = A[i*a_row + k*a_col];  i < M, j < N, k < K.
