@@ -191,7 +191,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
             const auto x = strided<bqq::ConstArray>(X, X.data());
             const auto y = strided<bqq::Array>(out, out.mutable_data());
             py::gil_scoped_release release;
-            bqq::matmul(h.prepared(), x, y, threads);
+            bqq::matmul(h.prepared(), x, y, {threads});
         });
 
     m.def("layout", [](Index rows, Index cols, Index p, Index l, Index patch) {

@@ -302,7 +302,7 @@ bqq_status bqq_prepare(const bqq_view* view, void* buffer, size_t size) {
 bqq_status bqq_matmul(const void* prepared, const bqq_array* x, const bqq_array* out, int threads) {
     return guarded([&] {
         require_aligned(prepared, "prepared");
-        bqq::matmul(prepared, to_array<bqq::ConstArray>(x, "x"), to_array<bqq::Array>(out, "out"), threads);
+        bqq::matmul(prepared, to_array<bqq::ConstArray>(x, "x"), to_array<bqq::Array>(out, "out"), {threads});
     });
 }
 

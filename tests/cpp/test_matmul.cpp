@@ -59,7 +59,7 @@ TEST(product_equals_the_oracle) {
                         for (std::size_t i = 0; i < x.size(); ++i) X32.v[i] = double(x[i]);
                         const Mat expected = reference::multiply(reference::dense(q.view()), X32);
                         const Aligned buffer = prepared(q);
-                        bqq::matmul(buffer.at, input(x, n, batch), output(y, m, batch), 2);
+                        bqq::matmul(buffer.at, input(x, n, batch), output(y, m, batch), {2});
                         double error = 0;
                         for (std::size_t i = 0; i < y.size(); ++i) error += std::pow(double(y[i]) - expected.v[i], 2);
                         CHECK(std::sqrt(error) <= 1e-5 * norm(expected) + 1e-30);
@@ -115,7 +115,7 @@ TEST(strides_and_types) {
             const ConstArray x{in.data(), type.dtype, n, batch, xr, xc};
             const Index start = -(m - 1) * yr;
             const Array y{out.data() + std::size_t(start) * type.size, type.dtype, m, batch, yr, yc};
-            bqq::matmul(buffer.at, x, y, 1);
+            bqq::matmul(buffer.at, x, y, {1});
             const Mat expected = reference::multiply(dense, X2);
             for (Index i = 0; i < m; ++i)
                 for (Index c = 0; c < batch; ++c)
@@ -131,7 +131,7 @@ TEST(row_ranges_equal_the_whole_bit_for_bit) {
         const Aligned buffer = prepared(q);
         const Mat X = reference::random(n, batch, 2, -1, 1);
         std::vector<float> x(X.v.begin(), X.v.end()), whole(std::size_t(m * batch)), parts(whole);
-        bqq::matmul(buffer.at, input(x, n, batch), output(whole, m, batch), 1);
+        bqq::matmul(buffer.at, input(x, n, batch), output(whole, m, batch), {1});
         const Aligned workspace(bqq::workspace_size(buffer.at, batch));
         const Index cuts[] = {0, 0, 5, 24, 25, 48, 70};
         for (std::size_t i = 0; i + 1 < sizeof cuts / sizeof *cuts; ++i)
@@ -139,7 +139,7 @@ TEST(row_ranges_equal_the_whole_bit_for_bit) {
                              workspace.at);
         CHECK(parts == whole);
         std::vector<float> threaded(whole.size());
-        bqq::matmul(buffer.at, input(x, n, batch), output(threaded, m, batch), 4);
+        bqq::matmul(buffer.at, input(x, n, batch), output(threaded, m, batch), {4});
         CHECK(threaded == whole);
     }
 }
@@ -152,7 +152,7 @@ TEST(a_prepared_matrix_can_be_moved) {
     std::memcpy(second.at, first.at, size);
     std::memset(first.at, 0xAB, size);
     std::vector<float> x(30, 1.0f), y(20);
-    bqq::matmul(second.at, input(x, 30, 1), output(y, 20, 1), 1);
+    bqq::matmul(second.at, input(x, 30, 1), output(y, 20, 1), {1});
     const Mat dense = reference::dense(q.view());
     for (Index i = 0; i < 20; ++i) CHECK_NEAR(y[std::size_t(i)], reference::row_sum(dense, i), 1e-3);
 }

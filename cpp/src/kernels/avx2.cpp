@@ -44,6 +44,8 @@ inline float vmaxof(vf a) {
 }
 
 #include "kernels/product.inl"
+#include "kernels/product_avx2.inl"
+#include "kernels/product_avx2_int8.inl"
 #include "kernels/solver.inl"
 
 } // namespace

@@ -37,6 +37,7 @@ inline float vsum(vf a) { return _mm512_reduce_add_ps(a); }
 inline float vmaxof(vf a) { return _mm512_reduce_max_ps(a); }
 
 #include "kernels/product.inl"
+#include "kernels/product_avx512.inl"
 #include "kernels/solver.inl"
 
 } // namespace

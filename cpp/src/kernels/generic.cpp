@@ -46,6 +46,7 @@ inline float vmaxof(vf a) {
 }
 
 #include "kernels/product.inl"
+#include "kernels/product_portable.inl"
 #include "kernels/solver.inl"
 
 } // namespace

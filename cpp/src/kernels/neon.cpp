@@ -39,6 +39,7 @@ inline float vsum(vf a) { return vaddvq_f32(a); }
 inline float vmaxof(vf a) { return vmaxvq_f32(a); }
 
 #include "kernels/product.inl"
+#include "kernels/product_portable.inl"
 #include "kernels/solver.inl"
 
 } // namespace

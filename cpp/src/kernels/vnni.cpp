@@ -1,0 +1,285 @@
+// isa: vnni
+// level: 30
+// arch: x86_64
+// cpu: avx2,fma,bmi2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni
+// flags: -mavx2 -mfma -mbmi2 -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vnni
+// msvc: /arch:AVX512
+//
+// AVX-512 with byte permutes and byte dot products (Ice Lake, Zen 4): the product in fixed point.
+//   vpermb zmm      16 rows x 4 bytes look into four tables of 16 bytes: 256 bits of the matrix
+//   vpdpbusd zmm    with ones: adds the four bytes of a row to its 32-bit sum
+// The float32 class splits a table entry of 24 bits into three bytes: 6 operations for 256 bits and full accuracy,
+// where tables of floats take 8 for 256. Integer sums are exact, so the only error is that of the entries, 2^-23 of the
+// largest.
+#include "kernels/table.h"
+
+#if defined(__GNUC__) && !defined(__clang__)
+// gcc bug 105593: the "undefined" operands inside its own intrinsics
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include <immintrin.h>
+#include <string.h>
+
+namespace {
+
+// A chunk of BQQ_CHUNK blocks of one vector is a record of kRecord bytes: the scale, then, 64 bytes in, for each block
+// the tables of groups 0 2 4 6 (low halves of the bytes of a word), then of groups 1 3 5 7 (high halves).
+constexpr size_t kRecord = BQQ_CHUNK * BQQ_TABLE_BYTES;
+
+inline size_t chunk_blocks(size_t left) { return left < BQQ_CHUNK ? left : size_t(BQQ_CHUNK); }
+
+// Largest sum |x_q| / 2 of a group of four inputs; *taint is 0 or, if an input is not finite, NaN.
+inline float chunk_size(size_t blocks, const float* x, float* taint) {
+    __m512 most = _mm512_setzero_ps(), bad = most;
+    for (size_t v = 0; v < 2 * blocks; ++v) {
+        const __m512 a = _mm512_abs_ps(_mm512_loadu_ps(x + 16 * v));
+        const __m512 pairs = _mm512_add_ps(a, _mm512_permute_ps(a, 0xB1));
+        most = _mm512_max_ps(most, _mm512_add_ps(pairs, _mm512_permute_ps(pairs, 0x4E)));
+        bad = _mm512_fmadd_ps(_mm512_setzero_ps(), pairs, bad);
+    }
+    *taint = _mm512_reduce_add_ps(bad);
+    return 0.5f * _mm512_reduce_max_ps(most);
+}
+
+// ---- float32 class: entries of 24 bits in three bytes ----
+
+// A power of two that brings `size` just below 2^23, and its inverse; sizes below 2^-104 stay small and lose digits.
+inline float power_below(float size, float* inverse) {
+    size *= 1.000001f; // room for the rounding of the entries
+    uint32_t bits;
+    memcpy(&bits, &size, sizeof bits);
+    int exponent = 22 - (int(bits >> 23 & 255) - 127);
+    if (exponent > 126) exponent = 126;
+    const uint32_t up = uint32_t(127 + exponent) << 23, down = uint32_t(127 - exponent) << 23;
+    float factor;
+    memcpy(&factor, &up, sizeof factor);
+    memcpy(inverse, &down, sizeof *inverse);
+    return factor;
+}
+
+// Bytes d of 16 + 16 words, for the digits d = first and first + 1.
+inline __m512i digit_index(int first) {
+    alignas(64) uint8_t index[64];
+    for (int i = 0; i < 64; ++i) index[i] = uint8_t(64 * (i / 16 % 2) + 4 * (i % 16) + first + i / 32);
+    return _mm512_load_si512(index);
+}
+
+void tables_f32(size_t blocks, size_t columns, const float* x, size_t ldx, void* tables) {
+    const __m512 half = _mm512_set1_ps(0.5f), minus = _mm512_set1_ps(-0.5f);
+    const __m512 sign[4] = {_mm512_mask_mov_ps(minus, 0xAAAA, half), _mm512_mask_mov_ps(minus, 0xCCCC, half),
+                            _mm512_mask_mov_ps(minus, 0xF0F0, half), _mm512_mask_mov_ps(minus, 0xFF00, half)};
+    const __m512i low_digits = digit_index(0), high_digit = digit_index(2);
+    uint8_t* record = static_cast<uint8_t*>(tables);
+    for (size_t c = 0; c < columns; ++c)
+        for (size_t b = 0; b < blocks; b += BQQ_CHUNK, record += kRecord) {
+            const size_t count = chunk_blocks(blocks - b);
+            const float* in = x + c * ldx + BQQ_UNIT_COLUMNS * b;
+            float taint, scale;
+            const float size = chunk_size(count, in, &taint), factor = taint == 0 ? power_below(size, &scale) : 0;
+            *reinterpret_cast<float*>(record) = taint == 0 ? scale : taint;
+            const __m512 s0 = _mm512_mul_ps(sign[0], _mm512_set1_ps(factor));
+            const __m512 s1 = _mm512_mul_ps(sign[1], _mm512_set1_ps(factor));
+            const __m512 s2 = _mm512_mul_ps(sign[2], _mm512_set1_ps(factor));
+            const __m512 s3 = _mm512_mul_ps(sign[3], _mm512_set1_ps(factor));
+            uint8_t* t = record + 64;
+            for (size_t k = 0; k < count; ++k, in += BQQ_UNIT_COLUMNS)
+                for (int side = 0; side < 2; ++side, t += 192) {
+                    __m512i entry[4];
+                    for (int g = 0; g < 4; ++g) {
+                        const float* f = in + 4 * (2 * g + side);
+                        const __m512 low =
+                            _mm512_fmadd_ps(s1, _mm512_set1_ps(f[1]), _mm512_mul_ps(s0, _mm512_set1_ps(f[0])));
+                        const __m512 high =
+                            _mm512_fmadd_ps(s3, _mm512_set1_ps(f[3]), _mm512_mul_ps(s2, _mm512_set1_ps(f[2])));
+                        entry[g] = _mm512_cvtps_epi32(_mm512_add_ps(low, high));
+                    }
+                    const __m512i a = _mm512_permutex2var_epi8(entry[0], low_digits, entry[1]);
+                    const __m512i b2 = _mm512_permutex2var_epi8(entry[2], low_digits, entry[3]);
+                    const __m512i h = _mm512_permutex2var_epi8(entry[0], high_digit, entry[1]);
+                    const __m512i h2 = _mm512_permutex2var_epi8(entry[2], high_digit, entry[3]);
+                    _mm512_store_si512(t, _mm512_shuffle_i64x2(a, b2, 0x44));
+                    _mm512_store_si512(t + 64, _mm512_shuffle_i64x2(a, b2, 0xEE));
+                    _mm512_store_si512(t + 128, _mm512_shuffle_i64x2(h, h2, 0x44));
+                }
+        }
+}
+
+// Four indices of six bits a row: half bytes of `word`, plus the table each byte looks into.
+inline __m512i table_index(__m512i word) {
+    return _mm512_ternarylogic_epi32(word, _mm512_set1_epi8(15), _mm512_set1_epi32(0x30201000), 0xEA); // (a & b) | c
+}
+
+// y (+)= scale * sum
+inline void add_scaled(float* y, __m512i sum, float scale, bool accumulate) {
+    const __m512 before = accumulate ? _mm512_loadu_ps(y) : _mm512_setzero_ps();
+    _mm512_storeu_ps(y, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), _mm512_set1_ps(scale), before));
+}
+
+struct Float32Class {
+    static constexpr int rows_of(int columns) { return columns == 1 ? 4 : 2; }
+
+    template <int P, int N> static void chunk(size_t blocks, const uint8_t* bits, size_t stride, const uint8_t* record,
+                                              size_t column, float* out, size_t ldo, bool accumulate) {
+        const __m512i one = _mm512_set1_epi8(1);
+        __m512i s[3][P][N];
+        for (int d = 0; d < 3; ++d)
+            for (int q = 0; q < P; ++q)
+                for (int c = 0; c < N; ++c) s[d][q][c] = _mm512_setzero_si512();
+        const uint8_t* t = record + 64;
+        for (size_t b = 0; b < blocks; ++b, bits += stride)
+            for (int side = 0; side < 2; ++side, t += 192) {
+                __m512i index[P];
+                for (int q = 0; q < P; ++q) {
+                    const __m512i word = _mm512_loadu_si512(bits + BQQ_UNIT_BYTES * q);
+                    index[q] = table_index(side ? _mm512_srli_epi32(word, 4) : word);
+                }
+                for (int c = 0; c < N; ++c) {
+                    const __m512i t0 = _mm512_load_si512(t + c * column), t1 = _mm512_load_si512(t + c * column + 64);
+                    const __m512i t2 = _mm512_load_si512(t + c * column + 128);
+                    for (int q = 0; q < P; ++q) {
+                        s[0][q][c] = _mm512_dpbusd_epi32(s[0][q][c], _mm512_permutexvar_epi8(index[q], t0), one);
+                        s[1][q][c] = _mm512_dpbusd_epi32(s[1][q][c], _mm512_permutexvar_epi8(index[q], t1), one);
+                        s[2][q][c] = _mm512_dpbusd_epi32(s[2][q][c], one, _mm512_permutexvar_epi8(index[q], t2));
+                    }
+                }
+            }
+        for (int c = 0; c < N; ++c) {
+            const float scale = *reinterpret_cast<const float*>(record + c * column);
+            for (int q = 0; q < P; ++q) {
+                const __m512i high = _mm512_add_epi32(_mm512_slli_epi32(s[2][q][c], 8), s[1][q][c]);
+                add_scaled(out + c * ldo + BQQ_PANEL * q, _mm512_add_epi32(_mm512_slli_epi32(high, 8), s[0][q][c]),
+                           scale, accumulate);
+            }
+        }
+    }
+};
+
+// ---- int8 class: entries of 8 bits ----
+
+// The 16-bit tables of two groups in one vector, from the signed sums of pairs: words 4p + e = +-x_2p +-x_2p+1.
+struct WordIndex {
+    __m512i pair[2], group[2][2]; // group[side][half]
+};
+
+inline WordIndex word_index() {
+    alignas(64) uint16_t i0[32], i1[32], g[2][2][32];
+    for (unsigned i = 0; i < 32; ++i) {
+        const unsigned p = i / 4, e = i % 16;
+        i0[i] = uint16_t((i & 1 ? 0 : 16) + 2 * p), i1[i] = uint16_t((i & 2 ? 0 : 16) + 2 * p + 1);
+        for (unsigned side = 0; side < 2; ++side) {
+            const unsigned first = 2 * (side + 2 * (i / 16)); // pair of the group
+            g[side][0][i] = uint16_t(4 * first + e % 4), g[side][1][i] = uint16_t(4 * (first + 1) + e / 4);
+        }
+    }
+    return {{_mm512_load_si512(i0), _mm512_load_si512(i1)},
+            {{_mm512_load_si512(g[0][0]), _mm512_load_si512(g[0][1])},
+             {_mm512_load_si512(g[1][0]), _mm512_load_si512(g[1][1])}}};
+}
+
+void tables_i8(size_t blocks, size_t columns, const float* x, size_t ldx, void* tables) {
+    const WordIndex at = word_index();
+    // Half of the last place of a byte, once per table: into the even pairs.
+    const __m512i rounding = _mm512_mask_mov_epi32(_mm512_setzero_si512(), 0x3333, _mm512_set1_epi16(128));
+    alignas(64) uint8_t odd[64];
+    for (int i = 0; i < 64; ++i) odd[i] = uint8_t(2 * i + 1);
+    const __m512i high_bytes = _mm512_load_si512(odd);
+    uint8_t* record = static_cast<uint8_t*>(tables);
+    for (size_t c = 0; c < columns; ++c)
+        for (size_t b = 0; b < blocks; b += BQQ_CHUNK, record += kRecord) {
+            const size_t count = chunk_blocks(blocks - b);
+            const float* in = x + c * ldx + BQQ_UNIT_COLUMNS * b;
+            float taint;
+            const float size = chunk_size(count, in, &taint);
+            const bool usable = size > 1e-34f && taint == 0;
+            *reinterpret_cast<float*>(record) = (usable ? size / 127.0f : 0.0f) + taint;
+            const __m512 factor = _mm512_set1_ps(usable ? 0.5f * 32512.0f / size : 0.0f);
+            uint8_t* t = record + 64;
+            for (size_t k = 0; k < count; ++k, in += BQQ_UNIT_COLUMNS, t += 128) {
+                __m512i sums[2][2]; // [side][inputs 0-15, 16-31]
+                for (int h = 0; h < 2; ++h) {
+                    const __m512i wide = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(in + 16 * h), factor));
+                    const __m256i plus = _mm512_cvtsepi32_epi16(wide);
+                    const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(plus),
+                                                            _mm256_sub_epi16(_mm256_setzero_si256(), plus), 1);
+                    const __m512i pairs =
+                        _mm512_add_epi16(rounding, _mm512_add_epi16(_mm512_permutexvar_epi16(at.pair[0], both),
+                                                                    _mm512_permutexvar_epi16(at.pair[1], both)));
+                    for (int side = 0; side < 2; ++side)
+                        sums[side][h] = _mm512_add_epi16(_mm512_permutexvar_epi16(at.group[side][0], pairs),
+                                                         _mm512_permutexvar_epi16(at.group[side][1], pairs));
+                }
+                for (int side = 0; side < 2; ++side)
+                    _mm512_store_si512(t + 64 * side,
+                                       _mm512_permutex2var_epi8(sums[side][0], high_bytes, sums[side][1]));
+            }
+        }
+}
+
+struct Int8Class {
+    static constexpr int rows_of(int columns) { return columns == 1 ? 8 : 4; }
+
+    template <int P, int N> static void chunk(size_t blocks, const uint8_t* bits, size_t stride, const uint8_t* record,
+                                              size_t column, float* out, size_t ldo, bool accumulate) {
+        const __m512i one = _mm512_set1_epi8(1);
+        __m512i s[P][N];
+        for (int q = 0; q < P; ++q)
+            for (int c = 0; c < N; ++c) s[q][c] = _mm512_setzero_si512();
+        const uint8_t* t = record + 64;
+        for (size_t b = 0; b < blocks; ++b, bits += stride)
+            for (int side = 0; side < 2; ++side, t += 64) {
+                __m512i index[P];
+                for (int q = 0; q < P; ++q) {
+                    const __m512i word = _mm512_loadu_si512(bits + BQQ_UNIT_BYTES * q);
+                    index[q] = table_index(side ? _mm512_srli_epi32(word, 4) : word);
+                }
+                for (int c = 0; c < N; ++c) {
+                    const __m512i table = _mm512_load_si512(t + c * column);
+                    for (int q = 0; q < P; ++q)
+                        s[q][c] = _mm512_dpbusd_epi32(s[q][c], one, _mm512_permutexvar_epi8(index[q], table));
+                }
+            }
+        for (int c = 0; c < N; ++c)
+            for (int q = 0; q < P; ++q)
+                add_scaled(out + c * ldo + BQQ_PANEL * q, s[q][c], *reinterpret_cast<const float*>(record + c * column),
+                           accumulate);
+    }
+};
+
+// ---- both ----
+
+template <class Class, int N, int P = Class::rows_of(N)>
+inline void lookup_panels(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, const uint8_t* record,
+                          size_t column, float* out, size_t ldo, bool accumulate) {
+    for (; panels >= size_t(P); panels -= P, bits += BQQ_UNIT_BYTES * P, out += BQQ_PANEL * P)
+        Class::template chunk<P, N>(blocks, bits, stride, record, column, out, ldo, accumulate);
+    if constexpr (P > 1) {
+        if (panels) lookup_panels<Class, N, P / 2>(panels, blocks, bits, stride, record, column, out, ldo, accumulate);
+    }
+}
+
+template <class Class> void lookup(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, size_t columns,
+                                   const void* tables, float* out, size_t ldo, int accumulate) {
+    const size_t column = (blocks + BQQ_CHUNK - 1) / BQQ_CHUNK * kRecord;
+    const uint8_t* record = static_cast<const uint8_t*>(tables);
+    for (size_t b = 0; b < blocks; b += BQQ_CHUNK, bits += BQQ_CHUNK * stride, record += kRecord) {
+        const size_t count = chunk_blocks(blocks - b);
+        const bool add = accumulate || b > 0;
+        size_t c = 0;
+        for (; c + 4 <= columns; c += 4)
+            lookup_panels<Class, 4>(panels, count, bits, stride, record + c * column, column, out + c * ldo, ldo, add);
+        if (columns & 2) {
+            lookup_panels<Class, 2>(panels, count, bits, stride, record + c * column, column, out + c * ldo, ldo, add);
+            c += 2;
+        }
+        if (columns & 1)
+            lookup_panels<Class, 1>(panels, count, bits, stride, record + c * column, column, out + c * ldo, ldo, add);
+    }
+}
+
+} // namespace
+
+extern "C" void bqq_kernels_vnni(bqq_kernels* table) {
+    table->product[0] = bqq_product{tables_f32, lookup<Float32Class>};
+    table->product[1] = bqq_product{tables_i8, lookup<Int8Class>};
+}
