@@ -19,6 +19,7 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #include <immintrin.h>
+#include <math.h>
 #include <string.h>
 
 namespace {
@@ -29,27 +30,53 @@ constexpr size_t kRecord = BQQ_CHUNK * BQQ_TABLE_BYTES;
 
 inline size_t chunk_blocks(size_t left) { return left < BQQ_CHUNK ? left : size_t(BQQ_CHUNK); }
 
-// Largest sum |x_q| / 2 of a group of four inputs; *taint is 0 or, if an input is not finite, NaN.
-inline float chunk_size(size_t blocks, const float* x, float* taint) {
-    __m512 most = _mm512_setzero_ps(), bad = most;
+// The largest |x_q| of a chunk or, with Groups, the largest sum |x_q| / 2 of a group of four; NaN or infinite if an
+// input is (positive floats order as their bits do, NaN last).
+template <bool Groups> inline float chunk_size(size_t blocks, const float* x) {
+    __m512i most = _mm512_setzero_si512();
     for (size_t v = 0; v < 2 * blocks; ++v) {
-        const __m512 a = _mm512_abs_ps(_mm512_loadu_ps(x + 16 * v));
-        const __m512 pairs = _mm512_add_ps(a, _mm512_permute_ps(a, 0xB1));
-        most = _mm512_max_ps(most, _mm512_add_ps(pairs, _mm512_permute_ps(pairs, 0x4E)));
-        bad = _mm512_fmadd_ps(_mm512_setzero_ps(), pairs, bad);
+        __m512 a = _mm512_abs_ps(_mm512_loadu_ps(x + 16 * v));
+        if (Groups) {
+            a = _mm512_add_ps(a, _mm512_permute_ps(a, 0xB1));
+            a = _mm512_add_ps(a, _mm512_permute_ps(a, 0x4E));
+        }
+        most = _mm512_max_epi32(most, _mm512_castps_si512(a));
     }
-    *taint = _mm512_reduce_add_ps(bad);
-    return 0.5f * _mm512_reduce_max_ps(most);
+    const int bits = _mm512_reduce_max_epi32(most);
+    float size;
+    memcpy(&size, &bits, sizeof size);
+    return Groups ? 0.5f * size : size;
 }
 
-// ---- float32 class: entries of 24 bits in three bytes ----
+inline bool is_finite(float x) { return x - x == 0; }
 
-// A power of two that brings `size` just below 2^23, and its inverse; sizes below 2^-104 stay small and lose digits.
+struct Head { // of a record
+    float scale, factor;
+};
+
+// Constant index vectors, made by the compiler.
+struct alignas(64) Bytes {
+    uint8_t at[64];
+    __m512i load() const { return _mm512_load_si512(at); }
+};
+struct alignas(64) Words {
+    uint16_t at[32];
+    __m512i load() const { return _mm512_load_si512(at); }
+};
+
+// ---- float32 class: entries of 23 bits in three bytes ----
+
+// 1.5 * 2^23: to it, floats add integers up to 2^22 in size, and the low 23 bits of the sum are 2^22 + the integer.
+constexpr float kMagic = 12582912.0f;
+constexpr int kBias = 1 << 22;
+
+// A power of two that brings sums of four x_q / 2 just below 2^22, and its inverse; `size`, the largest |x_q|, is
+// finite. Sizes below 2^-105 stay small and lose digits.
 inline float power_below(float size, float* inverse) {
-    size *= 1.000001f; // room for the rounding of the entries
+    size *= 2.00001f; // room for the rounding of the entries
     uint32_t bits;
     memcpy(&bits, &size, sizeof bits);
-    int exponent = 22 - (int(bits >> 23 & 255) - 127);
+    int exponent = 21 - (int(bits >> 23 & 255) - 127);
     if (exponent > 126) exponent = 126;
     const uint32_t up = uint32_t(127 + exponent) << 23, down = uint32_t(127 - exponent) << 23;
     float factor;
@@ -58,49 +85,56 @@ inline float power_below(float size, float* inverse) {
     return factor;
 }
 
-// Bytes d of 16 + 16 words, for the digits d = first and first + 1.
-inline __m512i digit_index(int first) {
-    alignas(64) uint8_t index[64];
-    for (int i = 0; i < 64; ++i) index[i] = uint8_t(64 * (i / 16 % 2) + 4 * (i % 16) + first + i / 32);
-    return _mm512_load_si512(index);
+// Of two vectors of 16 words: the bytes `first` of all, then the bytes first + 1.
+constexpr Bytes digit_index(int first) {
+    Bytes index{};
+    for (int i = 0; i < 64; ++i) index.at[i] = uint8_t(64 * (i / 16 % 2) + 4 * (i % 16) + first + i / 32);
+    return index;
 }
+constexpr Bytes kLowDigits = digit_index(0), kHighDigit = digit_index(2);
 
 void tables_f32(size_t blocks, size_t columns, const float* x, size_t ldx, void* tables) {
     const __m512 half = _mm512_set1_ps(0.5f), minus = _mm512_set1_ps(-0.5f);
     const __m512 sign[4] = {_mm512_mask_mov_ps(minus, 0xAAAA, half), _mm512_mask_mov_ps(minus, 0xCCCC, half),
                             _mm512_mask_mov_ps(minus, 0xF0F0, half), _mm512_mask_mov_ps(minus, 0xFF00, half)};
-    const __m512i low_digits = digit_index(0), high_digit = digit_index(2);
+    const __m512i low_digits = kLowDigits.load(), high_digit = kHighDigit.load();
+    const __m512 magic = _mm512_set1_ps(kMagic);
+    // First all sizes: one at a time they are a chain of latencies.
     uint8_t* record = static_cast<uint8_t*>(tables);
+    for (size_t c = 0; c < columns; ++c)
+        for (size_t b = 0; b < blocks; b += BQQ_CHUNK, record += kRecord) {
+            const float size = chunk_size<false>(chunk_blocks(blocks - b), x + c * ldx + BQQ_UNIT_COLUMNS * b);
+            Head* head = reinterpret_cast<Head*>(record);
+            head->factor = 0, head->scale = NAN;
+            if (is_finite(2.00001f * size)) head->factor = power_below(size, &head->scale);
+        }
+    record = static_cast<uint8_t*>(tables);
     for (size_t c = 0; c < columns; ++c)
         for (size_t b = 0; b < blocks; b += BQQ_CHUNK, record += kRecord) {
             const size_t count = chunk_blocks(blocks - b);
             const float* in = x + c * ldx + BQQ_UNIT_COLUMNS * b;
-            float taint, scale;
-            const float size = chunk_size(count, in, &taint), factor = taint == 0 ? power_below(size, &scale) : 0;
-            *reinterpret_cast<float*>(record) = taint == 0 ? scale : taint;
-            const __m512 s0 = _mm512_mul_ps(sign[0], _mm512_set1_ps(factor));
-            const __m512 s1 = _mm512_mul_ps(sign[1], _mm512_set1_ps(factor));
-            const __m512 s2 = _mm512_mul_ps(sign[2], _mm512_set1_ps(factor));
-            const __m512 s3 = _mm512_mul_ps(sign[3], _mm512_set1_ps(factor));
+            const __m512 factor = _mm512_set1_ps(reinterpret_cast<const Head*>(record)->factor);
+            const __m512 s0 = _mm512_mul_ps(sign[0], factor), s1 = _mm512_mul_ps(sign[1], factor);
+            const __m512 s2 = _mm512_mul_ps(sign[2], factor), s3 = _mm512_mul_ps(sign[3], factor);
             uint8_t* t = record + 64;
             for (size_t k = 0; k < count; ++k, in += BQQ_UNIT_COLUMNS)
                 for (int side = 0; side < 2; ++side, t += 192) {
                     __m512i entry[4];
                     for (int g = 0; g < 4; ++g) {
                         const float* f = in + 4 * (2 * g + side);
-                        const __m512 low =
-                            _mm512_fmadd_ps(s1, _mm512_set1_ps(f[1]), _mm512_mul_ps(s0, _mm512_set1_ps(f[0])));
-                        const __m512 high =
-                            _mm512_fmadd_ps(s3, _mm512_set1_ps(f[3]), _mm512_mul_ps(s2, _mm512_set1_ps(f[2])));
-                        entry[g] = _mm512_cvtps_epi32(_mm512_add_ps(low, high));
+                        __m512 sum = _mm512_mul_ps(s0, _mm512_set1_ps(f[0]));
+                        sum = _mm512_fmadd_ps(s1, _mm512_set1_ps(f[1]), sum);
+                        sum = _mm512_fmadd_ps(s2, _mm512_set1_ps(f[2]), sum);
+                        sum = _mm512_fmadd_ps(s3, _mm512_set1_ps(f[3]), sum);
+                        entry[g] = _mm512_castps_si512(_mm512_add_ps(sum, magic));
                     }
-                    const __m512i a = _mm512_permutex2var_epi8(entry[0], low_digits, entry[1]);
-                    const __m512i b2 = _mm512_permutex2var_epi8(entry[2], low_digits, entry[3]);
-                    const __m512i h = _mm512_permutex2var_epi8(entry[0], high_digit, entry[1]);
-                    const __m512i h2 = _mm512_permutex2var_epi8(entry[2], high_digit, entry[3]);
-                    _mm512_store_si512(t, _mm512_shuffle_i64x2(a, b2, 0x44));
-                    _mm512_store_si512(t + 64, _mm512_shuffle_i64x2(a, b2, 0xEE));
-                    _mm512_store_si512(t + 128, _mm512_shuffle_i64x2(h, h2, 0x44));
+                    const __m512i low = _mm512_permutex2var_epi8(entry[0], low_digits, entry[1]);
+                    const __m512i low2 = _mm512_permutex2var_epi8(entry[2], low_digits, entry[3]);
+                    const __m512i high = _mm512_permutex2var_epi8(entry[0], high_digit, entry[1]);
+                    const __m512i high2 = _mm512_permutex2var_epi8(entry[2], high_digit, entry[3]);
+                    _mm512_store_si512(t, _mm512_shuffle_i64x2(low, low2, 0x44));
+                    _mm512_store_si512(t + 64, _mm512_shuffle_i64x2(low, low2, 0xEE));
+                    _mm512_store_si512(t + 128, _mm512_shuffle_i64x2(high, high2, 0x44));
                 }
         }
 }
@@ -117,6 +151,7 @@ inline void add_scaled(float* y, __m512i sum, float scale, bool accumulate) {
 }
 
 struct Float32Class {
+    static constexpr int kColumns = 2;
     static constexpr int rows_of(int columns) { return columns == 1 ? 4 : 2; }
 
     template <int P, int N> static void chunk(size_t blocks, const uint8_t* bits, size_t stride, const uint8_t* record,
@@ -140,16 +175,18 @@ struct Float32Class {
                     for (int q = 0; q < P; ++q) {
                         s[0][q][c] = _mm512_dpbusd_epi32(s[0][q][c], _mm512_permutexvar_epi8(index[q], t0), one);
                         s[1][q][c] = _mm512_dpbusd_epi32(s[1][q][c], _mm512_permutexvar_epi8(index[q], t1), one);
-                        s[2][q][c] = _mm512_dpbusd_epi32(s[2][q][c], one, _mm512_permutexvar_epi8(index[q], t2));
+                        s[2][q][c] = _mm512_dpbusd_epi32(s[2][q][c], _mm512_permutexvar_epi8(index[q], t2), one);
                     }
                 }
             }
+        const __m512i bias = _mm512_set1_epi32(-kBias * int(8 * blocks));
         for (int c = 0; c < N; ++c) {
             const float scale = *reinterpret_cast<const float*>(record + c * column);
             for (int q = 0; q < P; ++q) {
                 const __m512i high = _mm512_add_epi32(_mm512_slli_epi32(s[2][q][c], 8), s[1][q][c]);
-                add_scaled(out + c * ldo + BQQ_PANEL * q, _mm512_add_epi32(_mm512_slli_epi32(high, 8), s[0][q][c]),
-                           scale, accumulate);
+                const __m512i low = _mm512_add_epi32(s[0][q][c], bias);
+                add_scaled(out + c * ldo + BQQ_PANEL * q, _mm512_add_epi32(_mm512_slli_epi32(high, 8), low), scale,
+                           accumulate);
             }
         }
     }
@@ -157,43 +194,49 @@ struct Float32Class {
 
 // ---- int8 class: entries of 8 bits ----
 
-// The 16-bit tables of two groups in one vector, from the signed sums of pairs: words 4p + e = +-x_2p +-x_2p+1.
-struct WordIndex {
-    __m512i pair[2], group[2][2]; // group[side][half]
-};
-
-inline WordIndex word_index() {
-    alignas(64) uint16_t i0[32], i1[32], g[2][2][32];
-    for (unsigned i = 0; i < 32; ++i) {
-        const unsigned p = i / 4, e = i % 16;
-        i0[i] = uint16_t((i & 1 ? 0 : 16) + 2 * p), i1[i] = uint16_t((i & 2 ? 0 : 16) + 2 * p + 1);
-        for (unsigned side = 0; side < 2; ++side) {
-            const unsigned first = 2 * (side + 2 * (i / 16)); // pair of the group
-            g[side][0][i] = uint16_t(4 * first + e % 4), g[side][1][i] = uint16_t(4 * (first + 1) + e / 4);
-        }
-    }
-    return {{_mm512_load_si512(i0), _mm512_load_si512(i1)},
-            {{_mm512_load_si512(g[0][0]), _mm512_load_si512(g[0][1])},
-             {_mm512_load_si512(g[1][0]), _mm512_load_si512(g[1][1])}}};
+// Sums of pairs, from the inputs x_0 .. x_15 and their negatives: word 4p + e is +-x_2p (term 0) +-x_2p+1 (term 1).
+constexpr Words pair_index(unsigned term) {
+    Words index{};
+    for (unsigned i = 0; i < 32; ++i) index.at[i] = uint16_t((i >> term & 1 ? 0 : 16) + 2 * (i / 4) + term);
+    return index;
 }
+// Tables of the groups side and side + 2 from the sums of pairs: word e of a table is pair sum e % 4 plus pair sum e
+// / 4.
+constexpr Words group_index(unsigned side, unsigned term) {
+    Words index{};
+    for (unsigned i = 0; i < 32; ++i)
+        index.at[i] = uint16_t(4 * (2 * (side + 2 * (i / 16)) + term) + (term ? i % 16 / 4 : i % 4));
+    return index;
+}
+constexpr Bytes high_bytes() {
+    Bytes index{};
+    for (int i = 0; i < 64; ++i) index.at[i] = uint8_t(2 * i + 1);
+    return index;
+}
+constexpr Words kPair[2] = {pair_index(0), pair_index(1)};
+constexpr Words kGroup[2][2] = {{group_index(0, 0), group_index(0, 1)}, {group_index(1, 0), group_index(1, 1)}};
+constexpr Bytes kHighBytes = high_bytes();
 
 void tables_i8(size_t blocks, size_t columns, const float* x, size_t ldx, void* tables) {
-    const WordIndex at = word_index();
+    const __m512i pair0 = kPair[0].load(), pair1 = kPair[1].load(), high = kHighBytes.load();
+    const __m512i group[2][2] = {{kGroup[0][0].load(), kGroup[0][1].load()},
+                                 {kGroup[1][0].load(), kGroup[1][1].load()}};
     // Half of the last place of a byte, once per table: into the even pairs.
     const __m512i rounding = _mm512_mask_mov_epi32(_mm512_setzero_si512(), 0x3333, _mm512_set1_epi16(128));
-    alignas(64) uint8_t odd[64];
-    for (int i = 0; i < 64; ++i) odd[i] = uint8_t(2 * i + 1);
-    const __m512i high_bytes = _mm512_load_si512(odd);
     uint8_t* record = static_cast<uint8_t*>(tables);
+    for (size_t c = 0; c < columns; ++c)
+        for (size_t b = 0; b < blocks; b += BQQ_CHUNK, record += kRecord) {
+            const float size = chunk_size<true>(chunk_blocks(blocks - b), x + c * ldx + BQQ_UNIT_COLUMNS * b);
+            const bool usable = size > 1e-34f && is_finite(size);
+            *reinterpret_cast<Head*>(record) = {usable ? size / 127.0f : 0.0f * size,
+                                                usable ? 0.5f * 32512.0f / size : 0.0f};
+        }
+    record = static_cast<uint8_t*>(tables);
     for (size_t c = 0; c < columns; ++c)
         for (size_t b = 0; b < blocks; b += BQQ_CHUNK, record += kRecord) {
             const size_t count = chunk_blocks(blocks - b);
             const float* in = x + c * ldx + BQQ_UNIT_COLUMNS * b;
-            float taint;
-            const float size = chunk_size(count, in, &taint);
-            const bool usable = size > 1e-34f && taint == 0;
-            *reinterpret_cast<float*>(record) = (usable ? size / 127.0f : 0.0f) + taint;
-            const __m512 factor = _mm512_set1_ps(usable ? 0.5f * 32512.0f / size : 0.0f);
+            const __m512 factor = _mm512_set1_ps(reinterpret_cast<const Head*>(record)->factor);
             uint8_t* t = record + 64;
             for (size_t k = 0; k < count; ++k, in += BQQ_UNIT_COLUMNS, t += 128) {
                 __m512i sums[2][2]; // [side][inputs 0-15, 16-31]
@@ -203,20 +246,20 @@ void tables_i8(size_t blocks, size_t columns, const float* x, size_t ldx, void* 
                     const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(plus),
                                                             _mm256_sub_epi16(_mm256_setzero_si256(), plus), 1);
                     const __m512i pairs =
-                        _mm512_add_epi16(rounding, _mm512_add_epi16(_mm512_permutexvar_epi16(at.pair[0], both),
-                                                                    _mm512_permutexvar_epi16(at.pair[1], both)));
+                        _mm512_add_epi16(rounding, _mm512_add_epi16(_mm512_permutexvar_epi16(pair0, both),
+                                                                    _mm512_permutexvar_epi16(pair1, both)));
                     for (int side = 0; side < 2; ++side)
-                        sums[side][h] = _mm512_add_epi16(_mm512_permutexvar_epi16(at.group[side][0], pairs),
-                                                         _mm512_permutexvar_epi16(at.group[side][1], pairs));
+                        sums[side][h] = _mm512_add_epi16(_mm512_permutexvar_epi16(group[side][0], pairs),
+                                                         _mm512_permutexvar_epi16(group[side][1], pairs));
                 }
                 for (int side = 0; side < 2; ++side)
-                    _mm512_store_si512(t + 64 * side,
-                                       _mm512_permutex2var_epi8(sums[side][0], high_bytes, sums[side][1]));
+                    _mm512_store_si512(t + 64 * side, _mm512_permutex2var_epi8(sums[side][0], high, sums[side][1]));
             }
         }
 }
 
 struct Int8Class {
+    static constexpr int kColumns = 4;
     static constexpr int rows_of(int columns) { return columns == 1 ? 8 : 4; }
 
     template <int P, int N> static void chunk(size_t blocks, const uint8_t* bits, size_t stride, const uint8_t* record,
@@ -266,12 +309,11 @@ template <class Class> void lookup(size_t panels, size_t blocks, const uint8_t* 
         const size_t count = chunk_blocks(blocks - b);
         const bool add = accumulate || b > 0;
         size_t c = 0;
-        for (; c + 4 <= columns; c += 4)
-            lookup_panels<Class, 4>(panels, count, bits, stride, record + c * column, column, out + c * ldo, ldo, add);
-        if (columns & 2) {
+        for (; Class::kColumns == 4 && c + 4 <= columns; c += 4)
+            lookup_panels<Class, Class::kColumns>(panels, count, bits, stride, record + c * column, column,
+                                                  out + c * ldo, ldo, add);
+        for (; c + 2 <= columns; c += 2)
             lookup_panels<Class, 2>(panels, count, bits, stride, record + c * column, column, out + c * ldo, ldo, add);
-            c += 2;
-        }
         if (columns & 1)
             lookup_panels<Class, 1>(panels, count, bits, stride, record + c * column, column, out + c * ldo, ldo, add);
     }
