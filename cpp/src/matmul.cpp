@@ -25,7 +25,7 @@ using namespace detail;
 [[noreturn]] void bad_argument(const std::string& text) { throw Error(ErrorCode::invalid_argument, text); }
 
 constexpr Index kTableBytes = 32 << 10; // tables of one call: a first-level cache or less
-constexpr Index kTallRows = 512;        // rows of stage 1 that share tables: building them then costs little
+constexpr Index kTallRows = 2048;       // rows of stage 1 that share tables: building them then costs little
 constexpr Index kLatentBytes = 512 << 10;
 constexpr Index kColumnsAtOnce = 64;  // columns of X that are held in float32
 constexpr double kThreadedWork = 2e7; // bit operations, about 0.15 ms: below, threads cost more than they bring
@@ -274,7 +274,7 @@ class Threaded {
 
     // Panels of a task: enough to share tables, few enough for all threads.
     Index share(Index panels, Index others) const {
-        const Index most = ceil_div(panels * others, 3 * crew_), least = kTallRows / BQQ_PANEL;
+        const Index most = ceil_div(panels * others, 3 * crew_), least = 512 / BQQ_PANEL;
         return ceil_div(std::max(std::min(least, panels), most), BQQ_PANELS) * BQQ_PANELS;
     }
 

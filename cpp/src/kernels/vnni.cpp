@@ -117,7 +117,7 @@ void tables_f32(size_t blocks, size_t columns, const float* x, size_t ldx, void*
             const __m512 s0 = _mm512_mul_ps(sign[0], factor), s1 = _mm512_mul_ps(sign[1], factor);
             const __m512 s2 = _mm512_mul_ps(sign[2], factor), s3 = _mm512_mul_ps(sign[3], factor);
             uint8_t* t = record + 64;
-            for (size_t k = 0; k < count; ++k, in += BQQ_UNIT_COLUMNS)
+            for (size_t k = 0; k < count; ++k, in += BQQ_UNIT_COLUMNS) {
                 for (int side = 0; side < 2; ++side, t += 192) {
                     __m512i entry[4];
                     for (int g = 0; g < 4; ++g) {
@@ -136,6 +136,7 @@ void tables_f32(size_t blocks, size_t columns, const float* x, size_t ldx, void*
                     _mm512_store_si512(t + 64, _mm512_shuffle_i64x2(low, low2, 0xEE));
                     _mm512_store_si512(t + 128, _mm512_shuffle_i64x2(high, high2, 0x44));
                 }
+            }
         }
 }
 
@@ -162,23 +163,26 @@ struct Float32Class {
             for (int q = 0; q < P; ++q)
                 for (int c = 0; c < N; ++c) s[d][q][c] = _mm512_setzero_si512();
         const uint8_t* t = record + 64;
-        for (size_t b = 0; b < blocks; ++b, bits += stride)
-            for (int side = 0; side < 2; ++side, t += 192) {
-                __m512i index[P];
-                for (int q = 0; q < P; ++q) {
-                    const __m512i word = _mm512_loadu_si512(bits + BQQ_UNIT_BYTES * q);
-                    index[q] = table_index(side ? _mm512_srli_epi32(word, 4) : word);
-                }
-                for (int c = 0; c < N; ++c) {
-                    const __m512i t0 = _mm512_load_si512(t + c * column), t1 = _mm512_load_si512(t + c * column + 64);
-                    const __m512i t2 = _mm512_load_si512(t + c * column + 128);
-                    for (int q = 0; q < P; ++q) {
-                        s[0][q][c] = _mm512_dpbusd_epi32(s[0][q][c], _mm512_permutexvar_epi8(index[q], t0), one);
-                        s[1][q][c] = _mm512_dpbusd_epi32(s[1][q][c], _mm512_permutexvar_epi8(index[q], t1), one);
-                        s[2][q][c] = _mm512_dpbusd_epi32(s[2][q][c], _mm512_permutexvar_epi8(index[q], t2), one);
-                    }
-                }
+        for (size_t b = 0; b < blocks; ++b, bits += stride, t += 384) {
+            __m512i low[P], high[P];
+            for (int q = 0; q < P; ++q) {
+                const __m512i word = _mm512_loadu_si512(bits + BQQ_UNIT_BYTES * q);
+                low[q] = table_index(word), high[q] = table_index(_mm512_srli_epi32(word, 4));
             }
+            const auto look = [&](int c, int digit, __m512i index, int side) {
+                return _mm512_permutexvar_epi8(index, _mm512_load_si512(t + c * column + 192 * side + 64 * digit));
+            };
+            for (int c = 0; c < N; ++c)
+                for (int q = 0; q < P; ++q) {
+                    for (int d = 0; d < 2; ++d) {
+                        s[d][q][c] = _mm512_dpbusd_epi32(s[d][q][c], look(c, d, low[q], 0), one);
+                        s[d][q][c] = _mm512_dpbusd_epi32(s[d][q][c], look(c, d, high[q], 1), one);
+                    }
+                    // The last digit has seven bits: two of them fit a byte.
+                    const __m512i both = _mm512_add_epi8(look(c, 2, low[q], 0), look(c, 2, high[q], 1));
+                    s[2][q][c] = _mm512_dpbusd_epi32(s[2][q][c], both, one);
+                }
+        }
         const __m512i bias = _mm512_set1_epi32(-kBias * int(8 * blocks));
         for (int c = 0; c < N; ++c) {
             const float scale = *reinterpret_cast<const float*>(record + c * column);
@@ -192,20 +196,23 @@ struct Float32Class {
     }
 };
 
-// ---- int8 class: entries of 8 bits ----
+// ---- int8 class: entries of 8 bits, sums of two rounded sums of pairs, at most 126 + 1 in size ----
 
-// Sums of pairs, from the inputs x_0 .. x_15 and their negatives: word 4p + e is +-x_2p (term 0) +-x_2p+1 (term 1).
-constexpr Words pair_index(unsigned term) {
-    Words index{};
-    for (unsigned i = 0; i < 32; ++i) index.at[i] = uint16_t((i >> term & 1 ? 0 : 16) + 2 * (i / 4) + term);
-    return index;
-}
-// Tables of the groups side and side + 2 from the sums of pairs: word e of a table is pair sum e % 4 plus pair sum e
-// / 4.
-constexpr Words group_index(unsigned side, unsigned term) {
+// Inputs 0 .. 31, packed from two vectors lane by lane (0-3 16-19 4-7 ...), in words, and behind them their negatives.
+constexpr unsigned packed_word(unsigned input) { return input % 16 / 4 * 8 + input / 16 * 4 + input % 4; }
+// Sums of pairs: word 4p + e is +-x_2p (term 0) +-x_2p+1 (term 1), for the pairs 8 half to 8 half + 7.
+constexpr Words pair_index(unsigned half, unsigned term) {
     Words index{};
     for (unsigned i = 0; i < 32; ++i)
-        index.at[i] = uint16_t(4 * (2 * (side + 2 * (i / 16)) + term) + (term ? i % 16 / 4 : i % 4));
+        index.at[i] = uint16_t((i >> term & 1 ? 0 : 32) + packed_word(16 * half + 2 * (i / 4) + term));
+    return index;
+}
+// Tables of the groups side, side + 2, side + 4, side + 6 from the sums of pairs 4p + e in bytes: entry e of a table is
+// pair sum e % 4 of its first pair plus pair sum e / 4 of its second.
+constexpr Bytes group_index(unsigned side, unsigned term) {
+    Bytes index{};
+    for (unsigned i = 0; i < 64; ++i)
+        index.at[i] = uint8_t(4 * (2 * (side + 2 * (i / 16)) + term) + (term ? i % 16 / 4 : i % 4));
     return index;
 }
 constexpr Bytes high_bytes() {
@@ -213,23 +220,22 @@ constexpr Bytes high_bytes() {
     for (int i = 0; i < 64; ++i) index.at[i] = uint8_t(2 * i + 1);
     return index;
 }
-constexpr Words kPair[2] = {pair_index(0), pair_index(1)};
-constexpr Words kGroup[2][2] = {{group_index(0, 0), group_index(0, 1)}, {group_index(1, 0), group_index(1, 1)}};
+constexpr Words kPair[2][2] = {{pair_index(0, 0), pair_index(0, 1)}, {pair_index(1, 0), pair_index(1, 1)}};
+constexpr Bytes kGroup[2][2] = {{group_index(0, 0), group_index(0, 1)}, {group_index(1, 0), group_index(1, 1)}};
 constexpr Bytes kHighBytes = high_bytes();
 
 void tables_i8(size_t blocks, size_t columns, const float* x, size_t ldx, void* tables) {
-    const __m512i pair0 = kPair[0].load(), pair1 = kPair[1].load(), high = kHighBytes.load();
+    const __m512i pair[2][2] = {{kPair[0][0].load(), kPair[0][1].load()}, {kPair[1][0].load(), kPair[1][1].load()}};
     const __m512i group[2][2] = {{kGroup[0][0].load(), kGroup[0][1].load()},
                                  {kGroup[1][0].load(), kGroup[1][1].load()}};
-    // Half of the last place of a byte, once per table: into the even pairs.
-    const __m512i rounding = _mm512_mask_mov_epi32(_mm512_setzero_si512(), 0x3333, _mm512_set1_epi16(128));
+    const __m512i high = kHighBytes.load(), rounding = _mm512_set1_epi16(128);
     uint8_t* record = static_cast<uint8_t*>(tables);
     for (size_t c = 0; c < columns; ++c)
         for (size_t b = 0; b < blocks; b += BQQ_CHUNK, record += kRecord) {
             const float size = chunk_size<true>(chunk_blocks(blocks - b), x + c * ldx + BQQ_UNIT_COLUMNS * b);
             const bool usable = size > 1e-34f && is_finite(size);
-            *reinterpret_cast<Head*>(record) = {usable ? size / 127.0f : 0.0f * size,
-                                                usable ? 0.5f * 32512.0f / size : 0.0f};
+            *reinterpret_cast<Head*>(record) = {usable ? size / 126.0f : 0.0f * size,
+                                                usable ? 0.5f * 32256.0f / size : 0.0f};
         }
     record = static_cast<uint8_t*>(tables);
     for (size_t c = 0; c < columns; ++c)
@@ -239,21 +245,18 @@ void tables_i8(size_t blocks, size_t columns, const float* x, size_t ldx, void* 
             const __m512 factor = _mm512_set1_ps(reinterpret_cast<const Head*>(record)->factor);
             uint8_t* t = record + 64;
             for (size_t k = 0; k < count; ++k, in += BQQ_UNIT_COLUMNS, t += 128) {
-                __m512i sums[2][2]; // [side][inputs 0-15, 16-31]
-                for (int h = 0; h < 2; ++h) {
-                    const __m512i wide = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(in + 16 * h), factor));
-                    const __m256i plus = _mm512_cvtsepi32_epi16(wide);
-                    const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(plus),
-                                                            _mm256_sub_epi16(_mm256_setzero_si256(), plus), 1);
-                    const __m512i pairs =
-                        _mm512_add_epi16(rounding, _mm512_add_epi16(_mm512_permutexvar_epi16(pair0, both),
-                                                                    _mm512_permutexvar_epi16(pair1, both)));
-                    for (int side = 0; side < 2; ++side)
-                        sums[side][h] = _mm512_add_epi16(_mm512_permutexvar_epi16(group[side][0], pairs),
-                                                         _mm512_permutexvar_epi16(group[side][1], pairs));
-                }
+                const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(in), factor));
+                const __m512i b2 = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(in + 16), factor));
+                const __m512i plus = _mm512_packs_epi32(a, b2), minus = _mm512_sub_epi16(_mm512_setzero_si512(), plus);
+                __m512i sums[2];
+                for (int h = 0; h < 2; ++h)
+                    sums[h] = _mm512_add_epi16(rounding,
+                                               _mm512_add_epi16(_mm512_permutex2var_epi16(plus, pair[h][0], minus),
+                                                                _mm512_permutex2var_epi16(plus, pair[h][1], minus)));
+                const __m512i bytes = _mm512_permutex2var_epi8(sums[0], high, sums[1]);
                 for (int side = 0; side < 2; ++side)
-                    _mm512_store_si512(t + 64 * side, _mm512_permutex2var_epi8(sums[side][0], high, sums[side][1]));
+                    _mm512_store_si512(t + 64 * side, _mm512_add_epi8(_mm512_permutexvar_epi8(group[side][0], bytes),
+                                                                      _mm512_permutexvar_epi8(group[side][1], bytes)));
             }
         }
 }
