@@ -187,11 +187,11 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                  py::gil_scoped_release release;
                  return bqq::squared_error(h.q.view(), data, h.q.layout.n, threads);
              })
-        .def("matmul", [](Holder& h, const py::array& X, py::array out, int threads) {
+        .def("matmul", [](Holder& h, const py::array& X, py::array out, int threads, int precision) {
             const auto x = strided<bqq::ConstArray>(X, X.data());
             const auto y = strided<bqq::Array>(out, out.mutable_data());
             py::gil_scoped_release release;
-            bqq::matmul(h.prepared(), x, y, {threads});
+            bqq::matmul(h.prepared(), x, y, {threads, static_cast<bqq::Precision>(precision)});
         });
 
     m.def("layout", [](Index rows, Index cols, Index p, Index l, Index patch) {

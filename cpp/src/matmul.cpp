@@ -37,11 +37,12 @@ Index blocks_at_once(Index columns) { return columns == 1 ? 32 : columns == 2 ? 
 class Arena {
   public:
     explicit Arena(void* base = nullptr) : base_(static_cast<std::uint8_t*>(base)) {}
-    float* floats(Index count) {
-        auto* part = reinterpret_cast<float*>(base_ ? base_ + used_ : nullptr);
-        used_ += aligned(std::size_t(count) * sizeof(float));
+    template <class T> T* take(Index count) {
+        auto* part = reinterpret_cast<T*>(base_ ? base_ + used_ : nullptr);
+        used_ += aligned(std::size_t(count) * sizeof(T));
         return part;
     }
+    float* floats(Index count) { return take<float>(count); }
     std::size_t used() const { return used_; }
 
   private:
@@ -52,11 +53,12 @@ class Arena {
 // Up to kColumnsAtOnce columns of X: x[(k*columns + c)*ld + b] zero-padded to units, sigma[k*columns + c].
 struct Inputs {
     Index columns, ld;
-    float *x, *sigma;
+    float* x;
+    double* sigma;
 
     Inputs(const Prepared& h, Index columns, Arena& arena) : columns(columns), ld(h.z_units().cols()) {
         x = arena.floats(h.layout.K * columns * ld);
-        sigma = arena.floats(h.layout.K * columns);
+        sigma = arena.take<double>(h.layout.K * columns);
     }
 
     void load(const Prepared& h, const ConstArray& X, Index column) {
@@ -71,7 +73,7 @@ struct Inputs {
                 for (Index b = 0; b < ld; b += 8)
                     for (Index e = 0; e < 8; ++e) sum[e] += double(v[b + e]);
                 sigma[k * columns + c] =
-                    float((sum[0] + sum[1]) + (sum[2] + sum[3]) + ((sum[4] + sum[5]) + (sum[6] + sum[7])));
+                    (sum[0] + sum[1]) + (sum[2] + sum[3]) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
             }
         }
     }
@@ -81,11 +83,12 @@ struct Inputs {
 // w[(j*columns + c)*ld + ...], zero-padded to units, and what every row of the block row gets besides.
 struct Latents {
     Index columns, ld;
-    float *w, *total;
+    float* w;
+    double* total;
 
     Latents(const Prepared& h, Index count, Index columns, Arena& arena) : columns(columns), ld(h.y_units().cols()) {
         w = arena.floats(count * columns * ld);
-        total = arena.floats(count * columns);
+        total = arena.take<double>(count * columns);
     }
 
     void clear(const Prepared& h, Index count) {
@@ -98,13 +101,14 @@ struct Latents {
 
     // Block (j, k) of column c, from stage 1: v has p l entries. `slot`: the place of j.
     void put(const bqq_kernels& kernel, const Prepared& h, Index j, Index slot, Index k, Index c, const float* v,
-             float sigma) {
+             double sigma) {
         const Layout& a = h.layout;
         float* to = w + (slot * columns + c) * ld + k * h.latents();
         for (Index i = 0; i < a.p; ++i) {
             const Coefficients& q = h.block(j, k, i);
-            const float sum = kernel.latents(std::size_t(a.l), v + i * a.l, q.r, q.input_shift * sigma, to + i * a.l);
-            total[slot * columns + c] += q.v_total * sum + q.constant * sigma;
+            const float shift = float(double(q.input_shift) * sigma);
+            const float sum = kernel.latents(std::size_t(a.l), v + i * a.l, q.r, shift, to + i * a.l);
+            total[slot * columns + c] += q.v_total * double(sum) + q.constant * sigma;
         }
     }
 };
@@ -183,7 +187,7 @@ struct Product {
 
     // Rows [begin, end) of block row j, from its columns w and totals, to columns [column, column + columns) of out.
     void stage2(Index j, Index begin, Index end, Index column, Index columns, const float* w, Index ldw,
-                const float* total, float* tables, float* y) const {
+                const double* total, float* tables, float* y) const {
         const Index top = begin / BQQ_PANEL, bottom = ceil_div(end, BQQ_PANEL), ldy = (bottom - top) * BQQ_PANEL;
         multiply(product(), h.y_units(), h.y_bits(j), top, bottom, w, ldw, columns, tables, y, ldy);
         store_columns(y + begin - top * BQQ_PANEL, ldy, total, out, j * h.layout.rows + begin, end - begin, column,

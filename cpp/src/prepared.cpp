@@ -54,7 +54,7 @@ void put_coefficients(const View& q, Coefficients* out) {
                 const double r = scales[3 * i], s = scales[3 * i + 1], t = scales[3 * i + 2];
                 double constant = double(a.l) / 2 * (s + r / 2 + t);
                 if (i == 0) constant += double(scales[3 * a.p]); // u, once a block
-                *out++ = {float(r), float(s + r / 2), float(r / 2 + t), float(constant)};
+                *out++ = {r / 2 + t, constant, float(r), float(s + r / 2)};
             }
 }
 

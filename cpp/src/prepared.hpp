@@ -22,7 +22,8 @@ inline Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
 /// Per (j, k, i): w = r v + input_shift * sigma; y gets v_total * sum(v) + constant * sigma.
 struct Coefficients {
-    float r, input_shift, v_total, constant;
+    double v_total, constant;
+    float r, input_shift;
 };
 
 /// Sizes of a bit matrix in units.

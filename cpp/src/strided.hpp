@@ -57,14 +57,14 @@ inline void load_columns(const ConstArray& X, Index row, Index rows, Index colum
 }
 
 /// out(row + i, column + c) (+)= from[c*ld + i] + shift[c].
-inline void store_columns(const float* from, Index ld, const float* shift, const Array& out, Index row, Index rows,
+inline void store_columns(const float* from, Index ld, const double* shift, const Array& out, Index row, Index rows,
                           Index column, Index columns, bool accumulate) {
     with_dtype(out.dtype, [&](auto kind) {
         using Kind = decltype(kind);
         auto* to = static_cast<typename Kind::type*>(out.data) + row * out.row_stride + column * out.col_stride;
         const auto put = [&](Index i, Index c) {
             auto& target = to[i * out.row_stride + c * out.col_stride];
-            const float value = from[c * ld + i] + shift[c];
+            const float value = float(double(from[c * ld + i]) + shift[c]);
             target = Kind::put(accumulate ? Kind::get(target) + value : value);
         };
         if (columns == 1 || out.row_stride == 1)

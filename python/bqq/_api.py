@@ -107,20 +107,31 @@ def extend(
     return Matrix(core)
 
 
-def matmul(a: Any, b: Any, out: Any = None, *, threads: int | None = None) -> Any:
+def matmul(
+    a: Any,
+    b: Any,
+    out: Any = None,
+    *,
+    precision: Literal["float32", "int8"] = "float32",
+    threads: int | None = None,
+) -> Any:
     """``a @ b`` where one of the two is a :class:`Matrix`, computed from its bit planes.
 
     ``Matrix @ X``: X of shape (n,), (n, batch) or (..., n, batch). ``X @ Matrix``: X of shape (m,) or (..., m).
-    Arithmetic is float32; the result has the other operand's array library and the dtype NumPy gives
-    float32 and that operand (float64 in, float64 out), or is written to ``out`` in out's dtype (float16, 32, 64).
+    The result has the other operand's array library and the dtype NumPy gives float32 and that operand (float64 in,
+    float64 out), or is written to ``out`` in out's dtype (float16, 32, 64).
+
+    ``precision="float32"``: within 2e-5 of the norm of each column of the result. ``"int8"``: inputs are summed in
+    8 bits with a scale per 256 of them; up to twice as fast, mean squared error at most 5e-4 of the mean square of
+    the result for inputs without extreme outliers (1e-4 to 2.5e-4 for Gaussian ones). The bit planes are exact in both.
 
     Raises ValueError or TypeError if shapes or dtypes do not fit, or out overlaps the operand.
     """
     if isinstance(a, Matrix) == isinstance(b, Matrix):
         raise TypeError(f"matmul takes one bqq.Matrix and one array, got {type(a).__name__} and {type(b).__name__}")
     if isinstance(a, Matrix):
-        return product(a, b, out, threads)
-    return product_left(a, b, out, threads)
+        return product(a, b, out, threads, precision)
+    return product_left(a, b, out, threads, precision)
 
 
 def save(

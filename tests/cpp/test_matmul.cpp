@@ -144,6 +144,82 @@ TEST(row_ranges_equal_the_whole_bit_for_bit) {
     }
 }
 
+TEST(int8_class) {
+    for (const Index side : {40, 130, 500})
+        for (const Index patch : {0, 64, 128})
+            for (const Index batch : {1, 2, 3, 8, 11}) {
+                const bqq::Matrix q = reference::random_matrix(side, side + 7, 2, side / 2, patch, 1);
+                const Mat X = reference::random(side + 7, batch, 2, -1, 1);
+                std::vector<float> x(X.v.begin(), X.v.end()), y(std::size_t(side * batch));
+                const Mat expected = reference::multiply(reference::dense(q.view()), X);
+                const Aligned buffer = prepared(q);
+                bqq::MatmulOptions options;
+                options.precision = bqq::Precision::int8;
+                bqq::matmul(buffer.at, input(x, side + 7, batch), output(y, side, batch), options);
+                double error = 0;
+                for (std::size_t i = 0; i < y.size(); ++i) error += std::pow(double(y[i]) - expected.v[i], 2);
+                CHECK(error <= 5e-4 * norm(expected) * norm(expected));
+                std::vector<float> parts(y.size());
+                const Aligned workspace(bqq::workspace_size(buffer.at, batch));
+                for (Index row = 0; row < side; row += 13)
+                    bqq::matmul_rows(buffer.at, input(x, side + 7, batch), output(parts, side, batch), row,
+                                     std::min(side, row + 13), workspace.at, options);
+                CHECK(parts == y);
+            }
+}
+
+TEST(accumulate) {
+    const Index m = 70, n = 33, batch = 11;
+    const bqq::Matrix q = reference::random_matrix(m, n, 2, 17, 32, 1);
+    const Aligned buffer = prepared(q), workspace(bqq::workspace_size(buffer.at, batch));
+    const Mat X = reference::random(n, batch, 2, -1, 1);
+    std::vector<float> x(X.v.begin(), X.v.end()), y(std::size_t(m * batch)), sum(y.size(), 3.0f), parts(sum);
+    bqq::MatmulOptions options;
+    options.accumulate = true;
+    bqq::matmul(buffer.at, input(x, n, batch), output(y, m, batch));
+    bqq::matmul(buffer.at, input(x, n, batch), output(sum, m, batch), options);
+    bqq::matmul_rows(buffer.at, input(x, n, batch), output(parts, m, batch), 0, m, workspace.at, options);
+    for (std::size_t i = 0; i < y.size(); ++i) CHECK_EQ(sum[i], 3.0f + y[i]);
+    CHECK(parts == sum);
+}
+
+TEST(columns_do_not_depend_on_the_batch) {
+    const Index m = 150, n = 300, batch = 70;
+    for (const Index patch : {0, 64})
+        for (const int precision : {0, 1}) {
+            const bqq::Matrix q = reference::random_matrix(m, n, 2, 50, patch, 1);
+            const Aligned buffer = prepared(q);
+            const Mat X = reference::random(n, batch, 2, -1, 1);
+            std::vector<float> x(X.v.begin(), X.v.end()), whole(std::size_t(m * batch)), one(std::size_t(m), 0.0f);
+            bqq::MatmulOptions options;
+            options.precision = bqq::Precision(precision);
+            for (const int threads : {1, 2, 5}) {
+                options.threads = threads;
+                bqq::matmul(buffer.at, input(x, n, batch), output(whole, m, batch), options);
+                for (const Index c : {0, 7, 8, 69}) {
+                    const ConstArray column{x.data() + c, Dtype::f32, n, 1, batch, 1};
+                    bqq::matmul(buffer.at, column, output(one, m, 1), options);
+                    for (Index i = 0; i < m; ++i) CHECK_EQ(one[std::size_t(i)], whole[std::size_t(i * batch + c)]);
+                }
+            }
+        }
+}
+
+TEST(few_block_rows_on_many_threads) { // stage 1 and stage 2 one after the other, both cut by rows
+    const Index m = 700, n = 650, batch = 70;
+    for (const Index patch : {0, 350}) {
+        const bqq::Matrix q = reference::random_matrix(m, n, 2, 333, patch, 1);
+        const Aligned buffer = prepared(q);
+        const Mat X = reference::random(n, batch, 2, -1, 1);
+        std::vector<float> x(X.v.begin(), X.v.end()), one(std::size_t(m * batch)), many(one);
+        bqq::matmul(buffer.at, input(x, n, batch), output(one, m, batch), {1});
+        for (const int threads : {2, 3, 16}) {
+            bqq::matmul(buffer.at, input(x, n, batch), output(many, m, batch), {threads});
+            CHECK(many == one);
+        }
+    }
+}
+
 TEST(a_prepared_matrix_can_be_moved) {
     const bqq::Matrix q = reference::random_matrix(20, 30, 2, 8, 16, 1);
     const std::size_t size = bqq::prepared_size(q.view());
@@ -173,4 +249,10 @@ TEST(bad_calls_are_errors) {
     CHECK_THROWS(bqq::matmul_rows(buffer.at, input(x, 30, 1), output(y, 20, 1), 5, 21, buffer.at), Error,
                  "rows 5 to 21");
     bqq::matmul(buffer.at, input(x, 30, 0), output(y, 20, 0)); // nothing to do is legal
+    CHECK_THROWS(bqq::workspace_size(buffer.at, -1), Error, "batch is -1");
+    bqq::MatmulOptions options;
+    options.precision = bqq::Precision(7);
+    CHECK_THROWS(bqq::matmul(buffer.at, input(x, 30, 1), output(y, 20, 1), options), Error, "precision is 7");
+    static_cast<std::uint64_t*>(buffer.at)[1] = 1; // as an older version would have written it
+    CHECK_THROWS(bqq::matmul(buffer.at, input(x, 30, 1), output(y, 20, 1)), Error, "has layout 1");
 }

@@ -30,22 +30,20 @@ constexpr size_t kRecord = BQQ_CHUNK * BQQ_TABLE_BYTES;
 
 inline size_t chunk_blocks(size_t left) { return left < BQQ_CHUNK ? left : size_t(BQQ_CHUNK); }
 
-// The largest |x_q| of a chunk or, with Groups, the largest sum |x_q| / 2 of a group of four; NaN or infinite if an
-// input is (positive floats order as their bits do, NaN last).
-template <bool Groups> inline float chunk_size(size_t blocks, const float* x) {
+// The largest sum |x_q| / 2 of a group of four inputs; NaN or infinite if an input is (positive floats order as their
+// bits do, NaN last).
+inline float chunk_size(size_t blocks, const float* x) {
     __m512i most = _mm512_setzero_si512();
     for (size_t v = 0; v < 2 * blocks; ++v) {
-        __m512 a = _mm512_abs_ps(_mm512_loadu_ps(x + 16 * v));
-        if (Groups) {
-            a = _mm512_add_ps(a, _mm512_permute_ps(a, 0xB1));
-            a = _mm512_add_ps(a, _mm512_permute_ps(a, 0x4E));
-        }
-        most = _mm512_max_epi32(most, _mm512_castps_si512(a));
+        const __m512 a = _mm512_abs_ps(_mm512_loadu_ps(x + 16 * v));
+        const __m512 pairs = _mm512_add_ps(a, _mm512_permute_ps(a, 0xB1));
+        const __m512 sums = _mm512_add_ps(pairs, _mm512_permute_ps(pairs, 0x4E));
+        most = _mm512_max_epi32(most, _mm512_castps_si512(sums));
     }
     const int bits = _mm512_reduce_max_epi32(most);
     float size;
     memcpy(&size, &bits, sizeof size);
-    return Groups ? 0.5f * size : size;
+    return 0.5f * size;
 }
 
 inline bool is_finite(float x) { return x - x == 0; }
@@ -69,21 +67,7 @@ struct alignas(64) Words {
 // 1.5 * 2^23: to it, floats add integers up to 2^22 in size, and the low 23 bits of the sum are 2^22 + the integer.
 constexpr float kMagic = 12582912.0f;
 constexpr int kBias = 1 << 22;
-
-// A power of two that brings sums of four x_q / 2 just below 2^22, and its inverse; `size`, the largest |x_q|, is
-// finite. Sizes below 2^-105 stay small and lose digits.
-inline float power_below(float size, float* inverse) {
-    size *= 2.00001f; // room for the rounding of the entries
-    uint32_t bits;
-    memcpy(&bits, &size, sizeof bits);
-    int exponent = 21 - (int(bits >> 23 & 255) - 127);
-    if (exponent > 126) exponent = 126;
-    const uint32_t up = uint32_t(127 + exponent) << 23, down = uint32_t(127 - exponent) << 23;
-    float factor;
-    memcpy(&factor, &up, sizeof factor);
-    memcpy(inverse, &down, sizeof *inverse);
-    return factor;
-}
+constexpr float kMostFactor = 8.5e37f; // 2^126: its inverse is still normal
 
 // Of two vectors of 16 words: the bytes `first` of all, then the bytes first + 1.
 constexpr Bytes digit_index(int first) {
@@ -103,10 +87,10 @@ void tables_f32(size_t blocks, size_t columns, const float* x, size_t ldx, void*
     uint8_t* record = static_cast<uint8_t*>(tables);
     for (size_t c = 0; c < columns; ++c)
         for (size_t b = 0; b < blocks; b += BQQ_CHUNK, record += kRecord) {
-            const float size = chunk_size<false>(chunk_blocks(blocks - b), x + c * ldx + BQQ_UNIT_COLUMNS * b);
-            Head* head = reinterpret_cast<Head*>(record);
-            head->factor = 0, head->scale = NAN;
-            if (is_finite(2.00001f * size)) head->factor = power_below(size, &head->scale);
+            const float size = chunk_size(chunk_blocks(blocks - b), x + c * ldx + BQQ_UNIT_COLUMNS * b);
+            // Entries just below 2^22; inputs below 1e-31 stay small and lose digits.
+            const float wanted = (kBias - 16) / size, factor = wanted < kMostFactor ? wanted : kMostFactor;
+            *reinterpret_cast<Head*>(record) = {is_finite(size) ? 1 / factor : NAN, is_finite(size) ? factor : 0};
         }
     record = static_cast<uint8_t*>(tables);
     for (size_t c = 0; c < columns; ++c)
@@ -232,7 +216,7 @@ void tables_i8(size_t blocks, size_t columns, const float* x, size_t ldx, void* 
     uint8_t* record = static_cast<uint8_t*>(tables);
     for (size_t c = 0; c < columns; ++c)
         for (size_t b = 0; b < blocks; b += BQQ_CHUNK, record += kRecord) {
-            const float size = chunk_size<true>(chunk_blocks(blocks - b), x + c * ldx + BQQ_UNIT_COLUMNS * b);
+            const float size = chunk_size(chunk_blocks(blocks - b), x + c * ldx + BQQ_UNIT_COLUMNS * b);
             const bool usable = size > 1e-34f && is_finite(size);
             *reinterpret_cast<Head*>(record) = {usable ? size / 126.0f : 0.0f * size,
                                                 usable ? 0.5f * 32256.0f / size : 0.0f};
