@@ -247,8 +247,20 @@ def _result(name: str, shape: tuple[int, ...], x: npt.NDArray[Any], out: Any) ->
     return target, out
 
 
+def _quick(q: Matrix, X: Any, out: Any, threads: int | None, precision: str, left: bool) -> Any:
+    """The product of the commonest operands, plain float32 arrays of one or two dimensions; None for all others."""
+    if type(X) is not np.ndarray or not (out is None or type(out) is np.ndarray):
+        return None
+    if type(precision) is not str or precision not in PRECISIONS:
+        return None
+    return q._core.quick(X, out, left, _threads(threads), PRECISIONS[precision])
+
+
 def product(q: Matrix, X: Any, out: Any = None, threads: int | None = None, precision: str = "float32") -> Any:
     """q @ X for X of shape (n,), (n, batch) or (..., n, batch)."""
+    quick = _quick(q, X, out, threads, precision, left=False)
+    if quick is not None:
+        return quick
     array, restore = _arrays.to_numpy("X", X)
     x = _arrays.as_real("X", array)
     m, n = q.shape
@@ -263,6 +275,9 @@ def product(q: Matrix, X: Any, out: Any = None, threads: int | None = None, prec
 
 def product_left(X: Any, q: Matrix, out: Any = None, threads: int | None = None, precision: str = "float32") -> Any:
     """X @ q for X of shape (m,) or (..., m): the transpose of q.T times the transpose of X."""
+    quick = _quick(q.T, X, out, threads, precision, left=True)
+    if quick is not None:
+        return quick
     array, restore = _arrays.to_numpy("X", X)
     x = _arrays.as_real("X", array)
     m, n = q.shape
