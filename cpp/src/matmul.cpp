@@ -12,6 +12,7 @@
 
 #include "kernels/dispatch.hpp"
 #include "parallel.hpp"
+#include "pool.hpp"
 #include "prepared.hpp"
 #include "strided.hpp"
 
@@ -268,7 +269,7 @@ class Threaded {
 
     void at_once(const Inputs& in, Index column) {
         const Index panels = ceil_div(in.columns, BQQ_BATCH), groups = ceil_div(h_.layout.J, together_);
-        parallel_for(groups * panels, crew_, [&](Index task, int worker) {
+        Pool::run(groups * panels, crew_, [&](Index task, int worker) {
             const Index first = task / groups * BQQ_BATCH, group = task % groups;
             const Index begin = group * together_ * h_.layout.rows;
             const Index end = std::min(h_.layout.m, begin + together_ * h_.layout.rows);
@@ -287,7 +288,7 @@ class Threaded {
         const Index panels = ceil_div(in.columns, BQQ_BATCH);
         const Units zu = h_.z_units(), yu = h_.y_units();
         const Index z_share = share(zu.panels, 1), z_tasks = ceil_div(zu.panels, z_share);
-        parallel_for(a.K * panels * z_tasks, crew_, [&](Index task, int worker) {
+        Pool::run(a.K * panels * z_tasks, crew_, [&](Index task, int worker) {
             const Index top = task % z_tasks * z_share, first = task / z_tasks % panels * BQQ_BATCH;
             const Index k = task / z_tasks / panels;
             multiply(p_.product(), zu, h_.z_bits(k), top, std::min(zu.panels, top + z_share),
@@ -304,7 +305,7 @@ class Threaded {
                     latents.put(p_.kernel, h_, j, j, k, c, v_ + (k * in.columns + c) * zu.rows() + j * h_.latents(),
                                 in.sigma[k * in.columns + c]);
         const Index y_share = share(yu.panels, 1), y_tasks = ceil_div(yu.panels, y_share);
-        parallel_for(a.J * panels * y_tasks, crew_, [&](Index task, int worker) {
+        Pool::run(a.J * panels * y_tasks, crew_, [&](Index task, int worker) {
             const Index j = task / y_tasks / panels, first = task / y_tasks % panels * BQQ_BATCH;
             const Index begin = task % y_tasks * y_share * BQQ_PANEL;
             const Index end = std::min(a.rows_of(j), begin + y_share * BQQ_PANEL);

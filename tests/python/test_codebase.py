@@ -24,6 +24,7 @@ RANKS: dict[str, int] = {
     "rng.hpp": 0,
     "half.hpp": 0,
     "crc32.hpp": 0,
+    "pool": 1,
     "prepared": 3,
     "strided": 2,
     "json": 1,
@@ -50,7 +51,7 @@ ONE_ROOM = {  # what, where alone
     r"\bomp\b|omp\.h": {"cpp/src/parallel.hpp"},
     r"\bEigen/": {"cpp/src/scales.cpp"},
     r"immintrin\.h|arm_neon\.h": {f"cpp/src/kernels/{name}.cpp" for name in ("avx2", "avx512", "neon", "vnni")},
-    r"\bfork\b|pthread_atfork": {"cpp/src/parallel.hpp"},
+    r"\bfork\b|pthread_atfork": {"cpp/src/parallel.hpp", "cpp/src/pool.cpp"},
 }
 
 
