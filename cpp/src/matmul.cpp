@@ -84,33 +84,34 @@ struct Inputs {
 // w[(j*columns + c)*ld + ...], zero-padded to units, and what every row of the block row gets besides.
 struct Latents {
     Index columns, ld;
-    float* w;
+    float *w, *sums; // sums: BQQ_PANEL partial sums each
     double* total;
 
     Latents(const Prepared& h, Index count, Index columns, Arena& arena) : columns(columns), ld(h.y_units().cols()) {
         w = arena.floats(count * columns * ld);
+        sums = arena.floats(count * columns * BQQ_PANEL);
         total = arena.take<double>(count * columns);
     }
 
-    void clear(const Prepared& h, Index count) {
+    void begin(const Prepared& h, Index count) {
         const Index used = h.layout.K * h.latents();
-        for (Index i = 0; i < count * columns; ++i) {
-            total[i] = 0;
-            std::fill(w + i * ld + used, w + (i + 1) * ld, 0.0f);
-        }
+        std::fill(total, total + count * columns, 0.0);
+        std::fill(sums, sums + count * columns * BQQ_PANEL, 0.0f);
+        for (Index i = 0; i < count * columns; ++i) std::fill(w + i * ld + used, w + (i + 1) * ld, 0.0f);
     }
 
     // Block (j, k) of column c, from stage 1: v has p l entries. `slot`: the place of j.
     void put(const bqq_kernels& kernel, const Prepared& h, Index j, Index slot, Index k, Index c, const float* v,
              double sigma) {
-        const Layout& a = h.layout;
-        float* to = w + (slot * columns + c) * ld + k * h.latents();
-        for (Index i = 0; i < a.p; ++i) {
-            const Coefficients& q = h.block(j, k, i);
-            const float shift = float(double(q.input_shift) * sigma);
-            const float sum = kernel.latents(std::size_t(a.l), v + i * a.l, q.r, shift, to + i * a.l);
-            total[slot * columns + c] += q.v_total * double(sum) + q.constant * sigma;
-        }
+        const Index at = slot * columns + c;
+        kernel.latents(std::size_t(h.layout.p), std::size_t(h.layout.l), h.block(j, k), float(sigma), v,
+                       w + at * ld + k * h.latents(), sums + at * BQQ_PANEL);
+        total[at] += h.constant(j, k) * sigma;
+    }
+
+    void end(Index count) {
+        for (Index at = 0; at < count * columns; ++at)
+            for (Index lane = 0; lane < BQQ_PANEL; ++lane) total[at] += double(sums[at * BQQ_PANEL + lane]);
     }
 };
 
@@ -143,7 +144,7 @@ struct Stage1 {
 
     void run(const Inputs& in, Index first, Index columns, Index begin, Index end, float* tables, float* v,
              Latents& latents) const {
-        latents.clear(h, end - begin);
+        latents.begin(h, end - begin);
         const Units units = h.z_units();
         const Index top = first_panel(begin), bottom = last_panel(end), ldv = (bottom - top) * BQQ_PANEL;
         for (Index k = 0; k < h.layout.K; ++k) {
@@ -154,6 +155,7 @@ struct Stage1 {
                     latents.put(kernel, h, j, j - begin, k, c, v + c * ldv + j * h.latents() - top * BQQ_PANEL,
                                 in.sigma[k * in.columns + first + c]);
         }
+        latents.end(end - begin);
     }
 };
 
@@ -298,12 +300,13 @@ class Threaded {
         });
         Latents& latents = latents_.front();
         latents.columns = in.columns;
-        latents.clear(h_, a.J);
+        latents.begin(h_, a.J);
         for (Index k = 0; k < a.K; ++k)
             for (Index j = 0; j < a.J; ++j)
                 for (Index c = 0; c < in.columns; ++c)
                     latents.put(p_.kernel, h_, j, j, k, c, v_ + (k * in.columns + c) * zu.rows() + j * h_.latents(),
                                 in.sigma[k * in.columns + c]);
+        latents.end(a.J);
         const Index y_share = share(yu.panels, 1), y_tasks = ceil_div(yu.panels, y_share);
         Pool::run(a.J * panels * y_tasks, crew_, [&](Index task, int worker) {
             const Index j = task / y_tasks / panels, first = task / y_tasks % panels * BQQ_BATCH;

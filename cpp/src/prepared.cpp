@@ -18,8 +18,9 @@ Prepared make_header(const Layout& a) {
     h.magic = kMagic;
     h.order = kUnitOrder;
     h.layout = a;
-    h.coefficients = aligned(sizeof(Prepared));
-    h.z = h.coefficients + aligned(std::size_t(a.blocks() * a.p) * sizeof(Coefficients));
+    h.constants = aligned(sizeof(Prepared));
+    h.stacks = h.constants + aligned(std::size_t(a.blocks()) * sizeof(double));
+    h.z = h.stacks + aligned(std::size_t(a.blocks() * a.p) * sizeof(bqq_stack));
     h.y = h.z + std::uint64_t(a.K * h.z_units().bytes());
     h.size = h.y + std::uint64_t(a.J * h.y_units().bytes());
     return h;
@@ -45,17 +46,18 @@ void append_bits(const std::uint8_t* from, Index count, std::uint8_t* to, Index 
     }
 }
 
-void put_coefficients(const View& q, Coefficients* out) {
+void put_scales(const View& q, double* constants, bqq_stack* stacks) {
     const Layout& a = q.layout;
     for (Index j = 0; j < a.J; ++j)
-        for (Index k = 0; k < a.K; ++k)
+        for (Index k = 0; k < a.K; ++k, ++constants) {
+            const float* scales = q.block_scales(j, k);
+            *constants = double(scales[3 * a.p]); // u
             for (Index i = 0; i < a.p; ++i) {
-                const float* scales = q.block_scales(j, k);
                 const double r = scales[3 * i], s = scales[3 * i + 1], t = scales[3 * i + 2];
-                double constant = double(a.l) / 2 * (s + r / 2 + t);
-                if (i == 0) constant += double(scales[3 * a.p]); // u, once a block
-                *out++ = {r / 2 + t, constant, float(r), float(s + r / 2)};
+                *constants += double(a.l) / 2 * (s + r / 2 + t);
+                *stacks++ = {float(r), float(s + r / 2), float(r / 2 + t)};
             }
+        }
 }
 
 } // namespace
@@ -90,7 +92,7 @@ void prepare(const View& q, void* buffer, std::size_t size) {
     auto* base = static_cast<std::uint8_t*>(buffer);
     std::memset(base, 0, h.size);
     std::memcpy(base, &h, sizeof h);
-    put_coefficients(q, reinterpret_cast<Coefficients*>(base + h.coefficients));
+    put_scales(q, reinterpret_cast<double*>(base + h.constants), reinterpret_cast<bqq_stack*>(base + h.stacks));
     const Units z_units = h.z_units(), y_units = h.y_units();
     for (Index k = 0; k < a.K; ++k)
         for (Index j = 0; j < a.J; ++j)

@@ -20,12 +20,6 @@ constexpr std::size_t kAlign = 64;
 inline std::size_t aligned(std::size_t size) { return (size + kAlign - 1) / kAlign * kAlign; }
 inline Index ceil_div(Index a, Index b) { return (a + b - 1) / b; }
 
-/// Per (j, k, i): w = r v + input_shift * sigma; y gets v_total * sum(v) + constant * sigma.
-struct Coefficients {
-    double v_total, constant;
-    float r, input_shift;
-};
-
 /// Sizes of a bit matrix in units.
 struct Units {
     Index panels = 0, blocks = 0;
@@ -45,14 +39,15 @@ struct Units {
 struct Prepared {
     std::uint64_t magic, order; // order: kUnitOrder, the layout above
     Layout layout;
-    std::uint64_t coefficients, z, y, size;
+    std::uint64_t constants, stacks, z, y, size;
 
     Index latents() const { return layout.p * layout.l; } ///< of one block
     Units z_units() const { return {layout.J * latents(), layout.cols}; }
     Units y_units() const { return {layout.rows, layout.K * latents()}; }
-    const Coefficients& block(Index j, Index k, Index i) const {
-        return at<Coefficients>(coefficients)[(j * layout.K + k) * layout.p + i];
-    }
+    /// Every row of block (j, k) gets constant * sigma.
+    double constant(Index j, Index k) const { return at<double>(constants)[j * layout.K + k]; }
+    /// The p stacks of block (j, k).
+    const bqq_stack* block(Index j, Index k) const { return at<bqq_stack>(stacks) + (j * layout.K + k) * layout.p; }
     const std::uint8_t* z_bits(Index k) const { return at<std::uint8_t>(z) + k * z_units().bytes(); }
     const std::uint8_t* y_bits(Index j) const { return at<std::uint8_t>(y) + j * y_units().bytes(); }
 

@@ -169,14 +169,23 @@ TEST(zero_and_not_finite) {
 
 TEST(latents) {
     on_each_isa([](const bqq_kernels& table) {
-        for (const Index count : {1, 3, 8, 16, 17, 50}) {
-            const Mat v = reference::random(1, count, 1, -1, 1);
-            std::vector<float> in(v.v.begin(), v.v.end()), out(std::size_t(count + 1), 9.0f);
-            const float sum = table.latents(std::size_t(count), in.data(), -2.0f, 0.25f, out.data());
-            CHECK_NEAR(sum, reference::row_sum(v, 0), 1e-5);
-            for (Index e = 0; e < count; ++e)
-                CHECK_NEAR(out[std::size_t(e)], -2 * double(in[std::size_t(e)]) + 0.25, 1e-6);
-            CHECK_EQ(out[std::size_t(count)], 9.0f);
-        }
+        for (const Index l : {1, 3, 8, 16, 17, 50})
+            for (const Index stacks : {1, 2, 5}) {
+                const Mat v = reference::random(stacks, l, 1, -1, 1), scales = reference::random(stacks, 3, 2, -1, 1);
+                std::vector<bqq_stack> q;
+                for (Index i = 0; i < stacks; ++i)
+                    q.push_back({float(scales(i, 0)), float(scales(i, 1)), float(scales(i, 2))});
+                std::vector<float> in(v.v.begin(), v.v.end()), out(in.size() + 1, 9.0f), sums(BQQ_PANEL, 0.25f);
+                table.latents(std::size_t(stacks), std::size_t(l), q.data(), -3.0f, in.data(), out.data(), sums.data());
+                double expected = 0.25 * BQQ_PANEL, sum = 0;
+                for (Index i = 0; i < stacks; ++i)
+                    for (Index e = 0; e < l; ++e) {
+                        expected += scales(i, 2) * v(i, e);
+                        CHECK_NEAR(out[std::size_t(i * l + e)], scales(i, 0) * v(i, e) - 3 * scales(i, 1), 1e-6);
+                    }
+                for (const float s : sums) sum += double(s);
+                CHECK_NEAR(sum, expected, 1e-5);
+                CHECK_EQ(out[in.size()], 9.0f);
+            }
     });
 }

@@ -1,18 +1,27 @@
 // What every instruction set's product shares, in terms of the vector vf of solver.inl.
 
-float latents(size_t count, const float* v, float r, float shift, float* w) {
-    const vf vr = vset(r), vs = vset(shift);
-    vf sum = vset(0);
-    size_t e = 0;
-    for (; e + kWidth <= count; e += kWidth) {
-        const vf x = vload(v + e);
-        sum = vadd(sum, x);
-        vstore(w + e, vfma(vr, x, vs));
+void latents(size_t stacks, size_t l, const bqq_stack* scales, float sigma, const float* v, float* w, float* sums) {
+    constexpr size_t lanes = BQQ_PANEL / kWidth;
+    vf sum[lanes];
+    for (size_t q = 0; q < lanes; ++q) sum[q] = vload(sums + q * kWidth);
+    for (size_t i = 0; i < stacks; ++i, v += l, w += l) {
+        const vf r = vset(scales[i].r), shift = vset(scales[i].shift * sigma), total = vset(scales[i].total);
+        size_t e = 0;
+        for (; e + BQQ_PANEL <= l; e += BQQ_PANEL)
+            for (size_t q = 0; q < lanes; ++q) {
+                const vf x = vload(v + e + q * kWidth);
+                sum[q] = vfma(total, x, sum[q]);
+                vstore(w + e + q * kWidth, vfma(r, x, shift));
+            }
+        if (e == l) continue;
+        float in[BQQ_PANEL] = {}, out[BQQ_PANEL];
+        for (size_t k = 0; k < l - e; ++k) in[k] = v[e + k];
+        for (size_t q = 0; q < lanes; ++q) {
+            const vf x = vload(in + q * kWidth);
+            sum[q] = vfma(total, x, sum[q]);
+            vstore(out + q * kWidth, vfma(r, x, shift));
+        }
+        for (size_t k = 0; k < l - e; ++k) w[e + k] = out[k];
     }
-    float total = vsum(sum);
-    for (; e < count; ++e) {
-        total += v[e];
-        w[e] = r * v[e] + shift;
-    }
-    return total;
+    for (size_t q = 0; q < lanes; ++q) vstore(sums + q * kWidth, sum[q]);
 }

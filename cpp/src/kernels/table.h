@@ -45,6 +45,11 @@ typedef struct bqq_product {
                    float* out, size_t ldo, int accumulate);
 } bqq_product;
 
+/* What the product needs of the scales of one stack of a block. */
+typedef struct bqq_stack {
+    float r, shift, total;
+} bqq_stack;
+
 typedef struct bqq_kernels {
     /* C[i,j] = D[i,j] + bias[i] + sum_k A(i,k) B[k,j],  A(i,k) = A[i*a_row + k*a_col];  i < M, j < N, k < K.
      * N, ldb, ldc, ldd multiples of BQQ_PAD. D and bias may be NULL (zero). C must not overlap an input. */
@@ -94,9 +99,12 @@ typedef struct bqq_kernels {
 
     bqq_product product[BQQ_PRECISIONS];
 
-    /* The step between the two stages: w_e = r v_e + shift, e < count. Returns sum v_e (float32 in vectors). w may be
-     * v. */
-    float (*latents)(size_t count, const float* v, float r, float shift, float* w);
+    /* The step between the two stages, for one block and column: for each stack i of l entries
+     *   w_ie = r_i v_ie + shift_i sigma,   sums[lane] += total_i v_ie for some lane < BQQ_PANEL, which depends on e and
+     * l v and w: stacks*l floats, not overlapping. sums: a scalar product spread over lanes, to be added up at the end.
+     */
+    void (*latents)(size_t stacks, size_t l, const bqq_stack* scales, float sigma, const float* v, float* w,
+                    float* sums);
 } bqq_kernels;
 
 /* What an instruction-set file exports: one function that overwrites entries of the table. */
