@@ -7,7 +7,7 @@
 >>> bqq.save("w.safetensors", {"layer": q})
 """
 
-from bqq._api import decompose, extend, load, matmul, save, show_config
+from bqq._api import cost, decompose, extend, load, matmul, save, show_config
 from bqq._arrays import RawTensor
 from bqq._core import FormatError, __version__
 from bqq._matrix import Matrix
@@ -17,6 +17,7 @@ __all__ = [
     "Matrix",
     "RawTensor",
     "__version__",
+    "cost",
     "decompose",
     "extend",
     "load",

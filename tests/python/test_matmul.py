@@ -356,6 +356,29 @@ def test_non_finite_operands_stay_in_their_column(value):
         assert not np.isfinite(y[:, -1]).any()
 
 
+# --- what it costs ---
+
+
+def test_cost():
+    q = random_matrix(20, 13, J=3, K=2, p=2, l=9)
+    c = bqq.cost(q, 5)
+    assert c["plane_bytes"] == q._core.Y.nbytes + q._core.Z.nbytes
+    assert c["scale_bytes"] == 4 * 3 * 2 * 7
+    assert (c["input_bytes"], c["output_bytes"]) == (4 * 13 * 5, 4 * 20 * 5)
+    assert c["bytes"] == q.nbytes + 4 * (13 + 20) * 5
+    bits = sum(y.size for y in q.Y[:, :, :, :, :].reshape(3, -1)[:2]) + q.Y[2, :, :, :6].size
+    bits += q.Z[:, 0].size + q.Z[:, 1, ..., :6].size
+    assert c["bit_operations"] == bits * 5  # those of rows and columns that exist
+    assert bqq.cost(q)["bit_operations"] == bits
+    assert bqq.cost(q, 0)["bit_operations"] == 0
+    with pytest.raises(ValueError, match="batch is -1"):
+        bqq.cost(q, -1)
+    with pytest.raises(TypeError, match="batch"):
+        bqq.cost(q, 1.5)
+    with pytest.raises(TypeError, match=r"expected a bqq\.Matrix"):
+        bqq.cost(np.ones((3, 3)))
+
+
 # --- the matrix as an operand ---
 
 
