@@ -150,7 +150,7 @@ def check(*command: str | Path) -> None:
 
 
 def test_clang_format() -> None:
-    files = [p for d in ("cpp", "tests", "python") for p in (ROOT / d).rglob("*")]
+    files = [p for d in ("cpp", "tests", "python", "bench") for p in (ROOT / d).rglob("*")]
     files = [p for p in files if p.suffix in (".cpp", ".hpp", ".h", ".c", ".inl")]
     check(tool("clang-format"), "--dry-run", "--Werror", *files)
 

@@ -46,13 +46,15 @@ template <int H, int N> inline void lookup_tile(size_t blocks, const uint8_t* bi
         for (int c = 0; c < N; ++c) _mm256_storeu_ps(out + c * ldo + 8 * q, s[q][c]);
 }
 
-template <int N, int H = N == 4 ? 2 : 4> inline void lookup_columns(size_t halves, size_t blocks, const uint8_t* bits,
-                                                                    size_t stride, const float* t, float* out,
-                                                                    size_t ldo, int accumulate) {
+template <int N, int H = N == 4   ? 2
+                         : N == 2 ? 4
+                                  : 6>
+inline void lookup_columns(size_t halves, size_t blocks, const uint8_t* bits, size_t stride, const float* t, float* out,
+                           size_t ldo, int accumulate) {
     for (; halves >= size_t(H); halves -= H, bits += 32 * H, out += 8 * H)
         lookup_tile<H, N>(blocks, bits, stride, t, out, ldo, accumulate);
     if constexpr (H > 2) {
-        if (halves) lookup_columns<N, H / 2>(halves, blocks, bits, stride, t, out, ldo, accumulate);
+        if (halves) lookup_columns<N, (H > 4 ? 4 : 2)>(halves, blocks, bits, stride, t, out, ldo, accumulate);
     }
 }
 
