@@ -272,7 +272,7 @@ class Threaded {
     void at_once(const Inputs& in, Index column) {
         const Index panels = ceil_div(in.columns, BQQ_BATCH), groups = ceil_div(h_.layout.J, together_);
         Pool::run(groups * panels, crew_, [&](Index task, int worker) {
-            const Index first = task / groups * BQQ_BATCH, group = task % groups;
+            const Index first = task % panels * BQQ_BATCH, group = task / panels;
             const Index begin = group * together_ * h_.layout.rows;
             const Index end = std::min(h_.layout.m, begin + together_ * h_.layout.rows);
             p_.rows(in, first, column + first, panel_columns(in, first), begin, end, scratch_[std::size_t(worker)]);

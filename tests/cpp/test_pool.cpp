@@ -48,7 +48,7 @@ TEST(many_callers_and_nesting) {
     CHECK_EQ(total.load(), 4 * 50 * 5 * 7);
 }
 
-#if defined(__unix__)
+#if defined(__unix__) && !defined(__SANITIZE_THREAD__) // which refuses threads after fork
 TEST(a_forked_child_has_helpers_of_its_own) {
     std::atomic<int> total{0};
     Pool::run(100, 4, [&](std::int64_t, int) { ++total; });
