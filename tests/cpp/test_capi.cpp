@@ -101,6 +101,7 @@ TEST(structure_sizes_are_pinned) {
     CHECK_EQ(sizeof(bqq_view), std::size_t(96));
     CHECK_EQ(sizeof(bqq_decompose_options), std::size_t(80));
     CHECK_EQ(sizeof(bqq_save_options), std::size_t(16));
+    CHECK_EQ(sizeof(bqq_matmul_options), std::size_t(24));
     CHECK_EQ(sizeof(bqq_array), std::size_t(48));
     CHECK_EQ(offsetof(bqq_view, m), std::size_t(8));
     CHECK_EQ(offsetof(bqq_view, y), std::size_t(72));

@@ -3,11 +3,25 @@
 #include "check.hpp"
 #include "reference.hpp"
 
+#include "bqq/bqq.h"
 #include "bqq/matmul.hpp"
 #include "half.hpp"
 
+#include <atomic>
 #include <cstdlib>
 #include <memory>
+#include <new>
+
+namespace {
+std::atomic<long> allocations{0};
+}
+void* operator new(std::size_t size) {
+    ++allocations;
+    if (void* p = std::malloc(size ? size : 1)) return p;
+    throw std::bad_alloc();
+}
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 
 using bqq::Array;
 using bqq::ConstArray;
@@ -181,6 +195,56 @@ TEST(accumulate) {
     bqq::matmul_rows(buffer.at, input(x, n, batch), output(parts, m, batch), 0, m, workspace.at, options);
     for (std::size_t i = 0; i < y.size(); ++i) CHECK_EQ(sum[i], 3.0f + y[i]);
     CHECK(parts == sum);
+}
+
+TEST(matmul_rows_does_not_allocate) {
+    for (const Index patch : {0, 64})
+        for (const Index batch : {1, 5, 30})
+            for (const int precision : {0, 1}) {
+                const bqq::Matrix q = reference::random_matrix(200, 150, 2, 50, patch, 1);
+                const Aligned buffer = prepared(q), workspace(bqq::workspace_size(buffer.at, batch));
+                std::vector<float> x(std::size_t(150 * batch), 1.0f), y(std::size_t(200 * batch));
+                bqq::MatmulOptions options;
+                options.precision = bqq::Precision(precision);
+                const auto run = [&] {
+                    bqq::matmul_rows(buffer.at, input(x, 150, batch), output(y, 200, batch), 3, 190, workspace.at,
+                                     options);
+                };
+                run(); // the kernels are chosen on first use
+                const long before = allocations;
+                run();
+                CHECK_EQ(allocations.load(), before);
+            }
+}
+
+TEST(options_of_the_c_interface) {
+    const bqq::Matrix q = reference::random_matrix(20, 30, 2, 9, 16, 1);
+    const Aligned buffer = prepared(q), workspace(bqq::workspace_size(buffer.at, 2));
+    std::vector<float> x(60, 0.5f), once(40), exact(40), twice(40);
+    const bqq_array in = {x.data(), BQQ_F32, 30, 2, 2, 1};
+    const auto out = [](std::vector<float>& y) { return bqq_array{y.data(), BQQ_F32, 20, 2, 2, 1}; };
+    const bqq_array to_exact = out(exact), to_once = out(once), to_twice = out(twice);
+    bqq_matmul_options options;
+    CHECK_EQ(bqq_matmul_options_init(&options, sizeof options), BQQ_OK);
+    CHECK_EQ(bqq_matmul(buffer.at, &in, &to_exact, nullptr), BQQ_OK);
+    CHECK_EQ(bqq_matmul(buffer.at, &in, &to_once, &options), BQQ_OK);
+    CHECK(once == exact);
+    options.precision = BQQ_PRECISION_INT8;
+    CHECK_EQ(bqq_matmul(buffer.at, &in, &to_once, &options), BQQ_OK);
+    CHECK(once != exact);
+    options.accumulate = 1;
+    CHECK_EQ(bqq_matmul_rows(buffer.at, &in, &to_twice, 0, 20, workspace.at, &options), BQQ_OK);
+    CHECK_EQ(bqq_matmul_rows(buffer.at, &in, &to_twice, 0, 20, workspace.at, &options), BQQ_OK);
+    for (std::size_t i = 0; i < once.size(); ++i) CHECK_EQ(twice[i], once[i] + once[i]);
+    options.precision = 2;
+    CHECK_EQ(bqq_matmul(buffer.at, &in, &to_once, &options), BQQ_INVALID_ARGUMENT);
+    options.precision = 0, options.reserved = 1;
+    CHECK_EQ(bqq_matmul(buffer.at, &in, &to_once, &options), BQQ_INVALID_ARGUMENT);
+    options.reserved = 0, options.struct_size = 0;
+    CHECK_EQ(bqq_matmul(buffer.at, &in, &to_once, &options), BQQ_INVALID_ARGUMENT);
+    std::size_t size = 7;
+    CHECK_EQ(bqq_workspace_size(buffer.at, -1, &size), BQQ_INVALID_ARGUMENT);
+    CHECK_EQ(size, std::size_t(7));
 }
 
 TEST(columns_do_not_depend_on_the_batch) {
