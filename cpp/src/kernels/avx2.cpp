@@ -11,6 +11,7 @@
 #include "kernels/table.h"
 
 #include <immintrin.h>
+#include <string.h>
 
 namespace {
 

@@ -5,50 +5,73 @@ constexpr size_t kRecord = BQQ_CHUNK * BQQ_TABLE_BYTES;
 
 inline __m256 absolute(__m256 x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
 
-// Largest sum |x_q| / 2 of a group of four and 0 or, if an input is not finite, NaN.
-inline void chunk_size(size_t groups, const float* in, float* largest, float* taint) {
-    __m256 most = _mm256_setzero_ps(), bad = most;
-    for (size_t g = 0; g < groups; g += 8, in += 32) {
-        const __m256 a = _mm256_hadd_ps(absolute(_mm256_loadu_ps(in)), absolute(_mm256_loadu_ps(in + 8)));
-        const __m256 b = _mm256_hadd_ps(absolute(_mm256_loadu_ps(in + 16)), absolute(_mm256_loadu_ps(in + 24)));
-        const __m256 sums = _mm256_mul_ps(_mm256_set1_ps(0.5f), _mm256_hadd_ps(a, b));
-        most = _mm256_max_ps(most, sums);
-        bad = _mm256_fmadd_ps(_mm256_setzero_ps(), sums, bad);
+// Largest sum |x_q| / 2 of a group of four; NaN or infinite if an input is (positive floats order as their bits do).
+inline float chunk_size(size_t blocks, const float* in) {
+    __m256i most = _mm256_setzero_si256();
+    for (size_t b = 0; b < blocks; ++b, in += BQQ_UNIT_COLUMNS) {
+        const __m256 s = _mm256_hadd_ps(absolute(_mm256_loadu_ps(in)), absolute(_mm256_loadu_ps(in + 8)));
+        const __m256 t = _mm256_hadd_ps(absolute(_mm256_loadu_ps(in + 16)), absolute(_mm256_loadu_ps(in + 24)));
+        most = _mm256_max_epi32(most, _mm256_castps_si256(_mm256_hadd_ps(s, t)));
     }
-    *largest = vmaxof(most);
-    *taint = vsum(bad);
+    alignas(32) int32_t lanes[8];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), most);
+    int32_t bits = 0;
+    for (int k = 0; k < 8; ++k) bits = lanes[k] > bits ? lanes[k] : bits;
+    float size;
+    memcpy(&size, &bits, sizeof size);
+    return 0.5f * size;
 }
 
+inline __m256i twice(__m128i lane) { return _mm256_broadcastsi128_si256(lane); }
+
+// Tables of two groups, one in each lane of `words` from word `first` (0 or 4) of the lane on: bytes of the sums of
+// pairs (input 0 and 1, then 2 and 3), entry e % 4 being +- the first +- the second.
+inline __m256i pair_sums(__m256i words, int first) {
+    const __m128i shift = _mm_set1_epi8(char(2 * first));
+    const __m128i one = _mm_setr_epi8(0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5);
+    const __m128i other = _mm_setr_epi8(2, 3, 2, 3, 2, 3, 2, 3, 6, 7, 6, 7, 6, 7, 6, 7);
+    const __m256i a = _mm256_shuffle_epi8(words, twice(_mm_add_epi8(one, shift)));
+    const __m256i b = _mm256_shuffle_epi8(words, twice(_mm_add_epi8(other, shift)));
+    const __m256i sum = _mm256_add_epi16(_mm256_sign_epi16(a, twice(_mm_setr_epi16(-1, 1, -1, 1, -1, 1, -1, 1))),
+                                         _mm256_sign_epi16(b, twice(_mm_setr_epi16(-1, -1, 1, 1, -1, -1, 1, 1))));
+    return _mm256_srai_epi16(_mm256_add_epi16(sum, _mm256_set1_epi16(128)), 8);
+}
+
+// Entries e = sums[e % 4] + sums[4 + e / 4] + 128 of the groups whose eight sums start at byte `first` of a lane.
+inline __m256i entries(__m256i sums, int first) {
+    const __m128i shift = _mm_set1_epi8(char(first));
+    const __m128i low = _mm_setr_epi8(0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3);
+    const __m128i high = _mm_setr_epi8(4, 4, 4, 4, 5, 5, 5, 5, 6, 6, 6, 6, 7, 7, 7, 7);
+    const __m256i sum = _mm256_add_epi8(_mm256_shuffle_epi8(sums, twice(_mm_add_epi8(low, shift))),
+                                        _mm256_shuffle_epi8(sums, twice(_mm_add_epi8(high, shift))));
+    return _mm256_add_epi8(sum, _mm256_set1_epi8(char(-128)));
+}
+
+// Entries are sums of two rounded sums of pairs, at most 126 + 1 in size.
 void tables_i8(size_t blocks, size_t columns, const float* x, size_t ldx, void* tables) {
-    const float a = 0.5f, z = -0.5f;
-    const __m256 s0 = _mm256_setr_ps(z, a, z, a, z, a, z, a), s1 = _mm256_setr_ps(z, z, a, a, z, z, a, a);
-    const __m256 s2 = _mm256_setr_ps(z, z, z, z, a, a, a, a), s3 = _mm256_set1_ps(a);
-    const __m256i bias = _mm256_set1_epi32(128);
     uint8_t* record = static_cast<uint8_t*>(tables);
     for (size_t c = 0; c < columns; ++c)
         for (size_t b = 0; b < blocks; b += BQQ_CHUNK, record += kRecord) {
             const size_t count = blocks - b < BQQ_CHUNK ? blocks - b : size_t(BQQ_CHUNK);
             const float* in = x + c * ldx + BQQ_UNIT_COLUMNS * b;
-            float largest, taint;
-            chunk_size(8 * count, in, &largest, &taint);
-            const bool usable = largest > 1e-34f && taint == 0;
-            *reinterpret_cast<float*>(record) = (usable ? largest / 127.0f : 0.0f) + taint;
-            const __m256 factor = _mm256_set1_ps(usable ? 127.0f / largest : 0.0f);
-            uint8_t* t = record + 64;
-            for (size_t g = 0; g < 8 * count; ++g, in += 4) {
-                __m256 low = _mm256_mul_ps(s0, _mm256_broadcast_ss(in));
-                low = _mm256_fmadd_ps(s1, _mm256_broadcast_ss(in + 1), low);
-                low = _mm256_fmadd_ps(s2, _mm256_broadcast_ss(in + 2), low);
-                const __m256 last = _mm256_mul_ps(s3, _mm256_broadcast_ss(in + 3));
-                const __m256i lo =
-                    _mm256_add_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(_mm256_sub_ps(low, last), factor)), bias);
-                const __m256i hi =
-                    _mm256_add_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(_mm256_add_ps(low, last), factor)), bias);
-                // entries 0..3 8..11 | 4..7 12..15 -> bytes in order
-                const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(lo, hi), 0xD8);
-                const __m128i bytes =
-                    _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
-                _mm_store_si128(reinterpret_cast<__m128i*>(t + 128 * (g / 8) + 64 * (g % 2) + 16 * (g % 8 / 2)), bytes);
+            const float size = chunk_size(count, in);
+            const bool finite = size - size == 0, usable = finite && size > 1e-34f;
+            *reinterpret_cast<float*>(record) = usable ? size / 126.0f : 0.0f * size;
+            const __m256 factor = _mm256_set1_ps(usable ? 0.5f * 32256.0f / size : 0.0f);
+            __m256i* t = reinterpret_cast<__m256i*>(record + 64);
+            for (size_t k = 0; k < count; ++k, in += BQQ_UNIT_COLUMNS, t += 4) {
+                __m256i wide[4];
+                for (int h = 0; h < 4; ++h)
+                    wide[h] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(in + 8 * h), factor));
+                // Groups 0 4 | 1 5 and 2 6 | 3 7 to 0 4 | 2 6 and 1 5 | 3 7.
+                const __m256i u = _mm256_packs_epi32(wide[0], wide[2]), v = _mm256_packs_epi32(wide[1], wide[3]);
+                for (int side = 0; side < 2; ++side) {
+                    const __m256i words =
+                        side ? _mm256_permute2x128_si256(u, v, 0x31) : _mm256_permute2x128_si256(u, v, 0x20);
+                    const __m256i sums = _mm256_packs_epi16(pair_sums(words, 0), pair_sums(words, 4));
+                    _mm256_store_si256(t + 2 * side, entries(sums, 0));
+                    _mm256_store_si256(t + 2 * side + 1, entries(sums, 8));
+                }
             }
         }
 }
