@@ -57,7 +57,7 @@ def speedups(rows: list[dict[str, str]]) -> str:
         for precision in ("float32", "int8"):
             cells = [shape, precision]
             for batch in batches:
-                ours = time[shape, batch, f"bqq {precision} p=2 patch=128"]
+                ours = time[shape, batch, f"bqq {precision} p=2 patch=default"]
                 others = [time[shape, batch, peer] for peer in peers if peer != "numpy float32"]
                 best = f" ({min(others) / ours:.1f})" if others else ""
                 cells.append(f"{time[shape, batch, 'numpy float32'] / ours:.1f}x{best}")
@@ -80,9 +80,9 @@ Where it loses: by the paper's own review tables, JPEG is better on photos and a
 noise. A plain Lloyd-Max codebook wins on the Gaussian at 4 bits: 0.0095 against 0.0110 for `effort="best"`
 (`--bits 4`).
 
-Product `q @ X`, p = 2, patches of 128, one thread: CPU time against NumPy's float32 product and, in brackets, against the
-fastest of the other peers (torch float32, bfloat16 and int8, ONNX Runtime 2- and 4-bit), medians of interleaved runs;
-above 1 is faster:
+Product `q @ X`, p = 2, default patches, one thread: CPU time against NumPy's float32 product and, in brackets,
+against the fastest of the other peers (torch float32, bfloat16 and int8, ONNX Runtime 2- and 4-bit), medians of
+interleaved runs; above 1 is faster:
 
 {speedups(matmul)}
 `OPENBLAS_NUM_THREADS=1 python bench/bench_matmul.py --csv bench/results/matmul.csv --plot bench/results/matmul.png`.
