@@ -1,62 +1,180 @@
-"""The product from bit planes against the dense float32 product of NumPy's BLAS, interleaved in one process.
+"""The product from bit planes against other products, interleaved in one process.
 
-    python bench/bench_matmul.py [--shapes 4096x4096,...] [--p 2] [--batch 1,4,16,64] [--patch 128] [--threads 1]
+    OPENBLAS_NUM_THREADS=1 python bench/bench_matmul.py --csv FILE --plot FILE
+    ... --shapes 4096x4096 --p 1,2,3,4 --batch 1,4,16,64,256 --patch 32,64,128,256 --threads 2 --cache hot,cold
 
 Set OPENBLAS_NUM_THREADS (or your BLAS's variable) to the same number of threads. Planes are random bits: speed does not
-depend on their values.
+depend on their values. "hot" repeats one matrix; "cold" rotates through copies of more than --cold-megabytes, as a
+network of many layers does. Times are medians; on a loaded machine trust the CPU times and the ratios.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import itertools
+import time
+from collections.abc import Callable, Mapping
+from statistics import median
 
 import numpy as np
 
 import bqq
-from machine import describe, interleaved, write_csv
+from bqq import _core
+from bqq._matrix import Matrix
+from machine import describe, write_csv
+from peers import PEERS, Floats, available
+
+Row = dict[str, object]
 
 
 def random_planes(rng: np.random.Generator, m: int, n: int, p: int, patch: int) -> bqq.Matrix:
-    rows, cols = min(m, patch), min(n, patch)
-    J, K, l = m // rows, n // cols, max(1, round(rows * cols / (rows + cols)))
-    Y = rng.integers(0, 2, (J, K, p, rows, l), dtype=np.uint8)
-    Z = rng.integers(0, 2, (J, K, p, l, cols), dtype=np.uint8)
-    return bqq.Matrix.from_factors(Y, Z, rng.normal(0, 0.1, (J, K, 3 * p + 1)))
+    a = _core.layout(m, n, p, 0, patch)
+
+    def plane(rows: int, bits: int) -> np.ndarray:
+        packed = rng.integers(0, 256, (a["J"], a["K"], p, rows, -(-bits // 8)), dtype=np.uint8)
+        if bits % 8:
+            packed[..., -1] &= (1 << bits % 8) - 1
+        return packed
+
+    Y, Z = plane(a["rows"], a["l"]), plane(a["l"], a["cols"])
+    if a["J"] * a["rows"] != m or a["K"] * a["cols"] != n:
+        raise SystemExit(f"{m}x{n} does not fall into whole blocks of {patch}")
+    scales = rng.normal(0, 0.1, (a["J"], a["K"], 3 * p + 1)).astype(np.float32)
+    return Matrix(_core.Matrix(m, n, a["J"], a["K"], p, a["l"], Y, Z, scales))
+
+
+def measure(
+    jobs: Mapping[str, Callable[[], object]], threads: int, seconds: float, hot: bool
+) -> dict[str, tuple[float, float]]:
+    """Median wall and CPU microseconds of each job; they take turns in slices of about a millisecond, after a call that
+    fills the caches if `hot`."""
+    clock = time.thread_time if threads == 1 else time.process_time
+    repeats = {}
+    for name, job in jobs.items():
+        job()
+        start = time.perf_counter()
+        job()
+        repeats[name] = max(1, min(200, int(1e-3 / max(1e-7, time.perf_counter() - start))))
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
+    begun = time.perf_counter()
+    while len(samples[next(iter(jobs))]) < 5 or time.perf_counter() - begun < seconds:
+        for name, job in jobs.items():
+            if hot:
+                job()
+            wall, cpu = time.perf_counter(), clock()
+            for _ in range(repeats[name]):
+                job()
+            samples[name].append(
+                (1e6 * (time.perf_counter() - wall) / repeats[name], 1e6 * (clock() - cpu) / repeats[name])
+            )
+    return {name: (median(w for w, _ in s), median(c for _, c in s)) for name, s in samples.items()}
+
+
+def rotate(jobs: list[Callable[[], object]]) -> Callable[[], object]:
+    for job in jobs:  # what is made on first use is not the product's time
+        job()
+    turn = itertools.cycle(jobs)
+    return lambda: next(turn)()
+
+
+def bqq_job(q: bqq.Matrix, X: Floats, precision: str, threads: int) -> Callable[[], object]:
+    out = np.empty((q.shape[0], X.shape[1]), np.float32)
+    return lambda: bqq.matmul(q, X, out, precision=precision, threads=threads)  # type: ignore[arg-type]
+
+
+def run(args: argparse.Namespace, rng: np.random.Generator, usable: list[str]) -> list[Row]:
+    rows: list[Row] = []
+    for shape, cache, batch in itertools.product(args.shapes, args.cache, args.batch):
+        m, n = map(int, shape.split("x"))
+        X = rng.standard_normal((n, batch), dtype=np.float32)
+        jobs: dict[str, Callable[[], object]] = {}
+
+        def copies(nbytes: int, cold: bool = cache == "cold") -> int:
+            return 1 + int(args.cold_megabytes * 1e6 // nbytes) if cold else 1
+
+        W = rng.standard_normal((m, n), dtype=np.float32)
+        for name in usable:
+            bits = {"2-bit": 2, "4-bit": 4, "int8": 8, "bfloat16": 16}.get(name.split()[-1], 32)
+            dense = [W] + [W.copy() for _ in range(copies(m * n * bits // 8) - 1)]
+            jobs[name] = rotate([PEERS[name](w, X, args.threads) for w in dense])
+        for p, patch in itertools.product(args.p, args.patch):
+            q = random_planes(rng, m, n, p, patch)
+            all_q = [q] + [copy.copy(q) for _ in range(copies(q.nbytes) - 1)]
+            for precision in args.precision:
+                jobs[f"bqq {precision} p={p} patch={patch or 'default'}"] = rotate(
+                    [bqq_job(q, X, precision, args.threads) for q in all_q]
+                )
+        times = measure(jobs, args.threads, args.seconds, cache == "hot")
+        base = times["numpy float32"]
+        for name, (wall, cpu) in times.items():
+            row: Row = {"shape": shape, "batch": batch, "threads": args.threads, "cache": cache, "method": name}
+            row |= {"wall_us": f"{wall:.1f}", "cpu_us": f"{cpu:.1f}"}
+            row |= {"speedup": f"{base[0] / wall:.2f}", "cpu_speedup": f"{base[1] / cpu:.2f}"}
+            rows.append(row)
+        print(f"\n{shape}, batch {batch}, {args.threads} thread(s), {cache}")
+        for name, (wall, cpu) in sorted(times.items(), key=lambda item: item[1][0]):
+            print(f"  {name:28} {wall:10.1f} us  cpu {cpu:10.1f} us  {base[0] / wall:6.2f}x numpy", flush=True)
+    return rows
+
+
+def plot(path: str, rows: list[Row]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    panels = list(dict.fromkeys((str(row["shape"]), str(row["cache"])) for row in rows))
+    figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 4.5), squeeze=False, sharey=True)
+    for axis, (shape, cache) in zip(axes[0], panels, strict=True):
+        here = [row for row in rows if (row["shape"], row["cache"]) == (shape, cache)]
+        for method in dict.fromkeys(str(row["method"]) for row in here):
+            line = [row for row in here if row["method"] == method]
+            axis.plot(
+                [int(str(row["batch"])) for row in line],
+                [float(str(row["speedup"])) for row in line],
+                "o-" if method.startswith("bqq") else "x--",
+                label=method,
+            )
+        axis.set(xscale="log", yscale="log", xlabel="batch", title=f"{shape}, {cache}")
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel("speed, NumPy float32 = 1")
+    axes[0][-1].legend(fontsize=7, loc="upper right")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    print(f"wrote {path}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shapes", default="384x384,1536x384,4096x4096")
-    parser.add_argument("--p", type=int, default=2)
-    parser.add_argument("--batch", default="1,4,16,64")
-    parser.add_argument("--patch", type=int, default=128)
+    def numbers(text: str) -> list[int]:
+        return [int(part) for part in text.split(",")]
+
+    def words(text: str) -> list[str]:
+        return text.split(",")
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", type=words, default=words("384x384,1536x384,4096x4096,11008x4096,4096x11008"))
+    parser.add_argument("--p", type=numbers, default=[2])
+    parser.add_argument("--batch", type=numbers, default=numbers("1,4,16,64,256"))
+    parser.add_argument("--patch", type=numbers, default=[0], help="largest block side; 0: the library's choice")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--cache", type=words, default=["hot"], metavar="hot,cold")
+    parser.add_argument("--cold-megabytes", type=float, default=200)
+    parser.add_argument("--precision", type=words, default=words("float32,int8"))
+    parser.add_argument("--peers", type=words, default=list(PEERS))
+    parser.add_argument("--seconds", type=float, default=2, help="for each shape and batch")
     parser.add_argument("--csv", metavar="FILE")
+    parser.add_argument("--plot", metavar="FILE")
     args = parser.parse_args()
     print(describe())
-    rng = np.random.default_rng(0)
-    rows: list[dict[str, object]] = []
-    for shape in args.shapes.split(","):
-        m, n = map(int, shape.split("x"))
-        q = random_planes(rng, m, n, args.p, args.patch)
-        W = q.reconstruct()
-        for batch in map(int, args.batch.split(",")):
-            X = rng.standard_normal((n, batch)).astype(np.float32)
-            out, dense = np.empty((m, batch), np.float32), np.empty((m, batch), np.float32)
-            jobs = {
-                "bqq": lambda q=q, X=X, out=out: bqq.matmul(q, X, out, threads=args.threads),
-                "numpy": lambda W=W, X=X, dense=dense: np.matmul(W, X, dense),
-            }
-            seconds = interleaved(jobs, args.rounds)
-            row: dict[str, object] = {"shape": shape, "p": args.p, "patch": args.patch}
-            row |= {"batch": batch, "threads": args.threads}
-            row |= {f"{name}_us": f"{1e6 * value:.1f}" for name, value in seconds.items()}
-            row["speedup"] = f"{seconds['numpy'] / seconds['bqq']:.2f}"
-            rows.append(row)
-            print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+    usable, absent = available(list(dict.fromkeys(["numpy float32", *args.peers])))
+    for name, reason in absent.items():
+        print(f"absent: {name} ({reason})")
+    rows = run(args, np.random.default_rng(0), usable)
     if args.csv:
         write_csv(args.csv, rows)
+    if args.plot:
+        plot(args.plot, rows)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,30 @@ template <class Result, class Pointer> Result strided(const py::array& a, Pointe
     return {data, dtype_of(a), a.shape(0), a.shape(1), a.strides(0) / size, a.strides(1) / size};
 }
 
+// A float32 array of one or two dimensions, aligned, in whole strides, not empty.
+bool is_plain(const py::array& a) {
+    const int aligned = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    bool plain = py::isinstance<py::array_t<float>>(a) && (a.flags() & aligned) && a.size() > 0 && a.ndim() >= 1 &&
+                 a.ndim() <= 2;
+    for (py::ssize_t d = 0; plain && d < a.ndim(); ++d) plain = a.strides(d) % a.itemsize() == 0;
+    return plain;
+}
+
+// The bytes an array reaches into.
+std::pair<std::intptr_t, std::intptr_t> extent(const py::array& a) {
+    auto low = reinterpret_cast<std::intptr_t>(a.data()), high = low + a.itemsize();
+    for (py::ssize_t d = 0; d < a.ndim(); ++d) (a.strides(d) < 0 ? low : high) += a.strides(d) * (a.shape(d) - 1);
+    return {low, high};
+}
+
+// As a matrix with the contracted axis first: X of `X @ q` is turned round.
+template <class Result, class Pointer> Result oriented(const py::array& a, Pointer data, bool left) {
+    const py::ssize_t size = a.itemsize(), last = a.ndim() - 1;
+    if (last == 0) return {data, bqq::Dtype::f32, a.shape(0), 1, a.strides(0) / size, 1};
+    const py::ssize_t row = left ? 1 : 0, col = 1 - row;
+    return {data, bqq::Dtype::f32, a.shape(row), a.shape(col), a.strides(row) / size, a.strides(col) / size};
+}
+
 // effort: the numbers of bqq::Effort. refine: as in DecomposeOptions.
 // weight: n x n, n, or without elements for none.
 bqq::DecomposeOptions options_of(Index l, Index patch, const std::string& schedule, int effort, Index steps,
@@ -191,12 +215,41 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                  py::gil_scoped_release release;
                  return bqq::squared_error(h.q.view(), data, h.q.layout.n, threads);
              })
-        .def("matmul", [](Holder& h, const py::array& X, py::array out, int threads) {
-            const auto x = strided<bqq::ConstArray>(X, X.data());
-            const auto y = strided<bqq::Array>(out, out.mutable_data());
-            py::gil_scoped_release release;
-            bqq::matmul(h.prepared(), x, y, threads);
-        });
+        .def("matmul",
+             [](Holder& h, const py::array& X, py::array out, int threads, int precision) {
+                 const auto x = strided<bqq::ConstArray>(X, X.data());
+                 const auto y = strided<bqq::Array>(out, out.mutable_data());
+                 py::gil_scoped_release release;
+                 bqq::matmul(h.prepared(), x, y, {threads, static_cast<bqq::Precision>(precision)});
+             })
+        // q @ X or, with `left`, X @ q.T for the commonest arguments, in a microsecond; None for all others, which go
+        // the careful way.
+        .def("quick",
+             [](Holder& h, const py::array& X, const py::object& out, bool left, int threads,
+                int precision) -> py::object {
+                 const auto& a = h.q.layout;
+                 if (!is_plain(X)) return py::none();
+                 const auto x = oriented<bqq::ConstArray>(X, X.data(), left);
+                 if (x.rows != a.n) return py::none();
+                 py::array target;
+                 if (out.is_none()) {
+                     std::vector<py::ssize_t> shape(X.shape(), X.shape() + X.ndim());
+                     shape[left ? shape.size() - 1 : 0] = a.m;
+                     target = py::array_t<float>(shape);
+                 } else {
+                     target = py::reinterpret_borrow<py::array>(out);
+                     if (!is_plain(target) || !target.writeable() || target.ndim() != X.ndim()) return py::none();
+                     const auto from = extent(X), to = extent(target);
+                     if (from.first < to.second && to.first < from.second) return py::none();
+                 }
+                 const auto y = oriented<bqq::Array>(target, target.mutable_data(), left);
+                 if (y.rows != a.m || y.cols != x.cols) return py::none();
+                 {
+                     py::gil_scoped_release release;
+                     bqq::matmul(h.prepared(), x, y, {threads, static_cast<bqq::Precision>(precision)});
+                 }
+                 return std::move(target);
+             });
 
     m.def("layout", [](Index rows, Index cols, Index p, Index l, Index patch) {
         return layout_dict(bqq::make_layout(rows, cols, p, l, patch));

@@ -61,7 +61,7 @@ int main(int argc, char** argv) {
     void* space = aligned(size, &space_block);
     for (int64_t begin = 0; begin < m; begin += rows) {
         const int64_t end = begin + rows < m ? begin + rows : m;
-        check(bqq_matmul_rows(prepared, &x, &y, begin, end, space));
+        check(bqq_matmul_rows(prepared, &x, &y, begin, end, space, NULL));
     }
 
     for (int64_t i = 0; i < m && i < 5; ++i) printf("y[%d] = %g\n", (int)i, out[i]);

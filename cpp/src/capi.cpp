@@ -35,6 +35,8 @@ SAME(BQQ_BF16, bqq::Dtype::bf16);
 SAME(BQQ_F64, bqq::Dtype::f64);
 SAME(BQQ_SCHEDULE_ADAPTIVE, bqq::Schedule::adaptive);
 SAME(BQQ_SCHEDULE_PAPER, bqq::Schedule::paper);
+SAME(BQQ_PRECISION_FLOAT32, bqq::Precision::float32);
+SAME(BQQ_PRECISION_INT8, bqq::Precision::int8);
 #undef SAME
 
 // A plain array: recording an error must not allocate.
@@ -171,6 +173,21 @@ template <class To> To to_array(const bqq_array* a, const char* name) {
     return {a->data, static_cast<bqq::Dtype>(a->dtype), a->rows, a->cols, a->row_stride, a->col_stride};
 }
 
+bqq::MatmulOptions to_options(const bqq_matmul_options* given) {
+    const bqq_matmul_options o = read_options(given, "bqq_matmul_options");
+    if (o.precision != BQQ_PRECISION_FLOAT32 && o.precision != BQQ_PRECISION_INT8)
+        invalid("precision is " + std::to_string(o.precision) + ", expected a bqq_precision");
+    if (o.reserved != 0) invalid("bqq_matmul_options.reserved is " + std::to_string(o.reserved) + ", expected 0");
+    return {o.threads, static_cast<bqq::Precision>(o.precision), o.accumulate != 0};
+}
+
+template <class Options> void fill_defaults(Options* options, std::size_t struct_size, const char* type) {
+    require(options, "options");
+    check_struct_size(struct_size, sizeof struct_size, type);
+    std::memset(static_cast<void*>(options), 0, struct_size);
+    std::memcpy(static_cast<void*>(options), &struct_size, sizeof struct_size);
+}
+
 template <class Make> bqq_status make_matrix(bqq_matrix** out, Make&& make) noexcept {
     if (out) *out = nullptr;
     return guarded([&] {
@@ -244,12 +261,7 @@ bqq_status bqq_transpose(const bqq_view* view, bqq_matrix** out) {
 }
 
 bqq_status bqq_decompose_options_init(bqq_decompose_options* options, size_t struct_size) {
-    return guarded([&] {
-        require(options, "options");
-        check_struct_size(struct_size, sizeof struct_size, "bqq_decompose_options");
-        std::memset(static_cast<void*>(options), 0, struct_size);
-        std::memcpy(static_cast<void*>(options), &struct_size, sizeof struct_size);
-    });
+    return guarded([&] { fill_defaults(options, struct_size, "bqq_decompose_options"); });
 }
 
 bqq_status bqq_decompose(const float* w, int64_t m, int64_t n, int64_t ldw, int64_t p,
@@ -302,10 +314,17 @@ bqq_status bqq_prepare(const bqq_view* view, void* buffer, size_t size) {
     });
 }
 
-bqq_status bqq_matmul(const void* prepared, const bqq_array* x, const bqq_array* out, int threads) {
+bqq_status bqq_matmul_options_init(bqq_matmul_options* options, size_t struct_size) {
+    return guarded([&] { fill_defaults(options, struct_size, "bqq_matmul_options"); });
+}
+
+bqq_status bqq_matmul(const void* prepared, const bqq_array* x, const bqq_array* out,
+                      const bqq_matmul_options* options) {
     return guarded([&] {
         require_aligned(prepared, "prepared");
-        bqq::matmul(prepared, to_array<bqq::ConstArray>(x, "x"), to_array<bqq::Array>(out, "out"), threads);
+        const auto X = to_array<bqq::ConstArray>(x, "x");
+        const auto Y = to_array<bqq::Array>(out, "out");
+        bqq::matmul(prepared, X, Y, to_options(options));
     });
 }
 
@@ -318,13 +337,13 @@ bqq_status bqq_workspace_size(const void* prepared, int64_t batch, size_t* size)
 }
 
 bqq_status bqq_matmul_rows(const void* prepared, const bqq_array* x, const bqq_array* out, int64_t row_begin,
-                           int64_t row_end, void* workspace) {
+                           int64_t row_end, void* workspace, const bqq_matmul_options* options) {
     return guarded([&] {
         require_aligned(prepared, "prepared");
         const auto X = to_array<bqq::ConstArray>(x, "x");
         const auto Y = to_array<bqq::Array>(out, "out");
         require_aligned(workspace, "workspace");
-        bqq::matmul_rows(prepared, X, Y, row_begin, row_end, workspace);
+        bqq::matmul_rows(prepared, X, Y, row_begin, row_end, workspace, to_options(options));
     });
 }
 

@@ -5,15 +5,17 @@
 //
 // It equals the form of matmul.hpp, but in it large common parts never meet to cancel: float32 keeps its digits for
 // inputs that are far from centred. (1/2 sum_k w_k contributes r/2 sum v and l/2 (s + r/2) sigma to the second line.)
+//
+// Up to BQQ_BATCH columns of X go through both stages together, a few block rows at a time, so that what lies between
+// the stages stays in the second-level cache.
 #include "bqq/matmul.hpp"
 
-#include "half.hpp"
 #include "kernels/dispatch.hpp"
 #include "parallel.hpp"
+#include "pool.hpp"
+#include "prepared.hpp"
+#include "strided.hpp"
 
-#include <algorithm>
-#include <cstring>
-#include <limits>
 #include <memory>
 
 namespace bqq {
@@ -23,164 +25,194 @@ using namespace detail;
 
 [[noreturn]] void bad_argument(const std::string& text) { throw Error(ErrorCode::invalid_argument, text); }
 
-constexpr std::size_t kAlign = 64;
-constexpr std::size_t kChunkBytes = 16; // 128 inputs share a set of tables: 32 KB for a wide panel, 2 KB for one column
-constexpr std::uint64_t kMagic = 0x31707265'50717142; // "BqqPrep1"
+constexpr Index kTableBytes = 32 << 10; // tables of one call: a first-level cache or less
+constexpr Index kTallRows = 2048;       // rows of stage 1 that share tables: building them then costs little
+constexpr Index kLatentBytes = 512 << 10;
+constexpr Index kColumnsAtOnce = 64;  // columns of X that are held in float32
+constexpr double kThreadedWork = 2e7; // bit operations, about 0.15 ms: below, threads cost more than they bring
 
-std::size_t aligned(std::size_t size) { return (size + kAlign - 1) / kAlign * kAlign; }
+// Blocks of one vector whose tables are built at a time: a multiple of BQQ_CHUNK that fits kTableBytes.
+Index blocks_at_once(Index columns) { return columns == 1 ? 32 : columns == 2 ? 16 : 8; }
 
-// Layout of a prepared block of memory: header, coefficients, Z planes [K][J][p][l][zb], Y planes [J][rows][K][p][yb].
-struct Header {
-    std::uint64_t magic;
-    Layout layout;
-    std::uint64_t coefficients, z, y, size; // offsets from the header
+// Hands out parts of one block of memory; with a null base it only measures.
+class Arena {
+  public:
+    explicit Arena(void* base = nullptr) : base_(static_cast<std::uint8_t*>(base)) {}
+    template <class T> T* take(Index count) {
+        auto* part = reinterpret_cast<T*>(base_ ? base_ + used_ : nullptr);
+        used_ += aligned(std::size_t(count) * sizeof(T));
+        return part;
+    }
+    float* floats(Index count) { return take<float>(count); }
+    std::size_t used() const { return used_; }
+
+  private:
+    std::uint8_t* base_;
+    std::size_t used_ = 0;
 };
 
-// Per (j, k, i): w_k = r v_k + input_shift * sigma; y gets v_total * sum_k v_k. Per (j, k): y gets constant * sigma.
-struct Coefficients {
-    float r, input_shift, v_total, constant;
-};
+// Up to kColumnsAtOnce columns of X: x[(k*columns + c)*ld + b] zero-padded to units, sigma[k*columns + c].
+struct Inputs {
+    Index columns, ld;
+    float* x;
+    double* sigma;
 
-Header make_header(const Layout& a) {
-    Header h{};
-    h.magic = kMagic;
-    h.layout = a;
-    h.coefficients = aligned(sizeof(Header));
-    h.z = h.coefficients + aligned(std::size_t(a.blocks() * a.p) * sizeof(Coefficients));
-    h.y = h.z + aligned(std::size_t(a.z_bytes()));
-    h.size = h.y + aligned(std::size_t(a.y_bytes()));
-    return h;
-}
-
-const Header& header_of(const void* prepared) {
-    const auto* h = static_cast<const Header*>(prepared);
-    if (!h) bad_argument("prepared is a null pointer");
-    if (h->magic != kMagic) bad_argument("prepared does not point at a prepared matrix");
-    return *h;
-}
-
-template <class T> const T* at(const Header& h, std::uint64_t offset) {
-    return reinterpret_cast<const T*>(reinterpret_cast<const std::uint8_t*>(&h) + offset);
-}
-
-template <class T> float load(const void* data, Index i);
-template <> float load<float>(const void* data, Index i) { return static_cast<const float*>(data)[i]; }
-template <> float load<double>(const void* data, Index i) { return float(static_cast<const double*>(data)[i]); }
-
-float load_any(const ConstArray& X, Index i) {
-    switch (X.dtype) {
-    case Dtype::f32:
-        return load<float>(X.data, i);
-    case Dtype::f64:
-        return load<double>(X.data, i);
-    case Dtype::f16:
-        return f16_to_f32(static_cast<const std::uint16_t*>(X.data)[i]);
-    default:
-        return bf16_to_f32(static_cast<const std::uint16_t*>(X.data)[i]);
+    Inputs(const Prepared& h, Index columns, Arena& arena) : columns(columns), ld(h.z_units().cols()) {
+        x = arena.floats(h.layout.K * columns * ld);
+        sigma = arena.take<double>(h.layout.K * columns);
     }
-}
 
-void store_any(const Array& out, Index i, float value) {
-    switch (out.dtype) {
-    case Dtype::f32:
-        static_cast<float*>(out.data)[i] = value;
-        break;
-    case Dtype::f64:
-        static_cast<double*>(out.data)[i] = double(value);
-        break;
-    case Dtype::f16:
-        static_cast<std::uint16_t*>(out.data)[i] = f32_to_f16(value);
-        break;
-    default:
-        static_cast<std::uint16_t*>(out.data)[i] = f32_to_bf16(value);
-        break;
-    }
-}
-
-Index padded8(Index count) { return (count + 7) / 8 * 8; }
-
-// One column at a time is cheapest up to a few columns; then a padded panel of BQQ_PANEL.
-Index panel_width(Index batch) { return batch < 4 ? 1 : BQQ_PANEL; }
-
-// The scratch memory of one row block times one panel.
-struct Workspace {
-    float *x, *tables, *v, *w, *out, *sigma, *total;
-
-    static std::size_t size(const Layout& a, Index width, float* base = nullptr, Workspace* into = nullptr) {
-        const Index yb = a.y_row_bytes(), l8 = 8 * yb;
-        const Index counts[] = {padded8(a.cols) * width,
-                                Index(kChunkBytes) * 2 * 16 * width,
-                                a.l * width,
-                                a.K * a.p * l8 * width,
-                                a.rows * width,
-                                BQQ_PANEL,
-                                BQQ_PANEL};
-        float* parts[7];
-        std::size_t used = 0;
-        for (int i = 0; i < 7; ++i) {
-            parts[i] = base ? base + used / sizeof(float) : nullptr;
-            used += aligned(std::size_t(counts[i]) * sizeof(float));
-        }
-        if (into) *into = {parts[0], parts[1], parts[2], parts[3], parts[4], parts[5], parts[6]};
-        return used;
-    }
-};
-
-// out[i][c] = sum_k (bit(i,k) - 1/2) x[k][c] for all rows of one plane, through tables of kChunkBytes at a time.
-void plane_product(const bqq_kernels& kernel, Index rows, Index bytes, const std::uint8_t* bits, Index stride,
-                   const float* x, Index width, float* tables, float* out) {
-    for (Index b = 0; b < bytes; b += Index(kChunkBytes)) {
-        const Index used = std::min(Index(kChunkBytes), bytes - b);
-        kernel.build_tables(std::size_t(used), x + 8 * b * width, std::size_t(width), tables);
-        kernel.lookup(std::size_t(rows), std::size_t(used), bits + b, std::size_t(stride), tables, std::size_t(width),
-                      out, b > 0);
-    }
-}
-
-// Rows [begin, end) of block row j, columns [column, column + width) of X.
-void row_block(const Header& h, const bqq_kernels& kernel, const ConstArray& X, const Array& out, Index j, Index begin,
-               Index end, Index column, Index width, Workspace& ws) {
-    const Layout& a = h.layout;
-    const Index live = std::min(width, X.cols - column), l = a.l, zb = a.z_row_bytes(), yb = a.y_row_bytes();
-    const Coefficients* all = at<Coefficients>(h, h.coefficients);
-    std::fill(ws.total, ws.total + width, 0.0f);
-    for (Index k = 0; k < a.K; ++k) {
-        const Index cols = a.cols_of(k);
-        double sigma[BQQ_PANEL] = {};
-        for (Index b = 0; b < padded8(a.cols); ++b)
-            for (Index c = 0; c < width; ++c) {
-                const bool inside = b < cols && c < live;
-                const float value =
-                    inside ? load_any(X, (k * a.cols + b) * X.row_stride + (column + c) * X.col_stride) : 0.0f;
-                ws.x[b * width + c] = value;
-                sigma[c] += double(value);
+    void load(const Prepared& h, const ConstArray& X, Index column) {
+        const Layout& a = h.layout;
+        for (Index k = 0; k < a.K; ++k) {
+            float* slice = x + k * columns * ld;
+            load_columns(X, k * a.cols, a.cols_of(k), column, columns, slice, ld);
+            for (Index c = 0; c < columns; ++c) {
+                float* v = slice + c * ld;
+                std::fill(v + a.cols_of(k), v + ld, 0.0f);
+                double sum[8] = {};
+                for (Index b = 0; b < ld; b += 8)
+                    for (Index e = 0; e < 8; ++e) sum[e] += double(v[b + e]);
+                sigma[k * columns + c] =
+                    (sum[0] + sum[1]) + (sum[2] + sum[3]) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
             }
-        for (Index c = 0; c < width; ++c) ws.sigma[c] = float(sigma[c]);
-        for (Index i = 0; i < a.p; ++i) {
-            const Coefficients& q = all[(j * a.K + k) * a.p + i];
-            const std::uint8_t* z = at<std::uint8_t>(h, h.z) + ((k * a.J + j) * a.p + i) * a.z_plane_bytes();
-            plane_product(kernel, l, zb, z, zb, ws.x, width, ws.tables, ws.v);
-            float* w = ws.w + (k * a.p + i) * 8 * yb * width;
-            float sum[BQQ_PANEL] = {};
-            for (Index e = 0; e < l; ++e)
-                for (Index c = 0; c < width; ++c) {
-                    const float v = ws.v[e * width + c];
-                    sum[c] += v;
-                    w[e * width + c] = q.r * v + q.input_shift * ws.sigma[c];
-                }
-            std::fill(w + l * width, w + 8 * yb * width, 0.0f);
-            for (Index c = 0; c < width; ++c) ws.total[c] += q.v_total * sum[c] + q.constant * ws.sigma[c];
         }
     }
-    const std::uint8_t* y = at<std::uint8_t>(h, h.y) + (j * a.rows + begin) * a.K * a.p * yb;
-    plane_product(kernel, end - begin, a.K * a.p * yb, y, a.K * a.p * yb, ws.w, width, ws.tables, ws.out);
-    for (Index i = 0; i < end - begin; ++i)
-        for (Index c = 0; c < live; ++c)
-            store_any(out, (j * a.rows + begin + i) * out.row_stride + (column + c) * out.col_stride,
-                      ws.out[i * width + c] + ws.total[c]);
+};
+
+// What lies between the stages, for `columns` columns of `count` block rows: the columns of stage 2 of block row j in
+// w[(j*columns + c)*ld + ...], zero-padded to units, and what every row of the block row gets besides.
+struct Latents {
+    Index columns, ld;
+    float *w, *sums; // sums: BQQ_PANEL partial sums each
+    double* total;
+
+    Latents(const Prepared& h, Index count, Index columns, Arena& arena) : columns(columns), ld(h.y_units().cols()) {
+        w = arena.floats(count * columns * ld);
+        sums = arena.floats(count * columns * BQQ_PANEL);
+        total = arena.take<double>(count * columns);
+    }
+
+    void begin(const Prepared& h, Index count) {
+        const Index used = h.layout.K * h.latents();
+        std::fill(total, total + count * columns, 0.0);
+        std::fill(sums, sums + count * columns * BQQ_PANEL, 0.0f);
+        for (Index i = 0; i < count * columns; ++i) std::fill(w + i * ld + used, w + (i + 1) * ld, 0.0f);
+    }
+
+    // Block (j, k) of column c, from stage 1: v has p l entries. `slot`: the place of j.
+    void put(const bqq_kernels& kernel, const Prepared& h, Index j, Index slot, Index k, Index c, const float* v,
+             double sigma) {
+        const Index at = slot * columns + c;
+        kernel.latents(std::size_t(h.layout.p), std::size_t(h.layout.l), h.block(j, k), float(sigma), v,
+                       w + at * ld + k * h.latents(), sums + at * BQQ_PANEL);
+        total[at] += h.constant(j, k) * sigma;
+    }
+
+    void end(Index count) {
+        for (Index at = 0; at < count * columns; ++at)
+            for (Index lane = 0; lane < BQQ_PANEL; ++lane) total[at] += double(sums[at * BQQ_PANEL + lane]);
+    }
+};
+
+// out[c*ldo + ...] = panels [begin, end) of a bit matrix, centred, times the vectors x + c*ldx.
+void multiply(const bqq_product& kernel, const Units& units, const std::uint8_t* bits, Index begin, Index end,
+              const float* x, Index ldx, Index columns, float* tables, float* out, Index ldo) {
+    const Index step = blocks_at_once(columns);
+    for (Index b = 0; b < units.blocks; b += step) {
+        const Index count = std::min(step, units.blocks - b);
+        kernel.tables(std::size_t(count), std::size_t(columns), x + b * BQQ_UNIT_COLUMNS, std::size_t(ldx), tables);
+        for (Index q = begin; q < end;) {
+            const Index panels = std::min(end, (q / BQQ_PANELS + 1) * BQQ_PANELS) - q;
+            kernel.lookup(std::size_t(panels), std::size_t(count), bits + units.offset(q, b),
+                          std::size_t(units.width(q) * BQQ_UNIT_BYTES), std::size_t(columns), tables,
+                          out + (q - begin) * BQQ_PANEL, std::size_t(ldo), b > 0);
+            q += panels;
+        }
+    }
 }
 
-void check_arrays(const Layout& a, const ConstArray& X, const Array& out) {
+// Columns [first, first + columns) of `in`, columns <= BQQ_BATCH, through block rows begin to end of stage 1.
+struct Stage1 {
+    const Prepared& h;
+    const bqq_kernels& kernel;
+    const bqq_product& product;
+
+    // Rows of the tall bit matrix that belong to block rows [begin, end), in whole panels.
+    Index first_panel(Index begin) const { return begin * h.latents() / BQQ_PANEL; }
+    Index last_panel(Index end) const { return ceil_div(end * h.latents(), BQQ_PANEL); }
+
+    void run(const Inputs& in, Index first, Index columns, Index begin, Index end, float* tables, float* v,
+             Latents& latents) const {
+        latents.begin(h, end - begin);
+        const Units units = h.z_units();
+        const Index top = first_panel(begin), bottom = last_panel(end), ldv = (bottom - top) * BQQ_PANEL;
+        for (Index k = 0; k < h.layout.K; ++k) {
+            multiply(product, units, h.z_bits(k), top, bottom, in.x + (k * in.columns + first) * in.ld, in.ld, columns,
+                     tables, v, ldv);
+            for (Index j = begin; j < end; ++j)
+                for (Index c = 0; c < columns; ++c)
+                    latents.put(kernel, h, j, j - begin, k, c, v + c * ldv + j * h.latents() - top * BQQ_PANEL,
+                                in.sigma[k * in.columns + first + c]);
+        }
+        latents.end(end - begin);
+    }
+};
+
+// Block rows that go through stage 1 together.
+Index rows_at_once(const Prepared& h, Index columns) {
+    const Index tall = ceil_div(kTallRows, h.latents());
+    const Index fit = kLatentBytes / (Index(sizeof(float)) * columns * h.y_units().cols());
+    return std::max<Index>(1, std::min({tall, fit, h.layout.J}));
+}
+
+// The memory of one thread: tables, both sides of stage 1, the rows of a block.
+struct Scratch {
+    Index together;
+    float *tables, *v, *y;
+    Latents latents;
+
+    Scratch(const Prepared& h, Index columns, Index together, Arena& arena)
+        : together(together), tables(arena.floats(kTableBytes / Index(sizeof(float)))),
+          v(arena.floats(columns * (together * h.latents() + 2 * BQQ_PANEL))),
+          y(arena.floats(columns * h.y_units().rows())), latents(h, together, columns, arena) {}
+};
+
+struct Product {
+    const Prepared& h;
+    const bqq_kernels& kernel;
+    const ConstArray& X;
+    const Array& out;
+    const MatmulOptions& options;
+
+    const bqq_product& product() const { return kernel.product[int(options.precision)]; }
+    Stage1 stage1() const { return {h, kernel, product()}; }
+
+    // Rows [begin, end) of block row j, from its columns w and totals, to columns [column, column + columns) of out.
+    void stage2(Index j, Index begin, Index end, Index column, Index columns, const float* w, Index ldw,
+                const double* total, float* tables, float* y) const {
+        const Index top = begin / BQQ_PANEL, bottom = ceil_div(end, BQQ_PANEL), ldy = (bottom - top) * BQQ_PANEL;
+        multiply(product(), h.y_units(), h.y_bits(j), top, bottom, w, ldw, columns, tables, y, ldy);
+        store_columns(y + begin - top * BQQ_PANEL, ldy, total, out, j * h.layout.rows + begin, end - begin, column,
+                      columns, options.accumulate);
+    }
+
+    // Rows [begin, end) of the matrix, all of block rows that go together, columns [first, first + columns) of `in`,
+    // which start at `column` of X.
+    void rows(const Inputs& in, Index first, Index column, Index columns, Index begin, Index end,
+              Scratch& scratch) const {
+        const Index rows = h.layout.rows, j0 = begin / rows, j1 = ceil_div(end, rows);
+        Latents& latents = scratch.latents;
+        latents.columns = columns;
+        stage1().run(in, first, columns, j0, j1, scratch.tables, scratch.v, latents);
+        for (Index j = j0; j < j1; ++j)
+            stage2(j, std::max(begin, j * rows) - j * rows, std::min(end, (j + 1) * rows) - j * rows, column, columns,
+                   latents.w + (j - j0) * columns * latents.ld, latents.ld, latents.total + (j - j0) * columns,
+                   scratch.tables, scratch.y);
+    }
+};
+
+void check(const Layout& a, const ConstArray& X, const Array& out, const MatmulOptions& options) {
     if (X.rows != a.n) bad_argument("X has " + std::to_string(X.rows) + " rows, expected n = " + std::to_string(a.n));
     if (out.rows != a.m)
         bad_argument("out has " + std::to_string(out.rows) + " rows, expected m = " + std::to_string(a.m));
@@ -191,89 +223,162 @@ void check_arrays(const Layout& a, const ConstArray& X, const Array& out) {
     for (const Dtype dtype : {X.dtype, out.dtype})
         if (int(dtype) < 0 || int(dtype) > int(Dtype::f64))
             bad_argument("dtype is " + std::to_string(int(dtype)) + ", expected 0 (f32), 1 (f16), 2 (bf16) or 3 (f64)");
+    if (options.precision != Precision::float32 && options.precision != Precision::int8)
+        bad_argument("precision is " + std::to_string(int(options.precision)) + ", expected 0 (float32) or 1 (int8)");
 }
+
+// A crew of threads: block rows times panels of columns or, where these are too few, first all of stage 1, then all of
+// stage 2, both cut by rows.
+class Threaded {
+  public:
+    Threaded(const Product& product, int crew, Index columns)
+        : p_(product), h_(product.h), crew_(crew), columns_(columns), panels_(ceil_div(columns, BQQ_BATCH)),
+          together_(rows_at_once(h_, std::min<Index>(columns, BQQ_BATCH))) {
+        const Index J = h_.layout.J;
+        while (together_ > 1 && ceil_div(J, together_) * panels_ < 4 * crew) together_ = ceil_div(together_, 2);
+        staged_ = crew > 1 && ceil_div(J, together_) * panels_ < 2 * crew;
+    }
+
+    void run() {
+        Arena measure;
+        allot(measure);
+        std::unique_ptr<std::uint8_t[]> memory(new std::uint8_t[measure.used() + kAlign]);
+        Arena arena(reinterpret_cast<void*>(aligned(reinterpret_cast<std::uintptr_t>(memory.get()))));
+        allot(arena);
+        for (Index column = 0; column < p_.X.cols; column += columns_) {
+            Inputs in = inputs_.front();
+            in.columns = std::min(columns_, p_.X.cols - column);
+            in.load(h_, p_.X, column);
+            if (staged_)
+                in_stages(in, column);
+            else
+                at_once(in, column);
+        }
+    }
+
+  private:
+    void allot(Arena& arena) {
+        inputs_.clear(), scratch_.clear(), latents_.clear();
+        inputs_.emplace_back(h_, columns_, arena);
+        const Index batch = std::min<Index>(columns_, BQQ_BATCH);
+        for (int worker = 0; worker < crew_; ++worker) scratch_.emplace_back(h_, batch, staged_ ? 1 : together_, arena);
+        if (!staged_) return;
+        v_ = arena.floats(h_.layout.K * columns_ * h_.z_units().rows());
+        latents_.emplace_back(h_, h_.layout.J, columns_, arena);
+    }
+
+    Index panel_columns(const Inputs& in, Index first) const { return std::min<Index>(BQQ_BATCH, in.columns - first); }
+
+    void at_once(const Inputs& in, Index column) {
+        const Index panels = ceil_div(in.columns, BQQ_BATCH), groups = ceil_div(h_.layout.J, together_);
+        Pool::run(groups * panels, crew_, [&](Index task, int worker) {
+            const Index first = task % panels * BQQ_BATCH, group = task / panels;
+            const Index begin = group * together_ * h_.layout.rows;
+            const Index end = std::min(h_.layout.m, begin + together_ * h_.layout.rows);
+            p_.rows(in, first, column + first, panel_columns(in, first), begin, end, scratch_[std::size_t(worker)]);
+        });
+    }
+
+    // Panels of a task: enough to share tables, few enough for all threads.
+    Index share(Index panels, Index others) const {
+        const Index most = ceil_div(panels * others, 3 * crew_), least = 512 / BQQ_PANEL;
+        return ceil_div(std::max(std::min(least, panels), most), BQQ_PANELS) * BQQ_PANELS;
+    }
+
+    void in_stages(const Inputs& in, Index column) {
+        const Layout& a = h_.layout;
+        const Index panels = ceil_div(in.columns, BQQ_BATCH);
+        const Units zu = h_.z_units(), yu = h_.y_units();
+        const Index z_share = share(zu.panels, 1), z_tasks = ceil_div(zu.panels, z_share);
+        Pool::run(a.K * panels * z_tasks, crew_, [&](Index task, int worker) {
+            const Index top = task % z_tasks * z_share, first = task / z_tasks % panels * BQQ_BATCH;
+            const Index k = task / z_tasks / panels;
+            multiply(p_.product(), zu, h_.z_bits(k), top, std::min(zu.panels, top + z_share),
+                     in.x + (k * in.columns + first) * in.ld, in.ld, panel_columns(in, first),
+                     scratch_[std::size_t(worker)].tables, v_ + (k * in.columns + first) * zu.rows() + top * BQQ_PANEL,
+                     zu.rows());
+        });
+        Latents& latents = latents_.front();
+        latents.columns = in.columns;
+        latents.begin(h_, a.J);
+        for (Index k = 0; k < a.K; ++k)
+            for (Index j = 0; j < a.J; ++j)
+                for (Index c = 0; c < in.columns; ++c)
+                    latents.put(p_.kernel, h_, j, j, k, c, v_ + (k * in.columns + c) * zu.rows() + j * h_.latents(),
+                                in.sigma[k * in.columns + c]);
+        latents.end(a.J);
+        const Index y_share = share(yu.panels, 1), y_tasks = ceil_div(yu.panels, y_share);
+        Pool::run(a.J * panels * y_tasks, crew_, [&](Index task, int worker) {
+            const Index j = task / y_tasks / panels, first = task / y_tasks % panels * BQQ_BATCH;
+            const Index begin = task % y_tasks * y_share * BQQ_PANEL;
+            const Index end = std::min(a.rows_of(j), begin + y_share * BQQ_PANEL);
+            if (begin >= end) return;
+            Scratch& s = scratch_[std::size_t(worker)];
+            const Index at = j * in.columns + first;
+            p_.stage2(j, begin, end, column + first, panel_columns(in, first), latents.w + at * latents.ld, latents.ld,
+                      latents.total + at, s.tables, s.y);
+        });
+    }
+
+    const Product& p_;
+    const Prepared& h_;
+    int crew_;
+    Index columns_, panels_, together_;
+    bool staged_;
+    std::vector<Inputs> inputs_;
+    std::vector<Scratch> scratch_;
+    std::vector<Latents> latents_;
+    float* v_ = nullptr;
+};
 
 } // namespace
 
-std::size_t prepared_size(const View& q) {
-    validate(q.layout);
-    return make_header(q.layout).size;
-}
-
-void prepare(const View& q, void* buffer, std::size_t size) {
-    validate(q);
-    const Layout& a = q.layout;
-    const Header h = make_header(a);
-    if (!buffer || reinterpret_cast<std::uintptr_t>(buffer) % kAlign)
-        bad_argument("buffer is null or not 64-byte aligned");
-    if (size < h.size)
-        bad_argument("buffer has " + std::to_string(size) + " bytes, expected " + std::to_string(h.size));
-    auto* base = static_cast<std::uint8_t*>(buffer);
-    std::memcpy(base, &h, sizeof h);
-    auto* coefficients = reinterpret_cast<Coefficients*>(base + h.coefficients);
-    const Index yb = a.y_row_bytes();
-    for (Index j = 0; j < a.J; ++j)
-        for (Index k = 0; k < a.K; ++k)
-            for (Index i = 0; i < a.p; ++i) {
-                const float* scales = q.block_scales(j, k);
-                const double r = scales[3 * i], s = scales[3 * i + 1], t = scales[3 * i + 2];
-                double constant = double(a.l) / 2 * (s + r / 2 + t);
-                if (i == 0) constant += double(scales[3 * a.p]); // u, once a block
-                coefficients[(j * a.K + k) * a.p + i] = {float(r), float(s + r / 2), float(r / 2 + t), float(constant)};
-                std::memcpy(base + h.z + ((k * a.J + j) * a.p + i) * a.z_plane_bytes(), q.z_plane(j, k, i),
-                            std::size_t(a.z_plane_bytes()));
-                for (Index row = 0; row < a.rows; ++row)
-                    std::memcpy(base + h.y + ((((j * a.rows + row) * a.K) + k) * a.p + i) * yb,
-                                q.y_plane(j, k, i) + row * yb, std::size_t(yb));
-            }
-}
-
 std::size_t workspace_size(const void* prepared, Index batch) {
-    const Header& h = header_of(prepared);
-    return Workspace::size(h.layout, panel_width(batch));
+    const Prepared& h = prepared_of(prepared);
+    if (batch < 0) bad_argument("batch is " + std::to_string(batch) + ", expected 0 or more");
+    const Index columns = std::max<Index>(1, std::min<Index>(batch, BQQ_BATCH));
+    Arena arena;
+    Inputs(h, columns, arena);
+    Scratch(h, columns, rows_at_once(h, columns), arena);
+    return arena.used();
 }
 
 void matmul_rows(const void* prepared, const ConstArray& X, const Array& out, Index row_begin, Index row_end,
-                 void* workspace) {
-    const Header& h = header_of(prepared);
+                 void* workspace, const MatmulOptions& options) {
+    const Prepared& h = prepared_of(prepared);
     const Layout& a = h.layout;
-    check_arrays(a, X, out);
+    check(a, X, out, options);
     if (row_begin < 0 || row_begin > row_end || row_end > a.m)
         bad_argument("rows " + std::to_string(row_begin) + " to " + std::to_string(row_end) +
                      ", expected a range within 0 to " + std::to_string(a.m));
     if (!workspace || reinterpret_cast<std::uintptr_t>(workspace) % kAlign)
         bad_argument("workspace is null or not 64-byte aligned");
-    const bqq_kernels& kernel = kernels();
-    const Index width = panel_width(X.cols);
-    Workspace ws;
-    Workspace::size(a, width, static_cast<float*>(workspace), &ws);
-    for (Index row = row_begin; row < row_end;) {
-        const Index j = row / a.rows, stop = std::min(row_end, (j + 1) * a.rows);
-        for (Index column = 0; column < X.cols; column += width)
-            row_block(h, kernel, X, out, j, row - j * a.rows, stop - j * a.rows, column, width, ws);
-        row = stop;
+    if (X.cols == 0) return;
+    const Index columns = std::min<Index>(X.cols, BQQ_BATCH), together = rows_at_once(h, columns);
+    Arena arena(workspace);
+    Inputs in(h, columns, arena);
+    Scratch scratch(h, columns, together, arena);
+    const Product product{h, kernels(), X, out, options};
+    for (Index column = 0; column < X.cols; column += columns) {
+        in.columns = std::min(columns, X.cols - column);
+        in.load(h, X, column);
+        for (Index row = row_begin; row < row_end;) {
+            const Index stop = std::min(row_end, (row / a.rows + together) * a.rows);
+            product.rows(in, 0, column, in.columns, row, stop, scratch);
+            row = stop;
+        }
     }
 }
 
-void matmul(const void* prepared, const ConstArray& X, const Array& out, int threads) {
-    const Header& h = header_of(prepared);
+void matmul(const void* prepared, const ConstArray& X, const Array& out, const MatmulOptions& options) {
+    const Prepared& h = prepared_of(prepared);
     const Layout& a = h.layout;
-    check_arrays(a, X, out);
+    check(a, X, out, options);
     if (X.cols == 0) return;
-    const bqq_kernels& kernel = kernels();
-    const Index width = panel_width(X.cols), panels = (X.cols + width - 1) / width;
-    // Below about 0.1 ms of work starting a thread costs more than it brings.
+    const Product product{h, kernels(), X, out, options};
     const double work = double(a.p) * double(a.l) * double(a.m * a.K + a.n * a.J) * double(X.cols);
-    const int crew = work < 2e6 ? 1 : int(std::min<Index>(resolve_threads(threads), a.J * panels));
-    const std::size_t floats = Workspace::size(a, width) / sizeof(float) + kAlign / sizeof(float);
-    std::unique_ptr<float[]> memory(new float[floats * std::size_t(crew)]);
-    parallel_for(a.J * panels, crew, [&](Index task, int worker) {
-        auto address = reinterpret_cast<std::uintptr_t>(memory.get() + floats * std::size_t(worker));
-        Workspace ws;
-        Workspace::size(a, width, reinterpret_cast<float*>(aligned(address)), &ws);
-        const Index j = task % a.J;
-        row_block(h, kernel, X, out, j, 0, a.rows_of(j), task / a.J * width, width, ws);
-    });
+    const int crew = work < kThreadedWork ? 1 : resolve_threads(options.threads);
+    Threaded(product, crew, std::min(X.cols, kColumnsAtOnce)).run();
 }
 
 } // namespace bqq

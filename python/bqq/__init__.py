@@ -7,7 +7,7 @@
 >>> bqq.save("w.safetensors", {"layer": q})
 """
 
-from bqq._api import decompose, extend, load, matmul, save, show_config
+from bqq._api import cost, decompose, extend, load, matmul, save, show_config
 from bqq._arrays import RawTensor
 from bqq._bound import error_bound
 from bqq._core import FormatError, __version__
@@ -20,6 +20,7 @@ __all__ = [
     "Plan",
     "RawTensor",
     "__version__",
+    "cost",
     "decompose",
     "error_bound",
     "extend",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -129,20 +129,68 @@ def extend(
     return Matrix(core)
 
 
-def matmul(a: Any, b: Any, out: Any = None, *, threads: int | None = None) -> Any:
+def matmul(
+    a: Any,
+    b: Any,
+    out: Any = None,
+    *,
+    precision: Literal["float32", "int8"] = "float32",
+    threads: int | None = None,
+) -> Any:
     """``a @ b`` where one of the two is a :class:`Matrix`, computed from its bit planes.
 
     ``Matrix @ X``: X of shape (n,), (n, batch) or (..., n, batch). ``X @ Matrix``: X of shape (m,) or (..., m).
-    Arithmetic is float32; the result has the other operand's array library and the dtype NumPy gives
-    float32 and that operand (float64 in, float64 out), or is written to ``out`` in out's dtype (float16, 32, 64).
+    The result has the other operand's array library and the dtype NumPy gives float32 and that operand (float64 in,
+    float64 out), or is written to ``out`` in out's dtype (float16, 32, 64).
+
+    ``precision="float32"``: within 2e-5 of the norm of each column of the result. ``"int8"``: inputs are summed in
+    8 bits with a scale per 256 of them; up to twice as fast, mean squared error at most 5e-4 of the mean square of
+    the result for inputs without extreme outliers (1e-4 to 2.5e-4 for Gaussian ones). The bit planes are exact in both.
 
     Raises ValueError or TypeError if shapes or dtypes do not fit, or out overlaps the operand.
     """
     if isinstance(a, Matrix) == isinstance(b, Matrix):
         raise TypeError(f"matmul takes one bqq.Matrix and one array, got {type(a).__name__} and {type(b).__name__}")
     if isinstance(a, Matrix):
-        return product(a, b, out, threads)
-    return product_left(a, b, out, threads)
+        return product(a, b, out, threads, precision)
+    return product_left(a, b, out, threads, precision)
+
+
+class Cost(TypedDict):
+    """What one product has to do; see :func:`cost`."""
+
+    plane_bytes: int
+    scale_bytes: int
+    input_bytes: int
+    output_bytes: int
+    bytes: int
+    bit_operations: int
+
+
+def cost(q: Matrix, batch: int = 1) -> Cost:
+    """Memory traffic and arithmetic of ``q @ X`` for X of ``batch`` float32 columns, counted, not measured.
+
+    ``bytes``: planes, scales, inputs and outputs once each. ``bit_operations``: conditional additions, one for each bit
+    of a plane and column: ``p l (m K + n J) batch`` for K x J blocks, about ``p m n batch`` at the default l. A dense
+    float32 product of the same shape moves ``4 (m n + (m + n) batch)`` bytes and does ``m n batch`` multiply-adds.
+    O(1). Raises ValueError or TypeError if batch is not an integer of 0 or more.
+    """
+    if not isinstance(q, Matrix):
+        raise TypeError(f"q is {type(q).__name__}, expected a bqq.Matrix")
+    columns = _index("batch", batch)
+    if columns < 0:
+        raise ValueError(f"batch is {columns}, expected 0 or more")
+    (m, n), (J, K) = q.shape, q.grid
+    scales = q.scales.nbytes
+    planes, inputs, outputs = q.nbytes - scales, 4 * n * columns, 4 * m * columns
+    return {
+        "plane_bytes": planes,
+        "scale_bytes": scales,
+        "input_bytes": inputs,
+        "output_bytes": outputs,
+        "bytes": planes + scales + inputs + outputs,
+        "bit_operations": q.p * q.l * (m * K + n * J) * columns,
+    }
 
 
 def save(

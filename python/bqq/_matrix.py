@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from bqq import _arrays, _core
 
+PRECISIONS = {"float32": 0, "int8": 1}  # bqq::Precision
+
 
 class Matrix:
     """A real m x n matrix stored as p stacks of binary factors; made by :func:`bqq.decompose` or :func:`bqq.load`.
@@ -245,8 +247,20 @@ def _result(name: str, shape: tuple[int, ...], x: npt.NDArray[Any], out: Any) ->
     return target, out
 
 
-def product(q: Matrix, X: Any, out: Any = None, threads: int | None = None) -> Any:
+def _quick(q: Matrix, X: Any, out: Any, threads: int | None, precision: str, left: bool) -> Any:
+    """The product of the commonest operands, plain float32 arrays of one or two dimensions; None for all others."""
+    if type(X) is not np.ndarray or not (out is None or type(out) is np.ndarray):
+        return None
+    if type(precision) is not str or precision not in PRECISIONS:
+        return None
+    return q._core.quick(X, out, left, _threads(threads), PRECISIONS[precision])
+
+
+def product(q: Matrix, X: Any, out: Any = None, threads: int | None = None, precision: str = "float32") -> Any:
     """q @ X for X of shape (n,), (n, batch) or (..., n, batch)."""
+    quick = _quick(q, X, out, threads, precision, left=False)
+    if quick is not None:
+        return quick
     array, restore = _arrays.to_numpy("X", X)
     x = _arrays.as_real("X", array)
     m, n = q.shape
@@ -255,12 +269,15 @@ def product(q: Matrix, X: Any, out: Any = None, threads: int | None = None) -> A
         raise ValueError(f"X has shape {x.shape}, expected {n} rows beside a {m} x {n} matrix")
     shape = x.shape[:axis] + (m,) + x.shape[axis + 1 :]
     target, returned = _result("X", shape, x, out)
-    _multiply(q, np.moveaxis(x, axis, 0), np.moveaxis(target, axis, 0), threads)
+    _multiply(q, np.moveaxis(x, axis, 0), np.moveaxis(target, axis, 0), threads, precision)
     return restore(target) if returned is None else returned
 
 
-def product_left(X: Any, q: Matrix, out: Any = None, threads: int | None = None) -> Any:
+def product_left(X: Any, q: Matrix, out: Any = None, threads: int | None = None, precision: str = "float32") -> Any:
     """X @ q for X of shape (m,) or (..., m): the transpose of q.T times the transpose of X."""
+    quick = _quick(q.T, X, out, threads, precision, left=True)
+    if quick is not None:
+        return quick
     array, restore = _arrays.to_numpy("X", X)
     x = _arrays.as_real("X", array)
     m, n = q.shape
@@ -268,12 +285,14 @@ def product_left(X: Any, q: Matrix, out: Any = None, threads: int | None = None)
         raise ValueError(f"X has shape {x.shape}, expected {m} columns beside a {m} x {n} matrix")
     shape = (*x.shape[:-1], n)
     target, returned = _result("X", shape, x, out)
-    _multiply(q.T, np.moveaxis(x, -1, 0), np.moveaxis(target, -1, 0), threads)
+    _multiply(q.T, np.moveaxis(x, -1, 0), np.moveaxis(target, -1, 0), threads, precision)
     return restore(target) if returned is None else returned
 
 
-def _multiply(q: Matrix, x: npt.NDArray[Any], target: npt.NDArray[Any], threads: int | None) -> None:
+def _multiply(q: Matrix, x: npt.NDArray[Any], target: npt.NDArray[Any], threads: int | None, precision: str) -> None:
     """target = q @ x with the contracted axis first; trailing axes become one batch, copied only if they must be."""
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}, expected 'float32' or 'int8'")
     if target.size == 0:
         _threads(threads)
         return
@@ -281,7 +300,7 @@ def _multiply(q: Matrix, x: npt.NDArray[Any], target: npt.NDArray[Any], threads:
     flat = target.reshape(target.shape[0], -1)
     direct = np.shares_memory(flat, target) and _is_whole(flat)
     result = flat if direct else np.empty(flat.shape, target.dtype)
-    q._core.matmul(flat_x, result, _threads(threads))
+    q._core.matmul(flat_x, result, _threads(threads), PRECISIONS[precision])
     if not direct:
         target[...] = result.reshape(target.shape)
 

@@ -82,7 +82,7 @@ int main(int argc, char** argv) {
 
     x.data = X;
     y.data = Y;
-    TRY(bqq_matmul(prepared, &x, &y, 0));
+    TRY(bqq_matmul(prepared, &x, &y, NULL));
     for (k = 0; k < BATCH; ++k) {
         double difference = 0, length = 0;
         for (i = 0; i < M; ++i) {
@@ -98,8 +98,8 @@ int main(int argc, char** argv) {
     EXPECT((space_block = malloc(size + 63)) != NULL);
     space = align64(space_block);
     y.data = Y_rows;
-    TRY(bqq_matmul_rows(prepared, &x, &y, 0, 13, space));
-    TRY(bqq_matmul_rows(prepared, &x, &y, 13, M, space));
+    TRY(bqq_matmul_rows(prepared, &x, &y, 0, 13, space, NULL));
+    TRY(bqq_matmul_rows(prepared, &x, &y, 13, M, space, NULL));
     EXPECT(memcmp(Y, Y_rows, sizeof Y) == 0);
 
     EXPECT(bqq_file_open("no such file", &file) == BQQ_IO && file == NULL);

@@ -101,6 +101,7 @@ TEST(structure_sizes_are_pinned) {
     CHECK_EQ(sizeof(bqq_view), std::size_t(96));
     CHECK_EQ(sizeof(bqq_decompose_options), std::size_t(104));
     CHECK_EQ(sizeof(bqq_save_options), std::size_t(16));
+    CHECK_EQ(sizeof(bqq_matmul_options), std::size_t(24));
     CHECK_EQ(sizeof(bqq_array), std::size_t(48));
     CHECK_EQ(offsetof(bqq_view, m), std::size_t(8));
     CHECK_EQ(offsetof(bqq_view, y), std::size_t(72));
@@ -183,22 +184,25 @@ TEST(null_arguments_are_errors) {
     bqq_array empty = x, wrong = x;
     empty.data = nullptr;
     wrong.dtype = 9;
-    CHECK_FAILS(bqq_matmul(nullptr, &x, &y, 1), BQQ_INVALID_ARGUMENT, "prepared is NULL");
-    CHECK_FAILS(bqq_matmul(prepared.data, nullptr, &y, 1), BQQ_INVALID_ARGUMENT, "x is NULL");
-    CHECK_FAILS(bqq_matmul(prepared.data, &x, nullptr, 1), BQQ_INVALID_ARGUMENT, "out is NULL");
-    CHECK_FAILS(bqq_matmul(prepared.data, &empty, &y, 1), BQQ_INVALID_ARGUMENT, "x.data is NULL");
-    CHECK_FAILS(bqq_matmul(prepared.data, &wrong, &y, 1), BQQ_INVALID_ARGUMENT, "x.dtype is 9");
-    CHECK_EQ(bqq_matmul(prepared.data, &y, &x, 1), BQQ_INVALID_ARGUMENT);
+    CHECK_FAILS(bqq_matmul(nullptr, &x, &y, nullptr), BQQ_INVALID_ARGUMENT, "prepared is NULL");
+    CHECK_FAILS(bqq_matmul(prepared.data, nullptr, &y, nullptr), BQQ_INVALID_ARGUMENT, "x is NULL");
+    CHECK_FAILS(bqq_matmul(prepared.data, &x, nullptr, nullptr), BQQ_INVALID_ARGUMENT, "out is NULL");
+    CHECK_FAILS(bqq_matmul(prepared.data, &empty, &y, nullptr), BQQ_INVALID_ARGUMENT, "x.data is NULL");
+    CHECK_FAILS(bqq_matmul(prepared.data, &wrong, &y, nullptr), BQQ_INVALID_ARGUMENT, "x.dtype is 9");
+    CHECK_EQ(bqq_matmul(prepared.data, &y, &x, nullptr), BQQ_INVALID_ARGUMENT);
     CHECK_FAILS(bqq_workspace_size(nullptr, 1, &size), BQQ_INVALID_ARGUMENT, "prepared is NULL");
     CHECK_FAILS(bqq_workspace_size(prepared.data, 1, nullptr), BQQ_INVALID_ARGUMENT, "size is NULL");
     CHECK_EQ(bqq_workspace_size(prepared.data, 1, &size), BQQ_OK);
     Buffer space(size);
-    CHECK_FAILS(bqq_matmul_rows(nullptr, &x, &y, 0, M, space.data), BQQ_INVALID_ARGUMENT, "prepared is NULL");
-    CHECK_FAILS(bqq_matmul_rows(prepared.data, nullptr, &y, 0, M, space.data), BQQ_INVALID_ARGUMENT, "x is NULL");
-    CHECK_FAILS(bqq_matmul_rows(prepared.data, &x, nullptr, 0, M, space.data), BQQ_INVALID_ARGUMENT, "out is NULL");
-    CHECK_FAILS(bqq_matmul_rows(prepared.data, &x, &y, 0, M, nullptr), BQQ_INVALID_ARGUMENT, "workspace is NULL");
-    CHECK_EQ(bqq_matmul_rows(prepared.data, &x, &y, 0, M + 1, space.data), BQQ_INVALID_ARGUMENT);
-    CHECK_EQ(bqq_matmul_rows(prepared.data, &x, &y, -1, M, space.data), BQQ_INVALID_ARGUMENT);
+    CHECK_FAILS(bqq_matmul_rows(nullptr, &x, &y, 0, M, space.data, nullptr), BQQ_INVALID_ARGUMENT, "prepared is NULL");
+    CHECK_FAILS(bqq_matmul_rows(prepared.data, nullptr, &y, 0, M, space.data, nullptr), BQQ_INVALID_ARGUMENT,
+                "x is NULL");
+    CHECK_FAILS(bqq_matmul_rows(prepared.data, &x, nullptr, 0, M, space.data, nullptr), BQQ_INVALID_ARGUMENT,
+                "out is NULL");
+    CHECK_FAILS(bqq_matmul_rows(prepared.data, &x, &y, 0, M, nullptr, nullptr), BQQ_INVALID_ARGUMENT,
+                "workspace is NULL");
+    CHECK_EQ(bqq_matmul_rows(prepared.data, &x, &y, 0, M + 1, space.data, nullptr), BQQ_INVALID_ARGUMENT);
+    CHECK_EQ(bqq_matmul_rows(prepared.data, &x, &y, -1, M, space.data, nullptr), BQQ_INVALID_ARGUMENT);
 
     const char* name = "w";
     const char* no_name = nullptr;
@@ -373,7 +377,7 @@ TEST(round_trip_through_a_file) {
     bqq_file_close(file); // `prepared` does not refer to the mapping
 
     const bqq_array x = array(X.data(), N, batch), y = array(Y.data(), M, batch);
-    CHECK_EQ(bqq_matmul(prepared.data, &x, &y, 0), BQQ_OK);
+    CHECK_EQ(bqq_matmul(prepared.data, &x, &y, nullptr), BQQ_OK);
     for (std::int64_t c = 0; c < batch; ++c) {
         double difference = 0, norm = 0;
         for (std::int64_t r = 0; r < M; ++r) {
@@ -442,7 +446,7 @@ TEST(row_ranges_equal_the_whole_product) {
     for (const std::int64_t batch : {1, 3, 40}) {
         std::vector<float> X = numbers(std::size_t(N * batch), 3), whole(std::size_t(M * batch));
         const bqq_array x = array(X.data(), N, batch), y = array(whole.data(), M, batch);
-        CHECK_EQ(bqq_matmul(prepared.data, &x, &y, 1), BQQ_OK);
+        CHECK_EQ(bqq_matmul(prepared.data, &x, &y, nullptr), BQQ_OK);
         CHECK_EQ(bqq_workspace_size(prepared.data, batch, &size), BQQ_OK);
         Buffer space(size);
         const std::vector<std::vector<std::int64_t>> cuts = {{0, M}, {0, v.rows, M}, {0, 1, 5, v.rows + 2, M - 1, M}};
@@ -450,12 +454,12 @@ TEST(row_ranges_equal_the_whole_product) {
             std::vector<float> parts(whole.size(), -7.0f);
             const bqq_array out = array(parts.data(), M, batch);
             for (std::size_t i = 0; i + 1 < ends.size(); ++i)
-                CHECK_EQ(bqq_matmul_rows(prepared.data, &x, &out, ends[i], ends[i + 1], space.data), BQQ_OK);
+                CHECK_EQ(bqq_matmul_rows(prepared.data, &x, &out, ends[i], ends[i + 1], space.data, nullptr), BQQ_OK);
             CHECK(parts == whole);
         }
         std::vector<float> parts(whole.size(), -7.0f);
         const bqq_array out = array(parts.data(), M, batch);
-        CHECK_EQ(bqq_matmul_rows(prepared.data, &x, &out, 3, 6, space.data), BQQ_OK);
+        CHECK_EQ(bqq_matmul_rows(prepared.data, &x, &out, 3, 6, space.data, nullptr), BQQ_OK);
         for (std::int64_t i = 0; i < M * batch; ++i)
             CHECK_EQ(parts[i], i / batch >= 3 && i / batch < 6 ? whole[i] : -7.0f);
     }

@@ -407,31 +407,3 @@ TEST(anneal) {
                 }
     });
 }
-
-TEST(tables_and_lookup) {
-    on_each_isa([](const bqq_kernels& kernel) {
-        std::mt19937 rng(3);
-        for (const Index rows : {1, 3, 4, 5, 33})
-            for (const Index bytes : {1, 2, 5, 16})
-                for (const Index width : {Index(1), Index(BQQ_PANEL)})
-                    for (const int accumulate : {0, 1}) {
-                        const Index stride = bytes + 3;
-                        const Mat x = reference::random(8 * bytes, width, 1, -1, 1);
-                        std::vector<float> xf(x.v.begin(), x.v.end()), tables(std::size_t(bytes * 32 * width)),
-                            out(std::size_t(rows * width), 0.5f);
-                        std::vector<std::uint8_t> bits(std::size_t(rows * stride));
-                        for (auto& b : bits) b = std::uint8_t(rng());
-                        kernel.build_tables(std::size_t(bytes), xf.data(), std::size_t(width), tables.data());
-                        kernel.lookup(std::size_t(rows), std::size_t(bytes), bits.data(), std::size_t(stride),
-                                      tables.data(), std::size_t(width), out.data(), accumulate);
-                        for (Index i = 0; i < rows; ++i)
-                            for (Index c = 0; c < width; ++c) {
-                                double sum = accumulate ? 0.5 : 0;
-                                for (Index k = 0; k < 8 * bytes; ++k)
-                                    sum += (reference::bit(bits.data() + i * stride, k) - 0.5) *
-                                           double(xf[std::size_t(k * width + c)]);
-                                CHECK_NEAR(out[std::size_t(i * width + c)], sum, bound(8 * bytes, 1));
-                            }
-                    }
-    });
-}

@@ -3,11 +3,25 @@
 #include "check.hpp"
 #include "reference.hpp"
 
+#include "bqq/bqq.h"
 #include "bqq/matmul.hpp"
 #include "half.hpp"
 
+#include <atomic>
 #include <cstdlib>
 #include <memory>
+#include <new>
+
+namespace {
+std::atomic<long> allocations{0};
+}
+void* operator new(std::size_t size) {
+    ++allocations;
+    if (void* p = std::malloc(size ? size : 1)) return p;
+    throw std::bad_alloc();
+}
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 
 using bqq::Array;
 using bqq::ConstArray;
@@ -59,7 +73,7 @@ TEST(product_equals_the_oracle) {
                         for (std::size_t i = 0; i < x.size(); ++i) X32.v[i] = double(x[i]);
                         const Mat expected = reference::multiply(reference::dense(q.view()), X32);
                         const Aligned buffer = prepared(q);
-                        bqq::matmul(buffer.at, input(x, n, batch), output(y, m, batch), 2);
+                        bqq::matmul(buffer.at, input(x, n, batch), output(y, m, batch), {2});
                         double error = 0;
                         for (std::size_t i = 0; i < y.size(); ++i) error += std::pow(double(y[i]) - expected.v[i], 2);
                         CHECK(std::sqrt(error) <= 1e-5 * norm(expected) + 1e-30);
@@ -115,7 +129,7 @@ TEST(strides_and_types) {
             const ConstArray x{in.data(), type.dtype, n, batch, xr, xc};
             const Index start = -(m - 1) * yr;
             const Array y{out.data() + std::size_t(start) * type.size, type.dtype, m, batch, yr, yc};
-            bqq::matmul(buffer.at, x, y, 1);
+            bqq::matmul(buffer.at, x, y, {1});
             const Mat expected = reference::multiply(dense, X2);
             for (Index i = 0; i < m; ++i)
                 for (Index c = 0; c < batch; ++c)
@@ -131,7 +145,7 @@ TEST(row_ranges_equal_the_whole_bit_for_bit) {
         const Aligned buffer = prepared(q);
         const Mat X = reference::random(n, batch, 2, -1, 1);
         std::vector<float> x(X.v.begin(), X.v.end()), whole(std::size_t(m * batch)), parts(whole);
-        bqq::matmul(buffer.at, input(x, n, batch), output(whole, m, batch), 1);
+        bqq::matmul(buffer.at, input(x, n, batch), output(whole, m, batch), {1});
         const Aligned workspace(bqq::workspace_size(buffer.at, batch));
         const Index cuts[] = {0, 0, 5, 24, 25, 48, 70};
         for (std::size_t i = 0; i + 1 < sizeof cuts / sizeof *cuts; ++i)
@@ -139,8 +153,134 @@ TEST(row_ranges_equal_the_whole_bit_for_bit) {
                              workspace.at);
         CHECK(parts == whole);
         std::vector<float> threaded(whole.size());
-        bqq::matmul(buffer.at, input(x, n, batch), output(threaded, m, batch), 4);
+        bqq::matmul(buffer.at, input(x, n, batch), output(threaded, m, batch), {4});
         CHECK(threaded == whole);
+    }
+}
+
+TEST(int8_class) {
+    for (const Index side : {40, 130, 500})
+        for (const Index patch : {0, 64, 128})
+            for (const Index batch : {1, 2, 3, 8, 11}) {
+                const bqq::Matrix q = reference::random_matrix(side, side + 7, 2, side / 2, patch, 1);
+                const Mat X = reference::random(side + 7, batch, 2, -1, 1);
+                std::vector<float> x(X.v.begin(), X.v.end()), y(std::size_t(side * batch));
+                const Mat expected = reference::multiply(reference::dense(q.view()), X);
+                const Aligned buffer = prepared(q);
+                bqq::MatmulOptions options;
+                options.precision = bqq::Precision::int8;
+                bqq::matmul(buffer.at, input(x, side + 7, batch), output(y, side, batch), options);
+                double error = 0;
+                for (std::size_t i = 0; i < y.size(); ++i) error += std::pow(double(y[i]) - expected.v[i], 2);
+                CHECK(error <= 5e-4 * norm(expected) * norm(expected));
+                std::vector<float> parts(y.size());
+                const Aligned workspace(bqq::workspace_size(buffer.at, batch));
+                for (Index row = 0; row < side; row += 13)
+                    bqq::matmul_rows(buffer.at, input(x, side + 7, batch), output(parts, side, batch), row,
+                                     std::min(side, row + 13), workspace.at, options);
+                CHECK(parts == y);
+            }
+}
+
+TEST(accumulate) {
+    const Index m = 70, n = 33, batch = 11;
+    const bqq::Matrix q = reference::random_matrix(m, n, 2, 17, 32, 1);
+    const Aligned buffer = prepared(q), workspace(bqq::workspace_size(buffer.at, batch));
+    const Mat X = reference::random(n, batch, 2, -1, 1);
+    std::vector<float> x(X.v.begin(), X.v.end()), y(std::size_t(m * batch)), sum(y.size(), 3.0f), parts(sum);
+    bqq::MatmulOptions options;
+    options.accumulate = true;
+    bqq::matmul(buffer.at, input(x, n, batch), output(y, m, batch));
+    bqq::matmul(buffer.at, input(x, n, batch), output(sum, m, batch), options);
+    bqq::matmul_rows(buffer.at, input(x, n, batch), output(parts, m, batch), 0, m, workspace.at, options);
+    for (std::size_t i = 0; i < y.size(); ++i) CHECK_EQ(sum[i], 3.0f + y[i]);
+    CHECK(parts == sum);
+}
+
+TEST(matmul_rows_does_not_allocate) {
+    for (const Index patch : {0, 64})
+        for (const Index batch : {1, 5, 30})
+            for (const int precision : {0, 1}) {
+                const bqq::Matrix q = reference::random_matrix(200, 150, 2, 50, patch, 1);
+                const Aligned buffer = prepared(q), workspace(bqq::workspace_size(buffer.at, batch));
+                std::vector<float> x(std::size_t(150 * batch), 1.0f), y(std::size_t(200 * batch));
+                bqq::MatmulOptions options;
+                options.precision = bqq::Precision(precision);
+                const auto run = [&] {
+                    bqq::matmul_rows(buffer.at, input(x, 150, batch), output(y, 200, batch), 3, 190, workspace.at,
+                                     options);
+                };
+                run(); // the kernels are chosen on first use
+                const long before = allocations;
+                run();
+                CHECK_EQ(allocations.load(), before);
+            }
+}
+
+TEST(options_of_the_c_interface) {
+    const bqq::Matrix q = reference::random_matrix(20, 30, 2, 9, 16, 1);
+    const Aligned buffer = prepared(q), workspace(bqq::workspace_size(buffer.at, 2));
+    std::vector<float> x(60, 0.5f), once(40), exact(40), twice(40);
+    const bqq_array in = {x.data(), BQQ_F32, 30, 2, 2, 1};
+    const auto out = [](std::vector<float>& y) { return bqq_array{y.data(), BQQ_F32, 20, 2, 2, 1}; };
+    const bqq_array to_exact = out(exact), to_once = out(once), to_twice = out(twice);
+    bqq_matmul_options options;
+    CHECK_EQ(bqq_matmul_options_init(&options, sizeof options), BQQ_OK);
+    CHECK_EQ(bqq_matmul(buffer.at, &in, &to_exact, nullptr), BQQ_OK);
+    CHECK_EQ(bqq_matmul(buffer.at, &in, &to_once, &options), BQQ_OK);
+    CHECK(once == exact);
+    options.precision = BQQ_PRECISION_INT8;
+    CHECK_EQ(bqq_matmul(buffer.at, &in, &to_once, &options), BQQ_OK);
+    CHECK(once != exact);
+    options.accumulate = 1;
+    CHECK_EQ(bqq_matmul_rows(buffer.at, &in, &to_twice, 0, 20, workspace.at, &options), BQQ_OK);
+    CHECK_EQ(bqq_matmul_rows(buffer.at, &in, &to_twice, 0, 20, workspace.at, &options), BQQ_OK);
+    for (std::size_t i = 0; i < once.size(); ++i) CHECK_EQ(twice[i], once[i] + once[i]);
+    options.precision = 2;
+    CHECK_EQ(bqq_matmul(buffer.at, &in, &to_once, &options), BQQ_INVALID_ARGUMENT);
+    options.precision = 0, options.reserved = 1;
+    CHECK_EQ(bqq_matmul(buffer.at, &in, &to_once, &options), BQQ_INVALID_ARGUMENT);
+    options.reserved = 0, options.struct_size = 0;
+    CHECK_EQ(bqq_matmul(buffer.at, &in, &to_once, &options), BQQ_INVALID_ARGUMENT);
+    std::size_t size = 7;
+    CHECK_EQ(bqq_workspace_size(buffer.at, -1, &size), BQQ_INVALID_ARGUMENT);
+    CHECK_EQ(size, std::size_t(7));
+}
+
+TEST(columns_do_not_depend_on_the_batch) {
+    const Index m = 150, n = 300, batch = 70;
+    for (const Index patch : {0, 64})
+        for (const int precision : {0, 1}) {
+            const bqq::Matrix q = reference::random_matrix(m, n, 2, 50, patch, 1);
+            const Aligned buffer = prepared(q);
+            const Mat X = reference::random(n, batch, 2, -1, 1);
+            std::vector<float> x(X.v.begin(), X.v.end()), whole(std::size_t(m * batch)), one(std::size_t(m), 0.0f);
+            bqq::MatmulOptions options;
+            options.precision = bqq::Precision(precision);
+            for (const int threads : {1, 2, 5}) {
+                options.threads = threads;
+                bqq::matmul(buffer.at, input(x, n, batch), output(whole, m, batch), options);
+                for (const Index c : {0, 7, 8, 69}) {
+                    const ConstArray column{x.data() + c, Dtype::f32, n, 1, batch, 1};
+                    bqq::matmul(buffer.at, column, output(one, m, 1), options);
+                    for (Index i = 0; i < m; ++i) CHECK_EQ(one[std::size_t(i)], whole[std::size_t(i * batch + c)]);
+                }
+            }
+        }
+}
+
+TEST(few_block_rows_on_many_threads) { // stage 1 and stage 2 one after the other, both cut by rows
+    const Index m = 700, n = 650, batch = 70;
+    for (const Index patch : {0, 350}) {
+        const bqq::Matrix q = reference::random_matrix(m, n, 2, 333, patch, 1);
+        const Aligned buffer = prepared(q);
+        const Mat X = reference::random(n, batch, 2, -1, 1);
+        std::vector<float> x(X.v.begin(), X.v.end()), one(std::size_t(m * batch)), many(one);
+        bqq::matmul(buffer.at, input(x, n, batch), output(one, m, batch), {1});
+        for (const int threads : {2, 3, 16}) {
+            bqq::matmul(buffer.at, input(x, n, batch), output(many, m, batch), {threads});
+            CHECK(many == one);
+        }
     }
 }
 
@@ -152,7 +292,7 @@ TEST(a_prepared_matrix_can_be_moved) {
     std::memcpy(second.at, first.at, size);
     std::memset(first.at, 0xAB, size);
     std::vector<float> x(30, 1.0f), y(20);
-    bqq::matmul(second.at, input(x, 30, 1), output(y, 20, 1), 1);
+    bqq::matmul(second.at, input(x, 30, 1), output(y, 20, 1), {1});
     const Mat dense = reference::dense(q.view());
     for (Index i = 0; i < 20; ++i) CHECK_NEAR(y[std::size_t(i)], reference::row_sum(dense, i), 1e-3);
 }
@@ -173,4 +313,10 @@ TEST(bad_calls_are_errors) {
     CHECK_THROWS(bqq::matmul_rows(buffer.at, input(x, 30, 1), output(y, 20, 1), 5, 21, buffer.at), Error,
                  "rows 5 to 21");
     bqq::matmul(buffer.at, input(x, 30, 0), output(y, 20, 0)); // nothing to do is legal
+    CHECK_THROWS(bqq::workspace_size(buffer.at, -1), Error, "batch is -1");
+    bqq::MatmulOptions options;
+    options.precision = bqq::Precision(7);
+    CHECK_THROWS(bqq::matmul(buffer.at, input(x, 30, 1), output(y, 20, 1), options), Error, "precision is 7");
+    static_cast<std::uint64_t*>(buffer.at)[1] = 1; // as an older version would have written it
+    CHECK_THROWS(bqq::matmul(buffer.at, input(x, 30, 1), output(y, 20, 1)), Error, "has layout 1");
 }

@@ -68,6 +68,10 @@ typedef enum bqq_schedule { BQQ_SCHEDULE_ADAPTIVE = 0, BQQ_SCHEDULE_PAPER = 1 } 
 /// BEST 2,000 and 64,000 from the best of four descents; for l above 64 proportionally fewer sweeps, down to a quarter.
 typedef enum bqq_effort { BQQ_EFFORT_STANDARD = 0, BQQ_EFFORT_FAST = 1, BQQ_EFFORT_BEST = 2 } bqq_effort;
 
+/// How exact a product is. FLOAT32: within 2e-5 of the norm of each column of the result, against double. INT8: inputs
+/// summed in 8 bits, relative mean squared error at most 5e-4 for inputs without extreme outliers, up to twice as fast.
+typedef enum bqq_precision { BQQ_PRECISION_FLOAT32 = 0, BQQ_PRECISION_INT8 = 1 } bqq_precision;
+
 // ---- the library ----
 
 /// Text of the last call that failed on this thread, "" if none did. Never NULL. Valid until the next failing call on
@@ -200,26 +204,40 @@ typedef struct bqq_array {
 /// *size: bytes that bqq_prepare needs for `view`. O(1).
 BQQ_API bqq_status bqq_prepared_size(const bqq_view* view, size_t* size);
 
-/// Re-orders the planes of `view` for the kernels of this machine into buffer: at least bqq_prepared_size bytes,
-/// 64-byte aligned, the caller's. The result does not refer to `view`, may be moved in memory (at 64-byte alignment)
-/// and used by any number of threads. It is not a file format: another machine or version may want another order.
-/// O(bytes).
+/// Re-orders the planes of `view` for the kernels into buffer: at least bqq_prepared_size bytes, 64-byte aligned, the
+/// caller's. The result does not refer to `view`, may be moved in memory (at 64-byte alignment), used by any number of
+/// threads and under any instruction set. It is not a file format: another version may want another order, and refuses
+/// this one. O(bytes).
 BQQ_API bqq_status bqq_prepare(const bqq_view* view, void* buffer, size_t size);
 
-/// out (m x batch) = What * x (n x batch), any dtypes, arithmetic in float32: within 2e-5 of the norm of the result
-/// against double. out must not overlap x. `prepared`: filled by bqq_prepare. Small products stay on the calling
-/// thread. BQQ_INVALID_ARGUMENT names the shapes that do not fit; BQQ_OUT_OF_MEMORY.
-BQQ_API bqq_status bqq_matmul(const void* prepared, const bqq_array* x, const bqq_array* out, int threads);
+typedef struct bqq_matmul_options {
+    size_t struct_size;
+    int32_t threads;    ///< see "threads" above; bqq_matmul_rows ignores it
+    int32_t precision;  ///< a bqq_precision
+    int32_t accumulate; ///< nonzero: out += What * x, rounded once to the dtype of out
+    int32_t reserved;   ///< zero
+} bqq_matmul_options;
 
-/// *size: bytes of workspace that bqq_matmul_rows needs for `batch` columns. O(1).
+/// Fills the first struct_size bytes of *options with the defaults (all zero); struct_size: sizeof *options.
+BQQ_API bqq_status bqq_matmul_options_init(bqq_matmul_options* options, size_t struct_size);
+
+/// out (m x batch) = What * x (n x batch), any dtypes, summed in float32 or integers. out must not overlap x. A column
+/// of the result depends on its column of x alone, bit for bit. `prepared`: filled by bqq_prepare. options NULL:
+/// defaults. Small products stay on the calling thread. O(p l (m K + n J) batch) bit operations. BQQ_INVALID_ARGUMENT
+/// names the shapes that do not fit; BQQ_OUT_OF_MEMORY.
+BQQ_API bqq_status bqq_matmul(const void* prepared, const bqq_array* x, const bqq_array* out,
+                              const bqq_matmul_options* options);
+
+/// *size: bytes of workspace that bqq_matmul_rows needs for `batch` >= 0 columns, under any options. O(1).
 BQQ_API bqq_status bqq_workspace_size(const void* prepared, int64_t batch, size_t* size);
 
 /// Rows [row_begin, row_end) of bqq_matmul, on the calling thread, without allocation: for engines with a pool of their
 /// own. x and out describe the whole arrays; other rows of out are untouched, so ranges that do not meet may run at the
-/// same time. Cheapest when both ends are multiples of the block rows (bqq_view.rows).
+/// same time. The first stage is computed for every block row that the range touches: cheapest when both ends are
+/// multiples of the block rows (bqq_view.rows).
 /// workspace: bqq_workspace_size bytes, 64-byte aligned, one for each call that runs at the same time.
 BQQ_API bqq_status bqq_matmul_rows(const void* prepared, const bqq_array* x, const bqq_array* out, int64_t row_begin,
-                                   int64_t row_end, void* workspace);
+                                   int64_t row_end, void* workspace, const bqq_matmul_options* options);
 
 // ---- files: safetensors containers, cpp/FORMAT.md ----
 

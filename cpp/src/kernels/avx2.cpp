@@ -11,6 +11,7 @@
 #include "kernels/table.h"
 
 #include <immintrin.h>
+#include <string.h>
 
 namespace {
 
@@ -60,6 +61,8 @@ inline void vtranspose(const float* A, size_t lda, float* B, size_t ldb) {
 
 #include "kernels/anneal.inl"
 #include "kernels/product.inl"
+#include "kernels/product_avx2.inl"
+#include "kernels/product_avx2_int8.inl"
 #include "kernels/solver.inl"
 
 } // namespace

@@ -48,6 +48,7 @@ inline void vtranspose(const float* A, size_t lda, float* B, size_t ldb) {
 
 #include "kernels/anneal.inl"
 #include "kernels/product.inl"
+#include "kernels/product_portable.inl"
 #include "kernels/solver.inl"
 
 } // namespace

@@ -10,8 +10,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define BQQ_PAD 16   /* floats a padded row is a multiple of */
-#define BQQ_PANEL 16 /* columns of a wide panel of a product */
+#define BQQ_PAD 16 /* floats a padded row is a multiple of */
+
+/* The product sees a bit matrix in units of 16 rows x 32 columns: sixteen little-endian 32-bit words, one a row,
+ * element 32*block + k of the row in bit k. A panel is 16 rows. */
+#define BQQ_PANEL 16
+#define BQQ_UNIT_COLUMNS 32
+#define BQQ_UNIT_BYTES 64
+#define BQQ_PANELS 8        /* most panels of one call of lookup */
+#define BQQ_BATCH 8         /* most vectors of one call of tables or lookup */
+#define BQQ_CHUNK 8         /* blocks of a product that share a scale in the fixed-point kernels */
+#define BQQ_TABLE_BYTES 512 /* room for the tables of one block of one vector */
+#define BQQ_PRECISIONS 2    /* 0: float32 class, 1: int8 class */
 
 /* Sums over a matrix x of rows x cols: NULL members are not computed. col_* have room for ld entries. */
 typedef struct bqq_sums {
@@ -45,6 +55,25 @@ typedef struct bqq_anneal {
 
 #define BQQ_GEMM_UP(x) (((x) + 63) / 64 * 64)
 #define BQQ_GEMM_WORKSPACE(M, N, K) ((2 * BQQ_GEMM_UP(M) + BQQ_GEMM_UP(N) + 64) * (BQQ_GEMM_UP(K) / 2 + 16) + 1024)
+
+/* out_c = (B - 1/2) x_c for a bit matrix B and vectors x_c, in two steps; the tables of one instruction set are read
+ * only by its own lookup. A result does not depend on how panels and vectors are spread over calls, nor on how the
+ * blocks are if every call but the last takes a multiple of BQQ_CHUNK. */
+typedef struct bqq_product {
+    /* Tables of `columns` <= BQQ_BATCH vectors of 32*blocks floats, ldx apart. tables: 64-byte aligned, room for
+     * columns * blocks * BQQ_TABLE_BYTES, columns (if more than 1) rounded up to 4 and blocks to BQQ_CHUNK. */
+    void (*tables)(size_t blocks, size_t columns, const float* x, size_t ldx, void* tables);
+
+    /* out[c*ldo + 16*q + r] (+)= sum_k (bit(16 q + r, k) - 1/2) x_c[k],  q < panels <= BQQ_PANELS, r < 16, k <
+     * 32*blocks. The unit of panel q and block b is at bits + b*stride + 64*q. */
+    void (*lookup)(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, size_t columns, const void* tables,
+                   float* out, size_t ldo, int accumulate);
+} bqq_product;
+
+/* What the product needs of the scales of one stack of a block. */
+typedef struct bqq_stack {
+    float r, shift, total;
+} bqq_stack;
 
 typedef struct bqq_kernels {
     /* C[i,j] = D[i,j] + bias[i] + sum_k A(i,k) B[k,j],  A(i,k) = A[i*a_row + k*a_col];  i < M, j < N, k < K.
@@ -108,14 +137,14 @@ typedef struct bqq_kernels {
     /* A Metropolis sweep over the bits of `rows` binary least-squares problems: see the struct. Returns the flips. */
     size_t (*anneal)(const bqq_anneal* problem);
 
-    /* Signed nibble tables of a panel x of 8*bytes rows and `width` columns (1 or BQQ_PANEL):
-     * tables[g][e][c] = 1/2 sum_{q<4} (bit q of e ? +1 : -1) x[4g+q][c],  g < 2*bytes, e < 16. */
-    void (*build_tables)(size_t bytes, const float* x, size_t width, float* tables);
+    bqq_product product[BQQ_PRECISIONS];
 
-    /* out[i][c] (+)= sum_k (bit(i,k) - 1/2) x[k][c] through the tables; bits: rows of `stride` bytes, `bytes` of them
-     * used. */
-    void (*lookup)(size_t rows, size_t bytes, const uint8_t* bits, size_t stride, const float* tables, size_t width,
-                   float* out, int accumulate);
+    /* The step between the two stages, for one block and column: for each stack i of l entries
+     *   w_ie = r_i v_ie + shift_i sigma,   sums[lane] += total_i v_ie for some lane < BQQ_PANEL, which depends on e and
+     * l v and w: stacks*l floats, not overlapping. sums: a scalar product spread over lanes, to be added up at the end.
+     */
+    void (*latents)(size_t stacks, size_t l, const bqq_stack* scales, float sigma, const float* v, float* w,
+                    float* sums);
 } bqq_kernels;
 
 /* What an instruction-set file exports: one function that overwrites entries of the table. */
