@@ -44,7 +44,7 @@ void check_count(const char* name, Index value, Index least, const char* range) 
 Plan make_plan(const DecomposeOptions& options, Index l) {
     const struct {
         Index steps, sweeps, starts;
-    } efforts[] = {{2000, 16000, 1}, {1000, 1500, 1}, {2000, 64000, 4}};
+    } efforts[] = {{2000, 20000, 1}, {1000, 1500, 1}, {2000, 64000, 4}};
     const int effort = int(options.effort);
     if (effort < 0 || effort > 2)
         bad_argument("effort is " + std::to_string(effort) + ", expected 0 (standard), 1 (fast) or 2 (best)");

@@ -287,6 +287,12 @@ double Refiner::run(const RefineOptions& options, std::uint64_t seed, Index bloc
         unit = std::min(unit, error_ / (double(m_) * double(n_)));
         return flips;
     };
+    // An unfinished descent flips much before it melts: what temperatures are measured by comes after a quench.
+    const auto quench = [&](int passes) {
+        for (int i = 0; i < passes && pass(0); ++i) {
+        }
+    };
+    if (options.sweeps) quench(30);
     const double bits = double(l_) * double(m_ + n_);
     const Index heating = std::min<Index>(options.sweeps / 4, kHeating);
     const double hotter = std::pow(options.T_most / options.T_first, 1 / double(kHeating));
@@ -301,8 +307,7 @@ double Refiner::run(const RefineOptions& options, std::uint64_t seed, Index bloc
         T *= cooling ? colder : hotter;
     }
     recount();
-    for (int i = 0; i < 200 && pass(0); ++i) {
-    }
+    quench(200);
     return error_;
 }
 

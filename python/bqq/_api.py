@@ -15,7 +15,7 @@ from bqq._matrix import Matrix, _index, _threads, product, product_left
 Progress = bool | Callable[[int, int], object] | None
 Schedule = Literal["adaptive", "paper"]
 Effort = Literal["fast", "default", "best"]
-_EFFORTS = {"default": (0, 16_000), "fast": (1, 1_500), "best": (2, 64_000)}  # bqq::Effort, its refinement sweeps
+_EFFORTS = {"default": (0, 20_000), "fast": (1, 1_500), "best": (2, 64_000)}  # bqq::Effort, its refinement sweeps
 
 
 def decompose(
@@ -49,7 +49,7 @@ def decompose(
         Symmetric positive semidefinite
     damping : this share of the mean of weight's diagonal is added to the diagonal, against overfitting and singular H
     effort : how long to search; descent steps and refinement sweeps per stack: ``"fast"`` 1,000 and 1,500,
-        ``"default"`` 2,000 and 16,000, ``"best"`` 2,000 and 64,000 from the best of four descents; for l above 64
+        ``"default"`` 2,000 and 20,000, ``"best"`` 2,000 and 64,000 from the best of four descents; for l above 64
         proportionally fewer sweeps, down to a quarter (error against time: README)
     schedule : ``"adaptive"`` divides the residual by six standard deviations and ends a stack once it has settled;
         ``"paper"`` is the published schedule: range normalisation, T 0.2 to 0.005, eta 0.06, zeta 4, 50,000 steps,

@@ -19,7 +19,7 @@ enum class Schedule : int {
     paper = 1,
 };
 
-/// How long to search. Descent steps and refinement sweeps per stack: fast 1,000 and 1,500, standard 2,000 and 16,000,
+/// How long to search. Descent steps and refinement sweeps per stack: fast 1,000 and 1,500, standard 2,000 and 20,000,
 /// best 2,000 and 64,000 from the best of four descents; for l above 64 proportionally fewer sweeps, down to a quarter.
 enum class Effort : int { standard = 0, fast = 1, best = 2 };
 
