@@ -52,8 +52,8 @@ def draw(source: Path, target: Path) -> None:
     for axis in axes[:, 0]:
         axis.set_ylabel("mean squared error")
     figure.supxlabel(f"seconds, {threads} thread{'s' * (threads != '1')}", fontsize=10)
-    figure.legend(handles=legend(rows), loc="upper center", ncols=4, frameon=False, fontsize=9)
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.45 / (3.1 * lines + 0.7)))
+    figure.legend(handles=legend(rows), loc="upper center", ncols=2, frameon=False, fontsize=9)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.6 / (3.1 * lines + 0.7)))
     figure.savefig(target, dpi=110)
     plt.close(figure)
     print(f"wrote {target}")
