@@ -30,9 +30,9 @@ struct Plan {
     AmfdOptions amfd;
     RefineOptions refine;
     bool robust;      ///< divide by six standard deviations instead of the range
-    Index starts = 1; ///< descents, each followed by kTrial sweeps, of which the best is refined
-    Index work() const { return starts * (amfd.steps + (starts > 1 ? kTrial : 0)) + refine.sweeps; }
-    static constexpr Index kTrial = 2000;
+    Index starts = 1; ///< descents, each followed by trial() sweeps, of which the best is refined
+    Index trial() const { return starts > 1 ? std::min<Index>(2000, refine.sweeps) : 0; }
+    Index work() const { return starts * (amfd.steps + trial()) + refine.sweeps; }
 };
 
 void check_count(const char* name, Index value, Index least, const char* range) {
@@ -212,7 +212,7 @@ void solve_block(Matrix& q, Index j, Index k, std::vector<float>& scales, const 
             pack_bits(m, a.l, worker.amfd.y(), worker.amfd.ldl(), stack.Y, stack.y_row);
             pack_bits(a.l, n, worker.amfd.z(), worker.amfd.ldn(), stack.Z, stack.z_row);
             if (plan.starts > 1)
-                refine(plan.refine, Plan::kTrial, trial + plan.starts * (kMaxStacks + 1));
+                refine(plan.refine, plan.trial(), trial + plan.starts * (kMaxStacks + 1));
             else
                 keep_better();
         }

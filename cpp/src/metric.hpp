@@ -48,7 +48,8 @@ class Metric {
 
 /// All scales of the first `stacks` stacks of blocks (j, k_begin) to (j, k_end) together, minimising tr(E H E^T) over
 /// those columns, for fixed bits. W: their rows x columns; H: square of that width. scales: 3 stacks + 1 numbers a
-/// block, written. Returns the error of the float32 scales. Gram matrices in float32, sums and solve in float64.
+/// block, written. Returns the error of the float32 scales. Gram matrices in float32, sums and solve in float64:
+/// below a damping of about 1e-5 their rounding shows in the scales.
 double solve_scales_in_metric(const bqq_kernels& kernels, const View& q, Index j, Index k_begin, Index k_end,
                               Index stacks, const float* W, Index ldw, const PaddedMatrix& H, float* scales);
 

@@ -179,3 +179,22 @@ TEST(bad_input_names_the_argument) {
     W[7] = NAN;
     CHECK_THROWS(bqq::decompose(W.data(), 4, 5, 5, 1), Error, "W[1, 2] is NaN");
 }
+
+TEST(sweeps_and_starts_of_the_efforts) {
+    const auto W = random_floats(8, 8, 1);
+    const auto work = [&](bqq::Schedule schedule, bqq::Effort effort, Index refine) {
+        DecomposeOptions options = quick();
+        options.schedule = schedule, options.effort = effort, options.refine = refine, options.threads = 1;
+        Index all = 0;
+        options.progress = [&](Index, Index total) { return all = total, true; };
+        bqq::decompose(W.data(), 8, 8, 8, 1, options);
+        return all - 60; // quick() asks for 60 steps
+    };
+    using bqq::Effort;
+    using bqq::Schedule;
+    CHECK_EQ(work(Schedule::adaptive, Effort::fast, 0), Index(1500));
+    CHECK_EQ(work(Schedule::adaptive, Effort::fast, -1), Index(0));
+    CHECK_EQ(work(Schedule::paper, Effort::fast, 0), Index(0));
+    CHECK_EQ(work(Schedule::adaptive, Effort::best, 30), Index(3 * 60 + 5 * 30)); // four descents, each tried
+    CHECK_EQ(work(Schedule::adaptive, Effort::best, -1), Index(0));
+}

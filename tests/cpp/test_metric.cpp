@@ -189,6 +189,41 @@ TEST(scales_in_the_metric_are_a_minimum) {
     }
 }
 
+TEST(scales_of_stacks_that_repeat_each_other_stay_small) {
+    for (const Index patch : {0, 9})
+        for (const double tilt : {0.0, 1e-3}) {
+            const Index m = 14, n = 23, p = 3;
+            bqq::Matrix q = reference::random_matrix(m, n, p, 5, patch, 3);
+            const bqq::Layout& a = q.layout;
+            for (Index block = 0; block < a.blocks(); ++block)
+                for (Index i = 1; i < p; ++i) { // stack 0 again and again
+                    auto* y = q.Y.data() + block * p * a.y_plane_bytes();
+                    auto* z = q.Z.data() + block * p * a.z_plane_bytes();
+                    std::copy_n(y, a.y_plane_bytes(), y + i * a.y_plane_bytes());
+                    std::copy_n(z, a.z_plane_bytes(), z + i * a.z_plane_bytes());
+                }
+            const Mat W = reference::random(m, n, 4, -1, 1);
+            const Mat H = normalised(second_moment(n, 5, tilt), 0.01);
+            const std::vector<float> w = floats(W), h = floats(H);
+            PaddedMatrix metric(n, n);
+            for (Index i = 0; i < n; ++i)
+                for (Index j = 0; j < n; ++j) metric.row(i)[j] = h[std::size_t(i * n + j)];
+            const auto error = [&](Index stacks) {
+                bqq::Matrix part = bqq::prefix(q.view(), stacks);
+                std::vector<float> row(std::size_t(a.K * part.layout.scales_per_block()));
+                for (Index j = 0; j < a.J; ++j) {
+                    solve_scales_in_metric(kernels(), part.view(), j, 0, a.K, stacks, w.data() + j * a.rows * n, n,
+                                           metric, row.data());
+                    for (const float scale : row) CHECK(std::fabs(scale) < 10);
+                    std::copy(row.begin(), row.end(), part.scales.begin() + j * Index(row.size()));
+                }
+                return error_in(H, W, what_of(part));
+            };
+            const double one = error(1), three = error(3);
+            CHECK_NEAR(three, one, 1e-3 * one);
+        }
+}
+
 TEST(refinement_in_the_metric_keeps_its_error_and_ends_where_no_flip_helps) {
     const Index m = 13, n = 37, l = 6; // 37: two chunks of coupled columns
     bqq::Matrix q = reference::random_matrix(m, n, 1, l, 0, 3);
