@@ -103,7 +103,8 @@ against the fastest of the other peers (torch float32, bfloat16 and int8, ONNX R
 interleaved runs; above 1 is faster:
 
 {speedups(matmul)}
-`OPENBLAS_NUM_THREADS=1 python bench/bench_matmul.py --csv bench/results/matmul.csv --plot bench/results/matmul.png`.
+`OPENBLAS_NUM_THREADS=1 python bench/bench_matmul.py --csv bench/results/matmul.csv --plot bench/results/matmul.png`
+([picture](bench/results/matmul.png)).
 `precision="float32"` is as exact as float32; `"int8"` has a mean squared error of 1e-4 to 2.5e-4 of the result's mean
 square. Where it loses: dense int8 at batch 64 and more; each further stack adds as much time again, so at p = 4
 float32 BLAS is faster from about batch 64 on.
