@@ -24,6 +24,7 @@ from bqq import _core
 from bqq._matrix import Matrix
 from machine import describe, write_csv
 from peers import PEERS, Floats, available
+from speeds import draw
 
 Row = dict[str, object]
 
@@ -118,33 +119,6 @@ def run(args: argparse.Namespace, rng: np.random.Generator, usable: list[str]) -
     return rows
 
 
-def plot(path: str, rows: list[Row]) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    panels = list(dict.fromkeys((str(row["shape"]), str(row["cache"])) for row in rows))
-    figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 4.5), squeeze=False, sharey=True)
-    for axis, (shape, cache) in zip(axes[0], panels, strict=True):
-        here = [row for row in rows if (row["shape"], row["cache"]) == (shape, cache)]
-        for method in dict.fromkeys(str(row["method"]) for row in here):
-            line = [row for row in here if row["method"] == method]
-            axis.plot(
-                [int(str(row["batch"])) for row in line],
-                [float(str(row["speedup"])) for row in line],
-                "o-" if method.startswith("bqq") else "x--",
-                label=method,
-            )
-        axis.set(xscale="log", yscale="log", xlabel="batch", title=f"{shape}, {cache}")
-        axis.grid(alpha=0.3)
-    axes[0][0].set_ylabel("speed, NumPy float32 = 1")
-    axes[0][-1].legend(fontsize=7, loc="upper right")
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    print(f"wrote {path}")
-
-
 def main() -> None:
     def numbers(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
@@ -174,7 +148,7 @@ def main() -> None:
     if args.csv:
         write_csv(args.csv, rows)
     if args.plot:
-        plot(args.plot, rows)
+        draw(rows, args.plot)
 
 
 if __name__ == "__main__":
