@@ -228,7 +228,7 @@ BQQ_API bqq_status bqq_matmul_options_init(bqq_matmul_options* options, size_t s
 BQQ_API bqq_status bqq_matmul(const void* prepared, const bqq_array* x, const bqq_array* out,
                               const bqq_matmul_options* options);
 
-/// *size: bytes of workspace that bqq_matmul_rows needs for `batch` >= 0 columns, under any options. O(1).
+/// *size: bytes of workspace that bqq_matmul_rows needs for `batch` >= 0 columns or fewer, under any options. O(1).
 BQQ_API bqq_status bqq_workspace_size(const void* prepared, int64_t batch, size_t* size);
 
 /// Rows [row_begin, row_end) of bqq_matmul, on the calling thread, without allocation: for engines with a pool of their
