@@ -10,6 +10,8 @@
 // lies between the stages stays in the second-level cache.
 #include "bqq/matmul.hpp"
 
+#include "arena.hpp"
+#include "dense.hpp"
 #include "kernels/dispatch.hpp"
 #include "parallel.hpp"
 #include "pool.hpp"
@@ -17,6 +19,7 @@
 #include "strided.hpp"
 
 #include <memory>
+#include <optional>
 
 namespace bqq {
 namespace {
@@ -33,42 +36,35 @@ constexpr double kThreadedWork = 2e7; // bit operations, about 0.15 ms: below, t
 
 // Columns from which the wide product of a precision is faster than tables, where there is one.
 constexpr Index kWideFrom[BQQ_PRECISIONS] = {10, 6};
+// Billions a second of: bit operations of the float32 tables at many columns, dense multiply-adds, bits counted for
+// tiles of What. Their ratios decide where the dense product is faster (measured, AVX-512).
+constexpr double kTableRate = 112, kDenseRate = 50, kCountRate = 600;
+constexpr Index kDenseColumns = 128, kDenseBlockRows = 4; // so many threads can share the work
 
-// The kernel for a product of so many columns, and how the columns and blocks are dealt to it.
+// How a product of so many columns is computed: by tables of four inputs, by the wide product, by dense tiles of What.
 struct Way {
-    const bqq_product& kernel;
-    Index columns; // of a panel: those that go through the kernel together
+    const bqq_product* kernel; // NULL: dense
+    Index columns;             // that go together
     bool wide;
 
-    Way(const bqq_kernels& kernels, Precision precision, Index batch)
-        : Way(kernels, int(precision), kernels.wide[int(precision)].lookup && batch >= kWideFrom[int(precision)],
-              batch) {}
+    Way(const bqq_kernels& kernels, const Prepared& h, Precision precision, Index batch) {
+        const int class_ = int(precision);
+        wide = kernels.wide[class_].lookup && batch >= kWideFrom[class_];
+        const bool dense = !wide && kernels.dense && precision == Precision::float32 && pays(h.layout, batch);
+        kernel = dense ? nullptr : wide ? &kernels.wide[class_] : &kernels.product[class_];
+        columns = std::clamp<Index>(batch, 1, dense ? kDenseColumns : wide ? BQQ_WIDE : BQQ_BATCH);
+    }
 
     /// Blocks of `count` columns whose tables are built at a time. Tables: a multiple of BQQ_CHUNK that fits.
     Index blocks(Index count) const { return wide ? BQQ_WIDE_BLOCKS : count == 1 ? 32 : count == 2 ? 16 : 8; }
     Index table_bytes() const { return wide ? ceil_div(columns, 16) * BQQ_WIDE_BLOCKS * BQQ_WIDE_BYTES : kTableBytes; }
 
   private:
-    Way(const bqq_kernels& kernels, int precision, bool wide, Index batch)
-        : kernel(wide ? kernels.wide[precision] : kernels.product[precision]),
-          columns(std::max<Index>(1, std::min<Index>(batch, wide ? BQQ_WIDE : BQQ_BATCH))), wide(wide) {}
-};
-
-// Hands out parts of one block of memory; with a null base it only measures.
-class Arena {
-  public:
-    explicit Arena(void* base = nullptr) : base_(static_cast<std::uint8_t*>(base)) {}
-    template <class T> T* take(Index count) {
-        auto* part = reinterpret_cast<T*>(base_ ? base_ + used_ : nullptr);
-        used_ += aligned(std::size_t(count) * sizeof(T));
-        return part;
+    static bool pays(const Layout& a, Index batch) {
+        const double p = double(a.p), columns = double(batch), turns = double(ceil_div(batch, kDenseColumns));
+        return a.J >= kDenseBlockRows &&
+               columns * (p / kTableRate - 1 / kDenseRate) > turns * p * double(a.l) / kCountRate;
     }
-    float* floats(Index count) { return take<float>(count); }
-    std::size_t used() const { return used_; }
-
-  private:
-    std::uint8_t* base_;
-    std::size_t used_ = 0;
 };
 
 // Up to kColumnsAtOnce columns of X: x[(k*columns + c)*ld + b] zero-padded to units, sigma[k*columns + c].
@@ -138,7 +134,7 @@ struct Latents {
 // out[c*ldo + ...] = panels [begin, end) of a bit matrix, centred, times the vectors x + c*ldx.
 void multiply(const Way& way, const Units& units, const std::uint8_t* bits, Index begin, Index end, const float* x,
               Index ldx, Index columns, float* tables, float* out, Index ldo) {
-    const bqq_product& kernel = way.kernel;
+    const bqq_product& kernel = *way.kernel;
     const Index step = way.blocks(columns);
     for (Index b = 0; b < units.blocks; b += step) {
         const Index count = std::min(step, units.blocks - b);
@@ -187,16 +183,23 @@ Index rows_at_once(const Prepared& h, Index columns) {
     return std::max<Index>(1, std::min({tall, fit, h.layout.J}));
 }
 
-// The memory of one thread: tables, both sides of stage 1, the rows of a block.
+// The memory of one thread: the rows of a block and either tables and both sides of stage 1 or tiles of What.
 struct Scratch {
     Index together;
-    float *tables, *v, *y;
-    Latents latents;
+    float *y, *tables = nullptr, *v = nullptr;
+    std::optional<Latents> latents;
+    std::optional<DenseTiles> dense;
 
-    Scratch(const Prepared& h, const Way& way, Index together, Arena& arena)
-        : together(together), tables(arena.floats(way.table_bytes() / Index(sizeof(float)))),
-          v(arena.floats(way.columns * (together * h.latents() + 2 * BQQ_PANEL))),
-          y(arena.floats(way.columns * h.y_units().rows())), latents(h, together, way.columns, arena) {}
+    Scratch(const Prepared& h, const bqq_kernels& kernel, const Way& way, Index together, Arena& arena)
+        : together(together), y(arena.floats(way.columns * h.y_units().rows())) {
+        if (!way.kernel) {
+            dense.emplace(h, kernel, arena);
+            return;
+        }
+        tables = arena.floats(way.table_bytes() / Index(sizeof(float)));
+        v = arena.floats(way.columns * (together * h.latents() + 2 * BQQ_PANEL));
+        latents.emplace(h, together, way.columns, arena);
+    }
 };
 
 struct Product {
@@ -218,18 +221,49 @@ struct Product {
                       columns, options.accumulate);
     }
 
+    // The same from tiles of What and columns [first, first + columns) of `in`.
+    void dense(Index j, Index begin, Index end, const Inputs& in, Index first, Index column, Index columns,
+               DenseTiles& tiles, float* y) const {
+        const Layout& a = h.layout;
+        const Index top = begin / BQQ_PANEL, bottom = ceil_div(end, BQQ_PANEL), ldy = (bottom - top) * BQQ_PANEL;
+        for (Index k = 0; k < a.K; ++k)
+            for (Index b = 0; b < a.cols_of(k); b += DenseTiles::kColumns) {
+                const Index count = std::min(DenseTiles::kColumns, a.cols_of(k) - b);
+                tiles.select(j, k, b, count);
+                for (Index q = top; q < bottom;) {
+                    const Index panels = std::min(bottom, (q / BQQ_PANELS + 1) * BQQ_PANELS) - q;
+                    const float* tile = tiles.tile(q, panels);
+                    float* out = y + (q - top) * BQQ_PANEL;
+                    kernel.gemm(std::size_t(columns), std::size_t(panels * BQQ_PANEL), std::size_t(count),
+                                in.x + (k * in.columns + first) * in.ld + b, std::size_t(in.ld), 1, tile,
+                                std::size_t(panels * BQQ_PANEL), k || b ? out : nullptr, std::size_t(ldy), nullptr, out,
+                                std::size_t(ldy));
+                    q += panels;
+                }
+            }
+        const double none[kDenseColumns] = {};
+        store_columns(y + begin - top * BQQ_PANEL, ldy, none, out, j * a.rows + begin, end - begin, column, columns,
+                      options.accumulate);
+    }
+
     // Rows [begin, end) of the matrix, all of block rows that go together, columns [first, first + columns) of `in`,
     // which start at `column` of X.
     void rows(const Inputs& in, Index first, Index column, Index columns, Index begin, Index end,
               Scratch& scratch) const {
         const Index rows = h.layout.rows, j0 = begin / rows, j1 = ceil_div(end, rows);
-        Latents& latents = scratch.latents;
+        const auto first_row = [&](Index j) { return std::max(begin, j * rows) - j * rows; };
+        const auto end_row = [&](Index j) { return std::min(end, (j + 1) * rows) - j * rows; };
+        if (!way.kernel) {
+            for (Index j = j0; j < j1; ++j)
+                dense(j, first_row(j), end_row(j), in, first, column, columns, *scratch.dense, scratch.y);
+            return;
+        }
+        Latents& latents = *scratch.latents;
         latents.columns = columns;
         stage1().run(in, first, columns, j0, j1, scratch.tables, scratch.v, latents);
         for (Index j = j0; j < j1; ++j)
-            stage2(j, std::max(begin, j * rows) - j * rows, std::min(end, (j + 1) * rows) - j * rows, column, columns,
-                   latents.w + (j - j0) * columns * latents.ld, latents.ld, latents.total + (j - j0) * columns,
-                   scratch.tables, scratch.y);
+            stage2(j, first_row(j), end_row(j), column, columns, latents.w + (j - j0) * columns * latents.ld,
+                   latents.ld, latents.total + (j - j0) * columns, scratch.tables, scratch.y);
     }
 };
 
@@ -257,7 +291,7 @@ class Threaded {
           together_(rows_at_once(h_, product.way.columns)) {
         const Index J = h_.layout.J;
         while (together_ > 1 && ceil_div(J, together_) * panels_ < 4 * crew) together_ = ceil_div(together_, 2);
-        staged_ = crew > 1 && ceil_div(J, together_) * panels_ < 2 * crew;
+        staged_ = product.way.kernel && crew > 1 && ceil_div(J, together_) * panels_ < 2 * crew;
     }
 
     void run() {
@@ -282,7 +316,7 @@ class Threaded {
         inputs_.clear(), scratch_.clear(), latents_.clear();
         inputs_.emplace_back(h_, columns_, arena);
         for (int worker = 0; worker < crew_; ++worker)
-            scratch_.emplace_back(h_, p_.way, staged_ ? 1 : together_, arena);
+            scratch_.emplace_back(h_, p_.kernel, p_.way, staged_ ? 1 : together_, arena);
         if (!staged_) return;
         v_ = arena.floats(h_.layout.K * columns_ * h_.z_units().rows());
         latents_.emplace_back(h_, h_.layout.J, columns_, arena);
@@ -360,11 +394,11 @@ std::size_t workspace_size(const void* prepared, Index batch) {
     if (batch < 0) bad_argument("batch is " + std::to_string(batch) + ", expected 0 or more");
     std::size_t most = 0; // fewer columns may go with more block rows
     for (const Precision precision : {Precision::float32, Precision::int8})
-        for (Index count = 1; count <= std::max<Index>(1, std::min<Index>(batch, BQQ_WIDE)); ++count) {
-            const Way way(kernels(), precision, count);
+        for (Index count = 1; count <= std::clamp<Index>(batch, 1, kDenseColumns); ++count) {
+            const Way way(kernels(), h, precision, count);
             Arena arena;
             Inputs(h, way.columns, arena);
-            Scratch(h, way, rows_at_once(h, way.columns), arena);
+            Scratch(h, kernels(), way, rows_at_once(h, way.columns), arena);
             most = std::max(most, arena.used());
         }
     return most;
@@ -381,11 +415,11 @@ void matmul_rows(const void* prepared, const ConstArray& X, const Array& out, In
     if (!workspace || reinterpret_cast<std::uintptr_t>(workspace) % kAlign)
         bad_argument("workspace is null or not 64-byte aligned");
     if (X.cols == 0) return;
-    const Way way(kernels(), options.precision, X.cols);
+    const Way way(kernels(), h, options.precision, X.cols);
     const Index columns = way.columns, together = rows_at_once(h, columns);
     Arena arena(workspace);
     Inputs in(h, columns, arena);
-    Scratch scratch(h, way, together, arena);
+    Scratch scratch(h, kernels(), way, together, arena);
     const Product product{h, kernels(), way, X, out, options};
     for (Index column = 0; column < X.cols; column += columns) {
         in.columns = std::min(columns, X.cols - column);
@@ -403,11 +437,11 @@ void matmul(const void* prepared, const ConstArray& X, const Array& out, const M
     const Layout& a = h.layout;
     check(a, X, out, options);
     if (X.cols == 0) return;
-    const Way way(kernels(), options.precision, X.cols);
+    const Way way(kernels(), h, options.precision, X.cols);
     const Product product{h, kernels(), way, X, out, options};
     const double work = double(a.p) * double(a.l) * double(a.m * a.K + a.n * a.J) * double(X.cols);
     const int crew = work < kThreadedWork ? 1 : resolve_threads(options.threads);
-    Threaded(product, crew, std::min(X.cols, kColumnsAtOnce)).run();
+    Threaded(product, crew, std::min(X.cols, std::max(kColumnsAtOnce, way.columns))).run();
 }
 
 } // namespace bqq

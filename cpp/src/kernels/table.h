@@ -82,13 +82,14 @@ typedef struct bqq_stack {
 
 /* A tile of What, columns x 16 panels: out[b*ldo + 16 q + a] = row[16 q + a] + column[b] + sum_i r_i sum_g
  * popcount(Y_ag & Z_bg), with stack i in the segments first[i] <= g < first[i+1], Y_ag word a of the unit at
- * bits + block[g]*stride + 64 q and Z_bg = z[b*first[stacks] + g]. panels <= BQQ_PANELS; row may be NULL (zero). */
+ * bits + block[g]*stride + 64 q and Z_bg = z[g*ldz + b]. panels <= BQQ_PANELS; row may be NULL (zero). */
 typedef struct bqq_dense {
     size_t panels, columns, stacks;
     const uint32_t *first, *block; /* stacks + 1; one a segment */
     const uint8_t* bits;
     size_t stride;
     const uint32_t* z;
+    size_t ldz;
     const float *r, *row, *column;
     float* out;
     size_t ldo;
@@ -165,6 +166,8 @@ typedef struct bqq_kernels {
 
     /* Fills a tile of What. NULL where there is no fast way. */
     void (*dense)(const bqq_dense* tile);
+    /* Bit a of columns[b] = bit b of word a, for the 16 words and 32 columns of a unit. NULL if dense is. */
+    void (*unit_columns)(const uint8_t* unit, uint16_t* columns);
 
     /* The step between the two stages, for one block and column: for each stack i of l entries
      *   w_ie = r_i v_ie + shift_i sigma,   sums[lane] += total_i v_ie for some lane < BQQ_PANEL, which depends on e and
