@@ -2,8 +2,8 @@
 // level: 60
 // arch: x86_64
 // cpu: avx2,fma,bmi2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,amx-tile,amx-bf16,amx-int8
-// flags: -mavx2 -mfma -mbmi2 -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mamx-tile -mamx-bf16
-// -mamx-int8 msvc: /arch:AVX512
+// flags: -mfma -mbmi2 -mf16c -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mamx-tile -mamx-bf16 -mamx-int8
+// msvc: /arch:AVX512
 //
 // The descent's rounded products on tiles of 16 rows of 64 bytes: C (16 x 16 floats) += A (16 x 32 bfloat16) B (32 x
 // 16), B as 16 rows of pairs. Four sums, two tiles of A and two of B live at once.

@@ -2,8 +2,8 @@
 // level: 30
 // arch: x86_64
 // cpu: avx2,fma,bmi2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512vpopcntdq
-// flags: -mavx2 -mfma -mbmi2 -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vnni
-// -mavx512vpopcntdq msvc: /arch:AVX512
+// flags: -mfma -mbmi2 -mf16c -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vnni -mavx512vpopcntdq
+// msvc: /arch:AVX512
 //
 // AVX-512 with byte permutes and byte dot products (Ice Lake, Zen 4): the product in fixed point.
 //   vpermb zmm      16 rows x 4 bytes look into four tables of 16 bytes: 256 bits of the matrix
