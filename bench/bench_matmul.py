@@ -5,7 +5,8 @@
 
 Set OPENBLAS_NUM_THREADS (or your BLAS's variable) to the same number of threads. Planes are random bits: speed does not
 depend on their values. "hot" repeats one matrix; "cold" rotates through copies of more than --cold-megabytes, as a
-network of many layers does. Times are medians; on a loaded machine trust the CPU times and the ratios.
+network of many layers does. Times are medians; on a loaded machine trust the CPU times and the ratios, which are to
+NumPy's product in the same run. What an earlier run wrote to the CSV file and this one did not measure stays there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import copy
 import itertools
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -22,7 +24,7 @@ import numpy as np
 import bqq
 from bqq import _core
 from bqq._matrix import Matrix
-from machine import describe, write_csv
+from machine import describe, with_earlier, write_csv
 from peers import PEERS, Floats, available
 from speeds import draw
 
@@ -137,7 +139,7 @@ def main() -> None:
     parser.add_argument("--precision", type=words, default=words("float32,int8"))
     parser.add_argument("--peers", type=words, default=list(PEERS))
     parser.add_argument("--seconds", type=float, default=2, help="for each shape and batch")
-    parser.add_argument("--csv", metavar="FILE")
+    parser.add_argument("--csv", type=Path, metavar="FILE")
     parser.add_argument("--plot", metavar="FILE")
     args = parser.parse_args()
     print(describe())
@@ -146,6 +148,7 @@ def main() -> None:
         print(f"absent: {name} ({reason})")
     rows = run(args, np.random.default_rng(0), usable)
     if args.csv:
+        rows = with_earlier(args.csv, rows, ("shape", "batch", "threads", "cache", "method"))
         write_csv(args.csv, rows)
     if args.plot:
         draw(rows, args.plot)
