@@ -29,6 +29,7 @@ from peers import PEERS, Floats, available
 from speeds import draw
 
 Row = dict[str, object]
+BITS = {"2-bit": 2, "4-bit": 4, "int8": 8, "bfloat16": 16, "Q2_K": 3, "TQ2_0": 2, "Q4_0": 5}  # others: 32
 
 
 def random_planes(rng: np.random.Generator, m: int, n: int, p: int, patch: int) -> bqq.Matrix:
@@ -98,9 +99,12 @@ def run(args: argparse.Namespace, rng: np.random.Generator, usable: list[str]) -
 
         W = rng.standard_normal((m, n), dtype=np.float32)
         for name in usable:
-            bits = {"2-bit": 2, "4-bit": 4, "int8": 8, "bfloat16": 16}.get(name.split()[-1], 32)
+            bits = BITS.get(name.split()[-1], 32)
             dense = [W] + [W.copy() for _ in range(copies(m * n * bits // 8) - 1)]
-            jobs[name] = rotate([PEERS[name](w, X, args.threads) for w in dense])
+            try:
+                jobs[name] = rotate([PEERS[name](w, X, args.threads) for w in dense])
+            except ValueError as error:
+                print(f"{shape}: no {name} ({error})")
         for p, patch in itertools.product(args.p, args.patch):
             q = random_planes(rng, m, n, p, patch)
             all_q = [q] + [copy.copy(q) for _ in range(copies(q.nbytes) - 1)]

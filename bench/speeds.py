@@ -21,6 +21,8 @@ STYLES = {
     "torch int8": ("#D55E00", "v", "--"),
     "onnxruntime 2-bit": ("#009E73", "s", "--"),
     "onnxruntime 4-bit": ("#56B4E9", "s", "--"),
+    "ggml Q4_0": ("#8B5A2B", "^", "--"),
+    "ggml Q2_K": ("#BFA37A", "^", "--"),
 }
 OURS = ("#0072B2", "#000000")
 
