@@ -1,0 +1,44 @@
+// Sums over the threads of a warp and a block, always in the same order.
+#pragma once
+
+#include "portable.cuh"
+
+namespace bqq::cuda {
+
+__device__ __forceinline__ int lane_of_thread() { return int(threadIdx.x) % 32; }
+__device__ __forceinline__ int warp_of_thread() { return int(threadIdx.x) / 32; }
+__device__ __forceinline__ int warps_of_block() { return int(blockDim.x) / 32; }
+
+/// The sum over the warp's lanes, in every lane.
+template <class T> __device__ __forceinline__ T warp_sum(T x) {
+#pragma unroll
+    for (int d = 16; d; d /= 2) x += __shfl_xor_sync(full_warp, x, d);
+    return x;
+}
+
+__device__ __forceinline__ float warp_max(float x) {
+#pragma unroll
+    for (int d = 16; d; d /= 2) x = fmaxf(x, __shfl_xor_sync(full_warp, x, d));
+    return x;
+}
+
+/// Sums of `count` values of every thread, in thread 0 after the call. room: 32 * count, shared; a barrier before its
+/// next use is the caller's.
+template <int count, class T> __device__ __forceinline__ void block_sum(T (&x)[count], T* room) {
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+        const T sum = warp_sum(x[i]);
+        if (lane_of_thread() == 0) room[warp_of_thread() * count + i] = sum;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+#pragma unroll
+        for (int i = 0; i < count; ++i) {
+            T sum = 0;
+            for (int w = 0; w < warps_of_block(); ++w) sum += room[w * count + i];
+            x[i] = sum;
+        }
+    }
+}
+
+} // namespace bqq::cuda
