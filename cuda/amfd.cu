@@ -15,12 +15,14 @@ constexpr int partial_sums = 4;
 
 __global__ void __launch_bounds__(256) amfd_target(AmfdBatch b) {
     SHARED(double, room, [32]);
+    SHARED(AmfdView, view, [1]);
     const AmfdPatch& patch = b.patches[blockIdx.x];
     if (!patch.active) return;
-    const AmfdLayout layout(b.rows, b.cols, b.l);
-    float* state = b.state + layout.total * blockIdx.x;
-    const AmfdView p(b, patch, state, layout);
-    for (std::size_t i = threadIdx.x; i < layout.vector_size; i += blockDim.x) state[layout.vectors + i] = 0;
+    if (threadIdx.x == 0) view[0].open(b, blockIdx.x);
+    __syncthreads();
+    const AmfdView& p = view[0];
+    const std::size_t vectors = AmfdLayout(b.rows, b.cols, b.l).vector_size;
+    for (std::size_t i = threadIdx.x; i < vectors; i += blockDim.x) p.v.sy[i] = 0;
     __syncthreads();
     const double scale = 1 / patch.divisor;
     double total[1] = {0};
@@ -47,7 +49,7 @@ __global__ void __launch_bounds__(256) amfd_target(AmfdBatch b) {
         AmfdScalars s = {};
         s.x_sum = total[0];
         s.soft = 1;
-        *reinterpret_cast<AmfdScalars*>(state + layout.scalars) = s;
+        *p.scalars = s;
     }
 }
 
@@ -56,8 +58,8 @@ __global__ void __launch_bounds__(256) amfd_random(AmfdBatch b, std::uint64_t se
     const AmfdPatch& patch = b.patches[blockIdx.y];
     if (!patch.active) return;
     const AmfdLayout layout(b.rows, b.cols, b.l);
-    const AmfdView p(b, patch, b.state + layout.total * blockIdx.y, layout);
-    const std::size_t of_y = std::size_t(p.m) * p.l, of_z = std::size_t(p.l) * p.n, groups_y = (of_y + 3) / 4,
+    float* state = b.state + layout.total * blockIdx.y;
+    const std::size_t of_y = std::size_t(patch.m) * b.l, of_z = std::size_t(b.l) * patch.n, groups_y = (of_y + 3) / 4,
                       at = std::size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     const bool is_z = at >= groups_y;
     const std::size_t group = is_z ? at - groups_y : at, count = is_z ? of_z : of_y;
@@ -67,8 +69,8 @@ __global__ void __launch_bounds__(256) amfd_random(AmfdBatch b, std::uint64_t se
                                  std::uint32_t(patch.stack) << 1 | std::uint32_t(is_z)}};
     std::uint32_t values[4];
     philox(std::uint32_t(group), values);
-    const std::size_t width = std::size_t(is_z ? p.n : p.l), ld = std::size_t(is_z ? p.ldn : p.l);
-    float *x = is_z ? p.z : p.y, *old = is_z ? p.z_old : p.y_old;
+    const std::size_t width = std::size_t(is_z ? patch.n : b.l), ld = std::size_t(is_z ? b.cols : b.l);
+    float *x = state + (is_z ? layout.z : layout.y), *old = state + (is_z ? layout.z_old : layout.y_old);
 #pragma unroll
     for (int q = 0; q < 4; ++q) {
         const std::size_t e = 4 * group + q, to = e / width * ld + e % width;
@@ -135,38 +137,37 @@ __global__ void __launch_bounds__(4 * rows)
     amfd_block(AmfdBatch b, StepOptions o, std::int64_t first, std::int64_t end, unsigned placed) {
     using Tile = ProductTile<rows, rounded>;
     SHARED_DYN(raw);
-    SHARED(double, room, [rows / 8 * step_sums]);
+    SHARED(SolveRoom<rows / 8>, room, [1]);
     SHARED(float, furthest, [rows / 8]);
     SHARED(AmfdScalars, scalars, [1]);
-    const AmfdPatch& patch = b.patches[blockIdx.x];
-    if (!patch.active) return;
-    const AmfdLayout layout(b.rows, b.cols, b.l);
-    float* state = b.state + layout.total * blockIdx.x;
-    AmfdScalars* kept = reinterpret_cast<AmfdScalars*>(state + layout.scalars);
-    const AmfdView home(b, patch, state, layout);
-    AmfdView p = home;
-    float* at = reinterpret_cast<float*>(raw + Tile::bytes);
-    if (placed & in_vectors) {
-        for (std::size_t i = threadIdx.x; i < layout.vector_size; i += blockDim.x) at[i] = state[layout.vectors + i];
-        p.v = AmfdVectors(at, b.rows, b.cols, b.l);
-        at += layout.vector_size;
-    }
-    if (placed & in_y) {
-        p.y = at, p.y_old = at + layout.y_size, at += 2 * layout.y_size;
-        copy_rows(p.y, home.y, p.m, p.l, p.l), copy_rows(p.y_old, home.y_old, p.m, p.l, p.l);
-    }
-    if (placed & in_z) {
-        p.z = at, p.z_old = at + layout.z_size, at += 2 * layout.z_size;
-        copy_rows(p.z, home.z, p.l, p.n, p.ldn), copy_rows(p.z_old, home.z_old, p.l, p.n, p.ldn);
-    }
-    if (placed & in_R) p.R = at, at += layout.x_size;
-    if (placed & in_gy) p.gy = at, at += layout.y_size;
-    if (placed & in_X) {
-        p.X = at;
-        copy_rows(p.X, home.X, p.m, p.n, p.ldn);
-    }
+    SHARED(AmfdView, views, [2]); // in global memory; where it is worked on
+    if (!b.patches[blockIdx.x].active) return;
     AmfdScalars& s = scalars[0];
-    if (threadIdx.x == 0) s = *kept;
+    const AmfdView &home = views[0], &p = views[1];
+    if (threadIdx.x == 0) {
+        views[0].open(b, blockIdx.x);
+        AmfdView here = views[0];
+        s = *here.scalars;
+        const AmfdLayout layout(b.rows, b.cols, b.l);
+        float* at = reinterpret_cast<float*>(raw + Tile::bytes);
+        const auto take = [&at](std::size_t size) {
+            at += size;
+            return at - size;
+        };
+        if (placed & in_vectors) here.v.place(take(layout.vector_size), b.rows, b.cols, b.l);
+        if (placed & in_y) here.y = take(layout.y_size), here.y_old = take(layout.y_size);
+        if (placed & in_z) here.z = take(layout.z_size), here.z_old = take(layout.z_size);
+        if (placed & in_R) here.R = take(layout.x_size);
+        if (placed & in_gy) here.gy = take(layout.y_size);
+        if (placed & in_X) here.X = take(layout.x_size);
+        views[1] = here;
+    }
+    __syncthreads();
+    const int vectors = int(AmfdLayout(b.rows, b.cols, b.l).vector_size);
+    if (placed & in_vectors) copy_rows(p.v.sy, home.v.sy, 1, vectors, vectors);
+    if (placed & in_y) copy_rows(p.y, home.y, p.m, p.l, p.l), copy_rows(p.y_old, home.y_old, p.m, p.l, p.l);
+    if (placed & in_z) copy_rows(p.z, home.z, p.l, p.n, p.ldn), copy_rows(p.z_old, home.z_old, p.l, p.n, p.ldn);
+    if (placed & in_X) copy_rows(p.X, home.X, p.m, p.n, p.ldn);
 
     Tile tile(raw);
     for (std::int64_t step = first; step < end; ++step) {
@@ -185,7 +186,7 @@ __global__ void __launch_bounds__(4 * rows)
             for (int k = 0; k < p.l; k += Tile::rows)
                 for (int j = 0; j < p.n; j += Tile::cols)
                     gradient_z_tile(tile, p, s.a, o.zeta, k, j, [&](int c, int d, float sum) {
-                        const std::size_t e = std::size_t(c) * p.ldn + d;
+                        const int e = c * p.ldn + d;
                         float x = p.z[e], old = p.z_old[e];
                         update(x, old, fmaf(2.0f, sum, p.v.Qz[c]), p.v.Pz[c], o, T, moved);
                         p.z[e] = x, p.z_old[e] = old;
@@ -203,8 +204,7 @@ __global__ void __launch_bounds__(4 * rows)
         for (int i = 0; i < p.m; i += Tile::rows)
             for (int j = 0; j < p.n; j += Tile::cols) dots_tile(tile, p, i, j, dots);
         bilinears(p, warp_of_thread(), warps_of_block(), lines);
-        double sums[step_sums] = {dots[0], dots[1], lines[0], lines[1]};
-        solve_scales(p, s, sums, room);
+        solve_scales(p, s, {dots[0], dots[1], lines[0], lines[1]}, room[0]);
         if (threadIdx.x == 0 && moving) {
             for (int w = 1; w < warps_of_block(); ++w) moved = fmaxf(moved, furthest[w]);
             finish_step(s, o, moved);
@@ -213,29 +213,20 @@ __global__ void __launch_bounds__(4 * rows)
         prepare_step(p, s.a);
     }
     __syncthreads();
-    if (placed & in_vectors) {
-        const float* from = reinterpret_cast<const float*>(raw + Tile::bytes);
-        for (std::size_t i = threadIdx.x; i < layout.vector_size; i += blockDim.x) state[layout.vectors + i] = from[i];
-    }
+    if (placed & in_vectors) copy_rows(home.v.sy, p.v.sy, 1, vectors, vectors);
     if (placed & in_y) copy_rows(home.y, p.y, p.m, p.l, p.l), copy_rows(home.y_old, p.y_old, p.m, p.l, p.l);
     if (placed & in_z) copy_rows(home.z, p.z, p.l, p.n, p.ldn), copy_rows(home.z_old, p.z_old, p.l, p.n, p.ldn);
-    if (threadIdx.x == 0) *kept = s;
+    if (threadIdx.x == 0) *home.scalars = s;
 }
 
 // ---- the blocks of a grid share a patch: a kernel for each phase ----
 
-// The patch of blockIdx.y, or NULL if there is nothing to do for it.
-struct Shared {
-    const AmfdPatch& patch;
-    AmfdLayout layout;
-    float* state;
-    AmfdView p;
-    AmfdScalars& s;
-    __device__ __forceinline__ Shared(const AmfdBatch& b, unsigned at)
-        : patch(b.patches[at]), layout(b.rows, b.cols, b.l), state(b.state + layout.total * at),
-          p(b, patch, state, layout), s(*reinterpret_cast<AmfdScalars*>(state + layout.scalars)) {}
-    __device__ __forceinline__ bool idle() const { return !patch.active || s.settled; }
-};
+// The patch of blockIdx.y, opened in shared memory; false if there is nothing to do for it.
+__device__ __forceinline__ bool open(const AmfdBatch& b, AmfdView& view) {
+    if (threadIdx.x == 0) view.open(b, blockIdx.y);
+    __syncthreads();
+    return b.patches[blockIdx.y].active && !view.scalars->settled;
+}
 
 int tiles(int rows, int cols) { return (rows + 63) / 64 * ((cols + 63) / 64); }
 __device__ __forceinline__ int tiles_across(int cols) { return (cols + 63) / 64; }
@@ -243,48 +234,52 @@ __device__ __forceinline__ int tiles_across(int cols) { return (cols + 63) / 64;
 template <bool rounded> __global__ void __launch_bounds__(256) amfd_residual(AmfdBatch b, float zeta) {
     using Tile = ProductTile<64, rounded>;
     SHARED(float4, room, [Tile::bytes / 16]);
-    const Shared q(b, blockIdx.y);
-    if (q.idle()) return;
+    SHARED(AmfdView, view, [1]);
+    const AmfdView& p = view[0];
+    if (!open(b, view[0])) return;
     const int across = tiles_across(b.cols), i = int(blockIdx.x) / across * 64, j = int(blockIdx.x) % across * 64;
     Tile tile(reinterpret_cast<unsigned char*>(room));
-    residual_tile(tile, q.p, q.s.a, zeta, i, j);
+    residual_tile(tile, p, p.scalars->a, zeta, i, j);
 }
 
 // Tiles of gy, then those of gz.
 template <bool rounded> __global__ void __launch_bounds__(256) amfd_gradients(AmfdBatch b, float zeta, int of_y) {
     using Tile = ProductTile<64, rounded>;
     SHARED(float4, room, [Tile::bytes / 16]);
-    const Shared q(b, blockIdx.y);
-    if (q.idle()) return;
+    SHARED(AmfdView, view, [1]);
+    const AmfdView& p = view[0];
+    if (!open(b, view[0])) return;
     Tile tile(reinterpret_cast<unsigned char*>(room));
     const bool is_z = int(blockIdx.x) >= of_y;
     const int at = int(blockIdx.x) - (is_z ? of_y : 0), across = tiles_across(is_z ? b.cols : b.l);
     const int i = at / across * 64, j = at % across * 64;
     if (is_z)
-        gradient_z_tile(tile, q.p, q.s.a, zeta, i, j,
-                        [&](int k, int c, float sum) { q.p.gz[std::size_t(k) * q.p.ldn + c] = sum; });
+        gradient_z_tile(tile, p, p.scalars->a, zeta, i, j,
+                        [&](int k, int c, float sum) { p.gz[std::size_t(k) * p.ldn + c] = sum; });
     else
-        gradient_y_tile(tile, q.p, q.s.a, zeta, i, j);
+        gradient_y_tile(tile, p, p.scalars->a, zeta, i, j);
 }
 
 __global__ void __launch_bounds__(256) amfd_update(AmfdBatch b, StepOptions o, float T, int moving) {
-    const Shared q(b, blockIdx.y);
-    if (q.idle()) return;
+    SHARED(AmfdView, view, [1]);
+    const AmfdView& p = view[0];
+    if (!open(b, view[0])) return;
     const int first = int(blockIdx.x) * warps_of_block() + warp_of_thread(), step = int(gridDim.x) * warps_of_block();
     float moved = 0;
-    rows_of_y(q.p, o, moving != 0, T, first, step, moved);
-    rows_of_z(q.p, o, moving != 0, T, first, step, moved);
+    rows_of_y(p, o, moving != 0, T, first, step, moved);
+    rows_of_z(p, o, moving != 0, T, first, step, moved);
     moved = warp_max(moved);
     // Numbers that are not negative are ordered as their bits are.
-    if (lane_of_thread() == 0) atomicMax(reinterpret_cast<int*>(&q.s.moved), __float_as_int(moved));
+    if (lane_of_thread() == 0) atomicMax(reinterpret_cast<int*>(&p.scalars->moved), __float_as_int(moved));
 }
 
 __global__ void __launch_bounds__(256) amfd_columns(AmfdBatch b, StepOptions o) {
     SHARED(float, room, [8 * 4 * 32]);
-    const Shared q(b, blockIdx.y);
-    if (q.idle() || int(blockIdx.x) >= column_groups(q.p)) return;
+    SHARED(AmfdView, view, [1]);
+    const AmfdView& p = view[0];
+    if (!open(b, view[0]) || int(blockIdx.x) >= column_groups(p)) return;
     float sum[4];
-    column_slice(q.p, o, int(blockIdx.x), warp_of_thread(), 8, sum);
+    column_slice(p, o, int(blockIdx.x), warp_of_thread(), 8, sum);
 #pragma unroll
     for (int c = 0; c < 4; ++c) room[(warp_of_thread() * 4 + c) * 32 + lane_of_thread()] = sum[c];
     __syncthreads();
@@ -292,7 +287,7 @@ __global__ void __launch_bounds__(256) amfd_columns(AmfdBatch b, StepOptions o) 
 #pragma unroll
         for (int c = 0; c < 4; ++c)
             for (int w = 1; w < 8; ++w) sum[c] += room[(w * 4 + c) * 32 + lane_of_thread()];
-        put_column(q.p, int(blockIdx.x), lane_of_thread(), sum);
+        put_column(p, int(blockIdx.x), lane_of_thread(), sum);
     }
 }
 
@@ -301,15 +296,16 @@ template <bool rounded> __global__ void __launch_bounds__(256) amfd_dots(AmfdBat
     using Tile = ProductTile<64, rounded>;
     SHARED(float4, room, [Tile::bytes / 16]);
     SHARED(double, sums_room, [8 * partial_sums]);
-    const Shared q(b, blockIdx.y);
-    if (q.idle()) return;
+    SHARED(AmfdView, view, [1]);
+    const AmfdView& p = view[0];
+    if (!open(b, view[0])) return;
     double dots[2] = {}, lines[2] = {};
     const int at = int(blockIdx.x), across = tiles_across(b.cols);
     if (at < of_products) {
         Tile tile(reinterpret_cast<unsigned char*>(room));
-        dots_tile(tile, q.p, at / across * 64, at % across * 64, dots);
+        dots_tile(tile, p, at / across * 64, at % across * 64, dots);
     } else {
-        bilinears(q.p, (at - of_products) * 8 + warp_of_thread(), bilinear_blocks * 8, lines);
+        bilinears(p, (at - of_products) * 8 + warp_of_thread(), bilinear_blocks * 8, lines);
     }
     double sums[partial_sums] = {dots[0], dots[1], lines[0], lines[1]};
     block_sum(sums, sums_room);
@@ -321,24 +317,25 @@ template <bool rounded> __global__ void __launch_bounds__(256) amfd_dots(AmfdBat
 }
 
 __global__ void __launch_bounds__(256) amfd_solve(AmfdBatch b, StepOptions o, int parts, int moving) {
-    SHARED(double, room, [8 * step_sums]);
+    SHARED(SolveRoom<8>, room, [1]);
     SHARED(AmfdScalars, scalars, [1]);
-    const Shared q(b, blockIdx.y);
-    if (q.idle()) return;
-    if (threadIdx.x == 0) scalars[0] = q.s;
-    double sums[step_sums] = {};
+    SHARED(AmfdView, view, [1]);
+    const AmfdView& p = view[0];
+    if (!open(b, view[0])) return;
+    if (threadIdx.x == 0) scalars[0] = *p.scalars;
+    double sums[partial_sums] = {};
     const double* in = b.partial + std::size_t(blockIdx.y) * parts * partial_sums;
     for (int i = int(threadIdx.x); i < parts; i += int(blockDim.x))
 #pragma unroll
         for (int c = 0; c < partial_sums; ++c) sums[c] += in[i * partial_sums + c];
     __syncthreads();
-    solve_scales(q.p, scalars[0], sums, room);
+    solve_scales(p, scalars[0], sums, room[0]);
     if (threadIdx.x == 0 && moving) finish_step(scalars[0], o, scalars[0].moved);
     __syncthreads();
-    prepare_step(q.p, scalars[0].a);
+    prepare_step(p, scalars[0].a);
     if (threadIdx.x == 0) {
         scalars[0].moved = 0; // what the next update raises
-        q.s = scalars[0];
+        *p.scalars = scalars[0];
     }
 }
 
@@ -358,7 +355,7 @@ template <int rows, bool rounded>
 cudaError_t run_block(const AmfdBatch& b, const StepOptions& o, std::int64_t first, std::int64_t end, int shared,
                       cudaStream_t stream) {
     using Tile = ProductTile<rows, rounded>;
-    constexpr int fixed = rows / 8 * (step_sums * 8 + 4) + int(sizeof(AmfdScalars));
+    constexpr int fixed = int(sizeof(SolveRoom<rows / 8>) + sizeof(AmfdScalars) + 2 * sizeof(AmfdView)) + rows / 2;
     const int room = shared - fixed - Tile::bytes;
     if (room < 0) return cudaErrorInvalidValue;
     const Placement placed = place(AmfdLayout(b.rows, b.cols, b.l), std::size_t(room) / 4);

@@ -17,11 +17,12 @@ struct StepOptions {
 
 /// The vectors of a patch: sums of y, z and of the look-ahead f = x + zeta (x - x_old), and what a step makes of them.
 struct AmfdVectors {
-    float *sy, *fy, *x_row, *bias;              ///< m: rowsum y, rowsum fy, rowsum X, -u - s rowsum fy
-    float *sz, *x_col;                          ///< n: colsum z, colsum X
-    float *cy, *cy2, *fcy, *fcy2, *Py, *Qy;     ///< l: column sums of y, y^2, fy, fy^2; gradient terms
-    float *cz, *cz2, *fcz, *fcz2, *Pz, *Qz;     ///< l: row sums of z, ...
-    __device__ AmfdVectors(float* at, int rows, int cols, int l) {
+    float *sy, *fy, *x_row, *bias;          ///< m: rowsum y, rowsum fy, rowsum X, -u - s rowsum fy
+    float *sz, *x_col;                      ///< n: colsum z, colsum X
+    float *cy, *cy2, *fcy, *fcy2, *Py, *Qy; ///< l: column sums of y, y^2, fy, fy^2; gradient terms
+    float *cz, *cz2, *fcz, *fcz2, *Pz, *Qz; ///< l: row sums of z, ...
+
+    __device__ void place(float* at, int rows, int cols, int l) {
         const auto take = [&at](float*& p, int count) {
             p = at;
             at += AmfdLayout::up(std::size_t(count));
@@ -32,15 +33,22 @@ struct AmfdVectors {
     }
 };
 
+/// A patch at work. Kernels keep it in shared memory: as locals its pointers would take most of the registers.
 struct AmfdView {
     int m, n, l, ldn;
     float *X, *R, *y, *y_old, *z, *z_old, *gy, *gz;
     AmfdVectors v;
+    AmfdScalars* scalars;
 
-    __device__ AmfdView(const AmfdBatch& b, const AmfdPatch& patch, float* state, const AmfdLayout& a)
-        : m(patch.m), n(patch.n), l(b.l), ldn(b.cols), X(state + a.X), R(state + a.R), y(state + a.y),
-          y_old(state + a.y_old), z(state + a.z), z_old(state + a.z_old), gy(state + a.gy), gz(state + a.gz),
-          v(state + a.vectors, b.rows, b.cols, b.l) {}
+    __device__ void open(const AmfdBatch& b, std::size_t at) {
+        const AmfdLayout a(b.rows, b.cols, b.l);
+        float* state = b.state + a.total * at;
+        m = b.patches[at].m, n = b.patches[at].n, l = b.l, ldn = b.cols;
+        X = state + a.X, R = state + a.R, y = state + a.y, y_old = state + a.y_old, z = state + a.z;
+        z_old = state + a.z_old, gy = state + a.gy, gz = state + a.gz;
+        v.place(state + a.vectors, b.rows, b.cols, b.l);
+        scalars = reinterpret_cast<AmfdScalars*>(state + a.scalars);
+    }
 };
 
 __device__ __forceinline__ float ahead(float x, float old, float zeta) { return fmaf(zeta, x - old, x); }
@@ -54,7 +62,7 @@ template <bool turned> struct Psi {
     int l;
     float zeta, r, t;
     __device__ __forceinline__ float operator()(int i, int k) const {
-        const std::size_t at = std::size_t(turned ? k : i) * l + (turned ? i : k);
+        const int at = (turned ? k : i) * l + (turned ? i : k);
         return fmaf(r, ahead(y[at], old[at], zeta), t);
     }
 };
@@ -65,7 +73,7 @@ template <bool turned> struct Phi {
     int ldn;
     float zeta, r, s;
     __device__ __forceinline__ float operator()(int k, int j) const {
-        const std::size_t at = std::size_t(turned ? j : k) * ldn + (turned ? k : j);
+        const int at = (turned ? j : k) * ldn + (turned ? k : j);
         const float f = ahead(z[at], old[at], zeta);
         return turned ? fmaf(r, f, s) : f;
     }
@@ -74,7 +82,7 @@ template <bool k_fast_> struct Plain {
     static constexpr bool k_fast = k_fast_;
     const float* x;
     int ld;
-    __device__ __forceinline__ float operator()(int i, int j) const { return x[std::size_t(i) * ld + j]; }
+    __device__ __forceinline__ float operator()(int i, int j) const { return x[i * ld + j]; }
 };
 
 // ---- products, a tile each ----
@@ -86,7 +94,7 @@ __device__ __forceinline__ void residual_tile(Tile& tile, const AmfdView& p, con
     const Psi<false> psi{p.y, p.y_old, p.l, zeta, float(-a[0]), float(-a[2])};
     const Phi<false> fz{p.z, p.z_old, p.ldn, zeta, 0, 0};
     tile.run(i0, j0, p.m, p.n, p.l, psi, fz, [&](int i, int j, float sum) {
-        const std::size_t at = std::size_t(i) * p.ldn + j;
+        const int at = i * p.ldn + j;
         p.R[at] = p.X[at] + p.v.bias[i] + sum;
     });
 }
@@ -97,7 +105,7 @@ __device__ __forceinline__ void gradient_y_tile(Tile& tile, const AmfdView& p, c
                                                 int j0) {
     const Plain<true> R{p.R, p.ldn};
     const Phi<true> phi{p.z, p.z_old, p.ldn, zeta, float(a[0]), float(a[1])};
-    tile.run(i0, j0, p.m, p.l, p.n, R, phi, [&](int i, int k, float sum) { p.gy[std::size_t(i) * p.l + k] = sum; });
+    tile.run(i0, j0, p.m, p.l, p.n, R, phi, [&](int i, int k, float sum) { p.gy[i * p.l + k] = sum; });
 }
 
 /// gz = psi^T R, given to out(k, j, sum).
@@ -115,7 +123,7 @@ __device__ __forceinline__ void dots_tile(Tile& tile, const AmfdView& p, int i0,
     float square = 0, cross = 0;
     tile.run(i0, j0, p.m, p.n, p.l, Plain<true>{p.y, p.l}, Plain<false>{p.z, p.ldn}, [&](int i, int j, float sum) {
         square = fmaf(sum, sum, square);
-        cross = fmaf(sum, p.X[std::size_t(i) * p.ldn + j], cross);
+        cross = fmaf(sum, p.X[i * p.ldn + j], cross);
     });
     sums[0] += double(square), sums[1] += double(cross);
 }
@@ -140,7 +148,7 @@ __device__ __forceinline__ void rows_of_y(const AmfdView& p, const StepOptions& 
     for (int i = first; i < p.m; i += step) {
         float sum = 0, sum_f = 0;
         for (int k = lane_of_thread(); k < p.l; k += 32) {
-            const std::size_t at = std::size_t(i) * p.l + k;
+            const int at = i * p.l + k;
             float x = p.y[at], old = p.y_old[at];
             if (step_y) {
                 update(x, old, fmaf(-2.0f, p.gy[at], p.v.Qy[k]), p.v.Py[k], o, T, moved);
@@ -158,7 +166,7 @@ __device__ __forceinline__ void rows_of_z(const AmfdView& p, const StepOptions& 
     for (int k = first; k < p.l; k += step) {
         float sum[4] = {};
         for (int j = lane_of_thread(); j < p.n; j += 32) {
-            const std::size_t at = std::size_t(k) * p.ldn + j;
+            const int at = k * p.ldn + j;
             float x = p.z[at], old = p.z_old[at];
             if (step_z) {
                 update(x, old, fmaf(2.0f, p.gz[at], p.v.Qz[k]), p.v.Pz[k], o, T, moved);
@@ -186,14 +194,14 @@ __device__ __forceinline__ void column_slice(const AmfdView& p, const StepOption
         const int k = 32 * group + lane_of_thread();
         if (k < p.l)
             for (int i = slice; i < p.m; i += slices) {
-                const std::size_t at = std::size_t(i) * p.l + k;
+                const int at = i * p.l + k;
                 const float x = p.y[at], f = ahead(x, p.y_old[at], o.zeta);
                 sum[0] += x, sum[1] = fmaf(x, x, sum[1]), sum[2] += f, sum[3] = fmaf(f, f, sum[3]);
             }
     } else {
         const int j = 32 * (group - groups_y) + lane_of_thread();
         if (j < p.n)
-            for (int k = slice; k < p.l; k += slices) sum[0] += p.z[std::size_t(k) * p.ldn + j];
+            for (int k = slice; k < p.l; k += slices) sum[0] += p.z[k * p.ldn + j];
     }
 }
 
@@ -212,12 +220,12 @@ __device__ __forceinline__ void put_column(const AmfdView& p, int group, int lan
 __device__ __forceinline__ void bilinears(const AmfdView& p, int first, int step, double (&sums)[2]) {
     for (int i = first; i < p.m; i += step) {
         float sum = 0;
-        for (int k = lane_of_thread(); k < p.l; k += 32) sum = fmaf(p.y[std::size_t(i) * p.l + k], p.v.cz[k], sum);
+        for (int k = lane_of_thread(); k < p.l; k += 32) sum = fmaf(p.y[i * p.l + k], p.v.cz[k], sum);
         sums[0] += double(p.v.sy[i]) * double(sum);
     }
     for (int k = first; k < p.l; k += step) {
         float sum = 0;
-        for (int j = lane_of_thread(); j < p.n; j += 32) sum = fmaf(p.z[std::size_t(k) * p.ldn + j], p.v.sz[j], sum);
+        for (int j = lane_of_thread(); j < p.n; j += 32) sum = fmaf(p.z[k * p.ldn + j], p.v.sz[j], sum);
         sums[1] += double(p.v.cy[k]) * double(sum);
     }
 }
@@ -226,33 +234,61 @@ __device__ __forceinline__ void bilinears(const AmfdView& p, int first, int step
 
 constexpr int step_sums = 16;
 
-/// Scales from the thread-wise sums s[0..3] = yz.yz, X.yz, sy.yz, sz.yz, and those of the vectors, which are added
-/// here. All threads of the block; room: 32 * 16 doubles.
-__device__ inline void solve_scales(const AmfdView& p, AmfdScalars& out, double (&s)[step_sums], double* room) {
-    for (int i = int(threadIdx.x); i < p.m; i += int(blockDim.x)) {
-        const double sy = double(p.v.sy[i]);
-        s[4] += double(p.v.x_row[i]) * sy, s[5] += sy * sy;
+/// Shared memory of a block of `warps` warps that solves.
+template <int warps> struct SolveRoom {
+    double sums[warps * step_sums], total[step_sums];
+    Solve4 solve;
+};
+
+/// Scales from the thread-wise sums of yz.yz, X.yz, sy.yz, sz.yz, and those of the vectors, which are made here. All
+/// threads of the block.
+template <int warps>
+__device__ __forceinline__ void solve_scales(const AmfdView& p, AmfdScalars& out, const double (&products)[4],
+                                             SolveRoom<warps>& room) {
+    // A few sums at a time: all at once would need more registers than the products.
+    warp_sums(products, room.sums, step_sums);
+    {
+        double s[4] = {};
+        for (int i = int(threadIdx.x); i < p.m; i += int(blockDim.x)) {
+            const double sy = double(p.v.sy[i]);
+            s[0] += double(p.v.x_row[i]) * sy, s[1] += sy * sy;
+        }
+        for (int j = int(threadIdx.x); j < p.n; j += int(blockDim.x)) {
+            const double sz = double(p.v.sz[j]);
+            s[2] += double(p.v.x_col[j]) * sz, s[3] += sz * sz;
+        }
+        warp_sums(s, room.sums + 4, step_sums);
     }
-    for (int j = int(threadIdx.x); j < p.n; j += int(blockDim.x)) {
-        const double sz = double(p.v.sz[j]);
-        s[6] += double(p.v.x_col[j]) * sz, s[7] += sz * sz;
+    {
+        double s[4] = {};
+        for (int k = int(threadIdx.x); k < p.l; k += int(blockDim.x))
+            s[0] += double(p.v.cy[k]), s[1] += double(p.v.cz[k]), s[2] += double(p.v.cy2[k]),
+                s[3] += double(p.v.cz2[k]);
+        warp_sums(s, room.sums + 8, step_sums);
     }
-    for (int k = int(threadIdx.x); k < p.l; k += int(blockDim.x)) {
-        const double cy = double(p.v.cy[k]), cy2 = double(p.v.cy2[k]), cz = double(p.v.cz[k]),
-                     cz2 = double(p.v.cz2[k]);
-        s[8] += cy, s[9] += cz, s[10] += cy2, s[11] += cz2;
-        s[12] += cy * cz, s[13] += cy2 * cz2, s[14] += cy2 * cz, s[15] += cy * cz2;
+    {
+        double s[4] = {};
+        for (int k = int(threadIdx.x); k < p.l; k += int(blockDim.x)) {
+            const double cy = double(p.v.cy[k]), cy2 = double(p.v.cy2[k]), cz = double(p.v.cz[k]),
+                         cz2 = double(p.v.cz2[k]);
+            s[0] += cy * cz, s[1] += cy2 * cz2, s[2] += cy2 * cz, s[3] += cy * cz2;
+        }
+        warp_sums(s, room.sums + 12, step_sums);
     }
-    block_sum(s, room);
+    __syncthreads();
+    if (threadIdx.x < step_sums) room.total[threadIdx.x] = sum_of_warps(room.sums, step_sums, int(threadIdx.x));
+    __syncthreads();
     if (threadIdx.x == 0) {
+        const double* s = room.total;
         detail::MeanFieldSums q;
         q.m = double(p.m), q.n = double(p.n);
         q.yz_yz = s[0], q.X_yz = s[1], q.sy_yz = s[2], q.sz_yz = s[3];
         q.X_sy = s[4], q.sy_sy = s[5], q.X_sz = s[6], q.sz_sz = s[7], q.X = out.x_sum;
         q.cy = s[8], q.cz = s[9], q.cy2 = s[10], q.cz2 = s[11];
         q.cy_cz = s[12], q.cy2_cz2 = s[13], q.cy2_cz = s[14], q.cy_cz2 = s[15];
-        solve4(detail::mean_field_system(q), out.a);
+        room.solve.system = detail::mean_field_system(q);
         out.soft = 4 * ((q.cy - q.cy2) + (q.cz - q.cz2)) / (double(p.l) * double(p.m + p.n));
+        solve4(room.solve, out.a);
     }
 }
 

@@ -16,7 +16,7 @@ template <int rows_, bool rounded> struct ProductTile {
     static constexpr int bytes = rounded ? (rows + cols) * ld * 2 : depth * (ld_a + ld_b) * 4;
 
     unsigned char* room; // shared, `bytes`, aligned to 16
-    float a_next[depth / 4], b_next[depth / 4];
+    std::uint32_t a_next[4], b_next[4]; // floats, or pairs of bfloat16
 
     __device__ __forceinline__ explicit ProductTile(unsigned char* shared) : room(shared) {}
 
@@ -35,13 +35,17 @@ template <int rows_, bool rounded> struct ProductTile {
         place<b_quarter, B::k_fast>(j, kb);
         const bool b_turn = threadIdx.x < 16 * b_quarter;
 #pragma unroll
-        for (int h = 0; h < depth / 16; ++h)
-#pragma unroll
-            for (int q = 0; q < 4; ++q) {
-                const int row = i0 + i + a_quarter * q, col = j0 + j + b_quarter * q;
-                a_next[4 * h + q] = row < M && k0 + ka + h < K ? a(row, k0 + ka + h) : 0.0f;
-                b_next[4 * h + q] = b_turn && col < N && k0 + kb + h < K ? b(k0 + kb + h, col) : 0.0f;
+        for (int q = 0; q < 4; ++q) {
+            const int row = i0 + i + a_quarter * q, col = j0 + j + b_quarter * q;
+            const auto from_a = [&](int k) { return row < M && k < K ? a(row, k) : 0.0f; };
+            const auto from_b = [&](int k) { return b_turn && col < N && k < K ? b(k, col) : 0.0f; };
+            if constexpr (rounded) {
+                a_next[q] = pack_bf16(from_a(k0 + ka), from_a(k0 + ka + 1));
+                b_next[q] = pack_bf16(from_b(k0 + kb), from_b(k0 + kb + 1));
+            } else {
+                a_next[q] = __float_as_uint(from_a(k0 + ka)), b_next[q] = __float_as_uint(from_b(k0 + kb));
             }
+        }
     }
 
     template <class A, class B> __device__ __forceinline__ void store() {
@@ -53,14 +57,14 @@ template <int rows_, bool rounded> struct ProductTile {
             std::uint32_t* words = reinterpret_cast<std::uint32_t*>(room);
 #pragma unroll
             for (int q = 0; q < 4; ++q) {
-                words[((i + a_quarter * q) * ld + ka) / 2] = pack_bf16(a_next[q], a_next[4 + q]);
-                if (b_turn) words[((rows + j + b_quarter * q) * ld + kb) / 2] = pack_bf16(b_next[q], b_next[4 + q]);
+                words[((i + a_quarter * q) * ld + ka) / 2] = a_next[q];
+                if (b_turn) words[((rows + j + b_quarter * q) * ld + kb) / 2] = b_next[q];
             }
         } else {
-            float4* at = reinterpret_cast<float4*>(room);
-            at[(ka * ld_a + 4 * i) / 4] = make_float4(a_next[0], a_next[1], a_next[2], a_next[3]);
+            uint4* at = reinterpret_cast<uint4*>(room);
+            at[(ka * ld_a + 4 * i) / 4] = make_uint4(a_next[0], a_next[1], a_next[2], a_next[3]);
             if (b_turn)
-                at[(depth * ld_a + kb * ld_b + 4 * j) / 4] = make_float4(b_next[0], b_next[1], b_next[2], b_next[3]);
+                at[(depth * ld_a + kb * ld_b + 4 * j) / 4] = make_uint4(b_next[0], b_next[1], b_next[2], b_next[3]);
         }
     }
 
@@ -83,7 +87,7 @@ template <int rows_, bool rounded> struct ProductTile {
         } else {
             const float4* at = reinterpret_cast<const float4*>(room);
             const int tx = int(threadIdx.x) % 16, ty = int(threadIdx.x) / 16;
-#pragma unroll
+#pragma unroll 4
             for (int k = 0; k < depth; ++k) {
                 const float4 x = at[(k * ld_a + 4 * ty) / 4], y = at[(depth * ld_a + k * ld_b + 4 * tx) / 4];
                 const float a[4] = {x.x, x.y, x.z, x.w}, b[4] = {y.x, y.y, y.z, y.w};

@@ -6,64 +6,77 @@
 
 namespace bqq::cuda {
 
-/// Eigenvalues into the diagonal of A, eigenvectors into the columns of V: Jacobi rotations, for the rare singular case.
-__device__ __noinline__ void eigen4(double (*A)[4], double (*V)[4]) {
-    for (int i = 0; i < 4; ++i)
-        for (int j = 0; j < 4; ++j) V[i][j] = i == j;
-    for (int sweep = 0; sweep < 12; ++sweep)
-        for (int p = 0; p < 3; ++p)
-            for (int q = p + 1; q < 4; ++q) {
-                if (A[p][q] == 0) continue;
-                const double theta = (A[q][q] - A[p][p]) / (2 * A[p][q]);
-                const double t = (theta < 0 ? -1.0 : 1.0) / (fabs(theta) + sqrt(theta * theta + 1));
-                const double c = 1 / sqrt(t * t + 1), s = t * c;
-                for (int k = 0; k < 4; ++k) {
-                    const double x = A[k][p], y = A[k][q];
-                    A[k][p] = c * x - s * y, A[k][q] = s * x + c * y;
-                }
-                for (int k = 0; k < 4; ++k) {
-                    const double x = A[p][k], y = A[q][k];
-                    A[p][k] = c * x - s * y, A[q][k] = s * x + c * y;
-                }
-                for (int k = 0; k < 4; ++k) {
-                    const double x = V[k][p], y = V[k][q];
-                    V[k][p] = c * x - s * y, V[k][q] = s * x + c * y;
-                }
-            }
+/// The system and, for the singular case, its eigenvectors: in shared memory, since they would fill the registers of
+/// every thread.
+struct Solve4 {
+    detail::MeanFieldSystem system;
+    double A[4][4], V[4][4];
+};
+
+/// Eigenvalues into the diagonal of A, eigenvectors into the columns of V: Jacobi rotations.
+__device__ inline void eigen4(Solve4& e) {
+#pragma unroll 1
+    for (int i = 0; i < 16; ++i) e.V[i / 4][i % 4] = i / 4 == i % 4;
+#pragma unroll 1
+    for (int turn = 0; turn < 72; ++turn) { // 12 times all six pairs
+        const int pair = turn % 6, p = pair < 3 ? 0 : pair < 5 ? 1 : 2, q = pair < 3 ? pair + 1 : pair < 5 ? pair - 1 : 3;
+        if (e.A[p][q] == 0) continue;
+        const double theta = (e.A[q][q] - e.A[p][p]) / (2 * e.A[p][q]);
+        const double t = (theta < 0 ? -1.0 : 1.0) / (fabs(theta) + sqrt(theta * theta + 1));
+        const double c = 1 / sqrt(t * t + 1), s = t * c;
+        const auto turn_pair = [c, s](double& x, double& y) {
+            const double a = c * x - s * y;
+            y = s * x + c * y;
+            x = a;
+        };
+#pragma unroll 1
+        for (int k = 0; k < 4; ++k) turn_pair(e.A[k][p], e.A[k][q]);
+#pragma unroll 1
+        for (int k = 0; k < 4; ++k) turn_pair(e.A[p][k], e.A[q][k]);
+#pragma unroll 1
+        for (int k = 0; k < 4; ++k) turn_pair(e.V[k][p], e.V[k][q]);
+    }
 }
 
-/// x of minimum norm with A x = b, A positive semidefinite with unit diagonal (or zero rows). A is destroyed.
-__device__ __noinline__ void minimum_norm4(double (*A)[4], const double* b, double* x) {
-    double V[4][4];
-    eigen4(A, V);
+/// x of minimum norm with D A D x = D b for the diagonal D = d, and D x in place of x.
+__device__ inline void minimum_norm4(Solve4& e, const double (&d)[4], double* x) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) e.A[i][j] = d[i] * e.system.A[i][j] * d[j];
+    eigen4(e);
     double largest = 0;
-    for (int i = 0; i < 4; ++i) largest = fmax(largest, A[i][i]);
-    for (int k = 0; k < 4; ++k) x[k] = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) largest = fmax(largest, e.A[i][i]), x[i] = 0;
+#pragma unroll 1
     for (int i = 0; i < 4; ++i) {
-        if (!(A[i][i] > 1e-11 * largest)) continue;
+        if (!(e.A[i][i] > 1e-11 * largest)) continue;
         double along = 0;
-        for (int k = 0; k < 4; ++k) along += V[k][i] * b[k];
-        for (int k = 0; k < 4; ++k) x[k] += V[k][i] * (along / A[i][i]);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) along += e.V[k][i] * d[k] * e.system.b[k];
+#pragma unroll
+        for (int k = 0; k < 4; ++k) x[k] += d[k] * e.V[k][i] * (along / e.A[i][i]);
     }
 }
 
 /// The scales a = (r, s, t, u) of a system; its minimum-norm solution, scaled to unit diagonal, where it is singular.
-__device__ inline void solve4(const detail::MeanFieldSystem& e, double* a) {
-    double d[4], A[4][4], L[4][4], D[4], b[4], x[4];
+__device__ inline void solve4(Solve4& room, double* a) {
+    const detail::MeanFieldSystem& e = room.system;
+    double d[4], L[4][4], b[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) d[i] = e.A[i][i] > 0 ? 1 / sqrt(e.A[i][i]) : 0;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
         b[i] = d[i] * e.b[i];
 #pragma unroll
-        for (int j = 0; j < 4; ++j) A[i][j] = L[i][j] = d[i] * e.A[i][j] * d[j];
+        for (int j = 0; j <= i; ++j) L[i][j] = d[i] * e.A[i][j] * d[j];
     }
+    // L D L^T; below the diagonal L holds L D.
     double smallest = 1;
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-        D[k] = L[k][k];
-        smallest = fmin(smallest, D[k]);
-        const double inverse = 1 / D[k];
+        smallest = fmin(smallest, L[k][k]);
+        const double inverse = 1 / L[k][k];
 #pragma unroll
         for (int i = k + 1; i < 4; ++i) {
             const double f = L[i][k] * inverse;
@@ -75,18 +88,15 @@ __device__ inline void solve4(const detail::MeanFieldSystem& e, double* a) {
     if (smallest > 1e-9) {
 #pragma unroll
         for (int k = 3; k >= 0; --k) {
-            double sum = b[k];
 #pragma unroll
-            for (int i = k + 1; i < 4; ++i) sum = fma(-L[i][k], x[i], sum);
-            x[k] = sum / D[k];
+            for (int i = k + 1; i < 4; ++i) b[k] = fma(-L[i][k], b[i], b[k]);
+            b[k] /= L[k][k];
         }
+#pragma unroll
+        for (int i = 0; i < 4; ++i) a[i] = d[i] * b[i];
     } else {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) b[i] = d[i] * e.b[i];
-        minimum_norm4(A, b, x);
+        minimum_norm4(room, d, a);
     }
-#pragma unroll
-    for (int i = 0; i < 4; ++i) a[i] = d[i] * x[i];
 }
 
 } // namespace bqq::cuda
