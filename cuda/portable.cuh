@@ -20,9 +20,8 @@ namespace bqq::cuda {
 constexpr unsigned full_warp = 0xFFFFFFFFu; ///< the lane mask of all 32 lanes
 
 /// Launches kernel(args...) with `smem` bytes of dynamic shared memory (above 48 KiB the kernel is opted in here).
-template <class... P, class... A>
-cudaError_t launch_kernel(void (*kernel)(P...), dim3 grid, dim3 block, std::size_t smem, cudaStream_t stream,
-                          A&&... args) {
+template <class... P, class... A> cudaError_t launch_kernel(void (*kernel)(P...), dim3 grid, dim3 block,
+                                                            std::size_t smem, cudaStream_t stream, A&&... args) {
     if (smem > 48 * 1024) {
         const cudaError_t e = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                                    cudaFuncAttributeMaxDynamicSharedMemorySize, int(smem));
@@ -127,8 +126,7 @@ __device__ __forceinline__ void mma_half(float (&c)[4], const std::uint32_t (&a)
 /// Four 8 x 8 tiles of 16-bit elements from shared memory into the fragments of mma: lane i names row i % 8 of tile
 /// i / 8 (16 bytes, 16-byte aligned); register j of a lane becomes elements 2t, 2t+1 of row g of tile j. With
 /// `transposed`, of column g: the B operand from row-major B, the A operand from A transposed.
-template <bool transposed = false>
-__device__ __forceinline__ void ldmatrix_x4(std::uint32_t (&r)[4], const void* row) {
+template <bool transposed = false> __device__ __forceinline__ void ldmatrix_x4(std::uint32_t (&r)[4], const void* row) {
 #if defined(__CUDACC__)
     const std::uint32_t at = std::uint32_t(__cvta_generic_to_shared(row));
     if (transposed)
