@@ -360,9 +360,6 @@ __device__ inline void next_pass(RefineScalars& s, const Options& o, double bits
 
 enum Placed : unsigned { in_bits = 1, in_C = 2, in_M = 4, in_counts = 8, in_atoms = 16, in_X = 32 };
 
-__device__ __forceinline__ void copy(float* to, const float* from, std::size_t count) {
-    for (std::size_t i = threadIdx.x; i < count; i += blockDim.x) to[i] = from[i];
-}
 __device__ __forceinline__ void copy(std::uint32_t* to, const std::uint32_t* from, int count) {
     for (int i = int(threadIdx.x); i < count; i += int(blockDim.x)) to[i] = from[i];
 }

@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(256) scale_sums_of_pair(WordBatch batch, int p
         set(3 * i + 1, 3 * j + 1, Count(q.n) * s[6]), set(3 * i + 2, 3 * j + 2, Count(q.m) * s[7]);
         if (i == j) {
             set(3 * i, u, s[5]), set(3 * i + 1, u, Count(q.n) * s[8]), set(3 * i + 2, u, Count(q.m) * s[9]);
-            set(u, u, Count(q.m) * Count(q.n));
+            if (i == 0) set(u, u, Count(q.m) * Count(q.n));
         }
     }
     if (i != j) return;
