@@ -56,7 +56,8 @@ struct Options {
 };
 Options& options();
 
-/// All findings since the last call, one a line; empty if there were none. What nobody took is printed at exit.
+/// All findings since the last call, one a line; empty if there were none. What nobody takes is printed at
+/// exit, and the program ends with 70.
 std::string take_reports();
 
 /// True in a checked build, where the compiler reports loads and stores.
