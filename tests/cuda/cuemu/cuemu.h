@@ -78,8 +78,8 @@ void collective(unsigned mask, const char* what, void* request, Meet meet, Where
 unsigned active_lanes();
 
 enum class Access { read, write, atomic };
-/// Checks an access of the current thread made by the runtime in its name.
-void access(const void* p, std::size_t bytes, Access kind, Where at);
+/// Checks an access that the emulation makes in the name of the current thread.
+void access(const void* p, std::size_t bytes, Access kind, Where at, std::size_t align = 1);
 /// Switches checking off while the emulation itself touches memory of the kernel.
 struct Unchecked {
     Unchecked();

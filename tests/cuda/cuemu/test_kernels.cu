@@ -51,7 +51,8 @@ __global__ void __launch_bounds__(256) sums(const float* x, float* out, int n) {
 }
 
 /// C (32 x 32) = A (32 x 32) B (32 x 32) in bfloat16 or float16, four warps; A by ldmatrix, B by its transposed form.
-template <bool bf16> __global__ void __launch_bounds__(128) gemm(const std::uint16_t* A, const std::uint16_t* B, float* C) {
+template <bool bf16> __global__ void __launch_bounds__(128)
+    gemm(const std::uint16_t* A, const std::uint16_t* B, float* C) {
     SHARED_DYN(raw);
     auto* a = reinterpret_cast<std::uint16_t*>(raw);
     std::uint16_t* b = a + 32 * 40; // rows of 80 bytes: 16-byte aligned, spread over the banks
@@ -77,8 +78,7 @@ template <bool bf16> __global__ void __launch_bounds__(128) gemm(const std::uint
         }
     }
     for (int j = 0; j < 2; ++j)
-        for (int i = 0; i < 4; ++i)
-            C[(m0 + lane / 4 + i / 2 * 8) * 32 + n0 + j * 8 + lane % 4 * 2 + i % 2] = c[j][i];
+        for (int i = 0; i < 4; ++i) C[(m0 + lane / 4 + i / 2 * 8) * 32 + n0 + j * 8 + lane % 4 * 2 + i % 2] = c[j][i];
 }
 
 /// The same product from fragments loaded element by element: what PTX says, without ldmatrix.
@@ -232,9 +232,11 @@ TEST(threads_that_leave) {
 TEST(conversions_of_16_bit) {
     const std::vector<float> x = {0.0f, -1.5f, 65504.0f, 1e-7f, 3.14159274f, -1e30f};
     Array<std::uint32_t> out(4 * x.size());
-    must(launch_kernel(conversions<int>, dim3(1), dim3(32), 0, nullptr, Array<float>(x).at(), out.at(), int(x.size()), 0));
+    must(launch_kernel(conversions<int>, dim3(1), dim3(32), 0, nullptr, Array<float>(x).at(), out.at(), int(x.size()),
+                       0));
     const std::vector<std::uint32_t> y = out.get();
-    const std::uint32_t half[] = {0, 0xBE00, 0x7BFF, 2, 0x4248, 0xFC00}, bf16[] = {0, 0xBFC0, 0x4780, 0x33D7, 0x4049, 0xF14A};
+    const std::uint32_t half[] = {0, 0xBE00, 0x7BFF, 2, 0x4248, 0xFC00},
+                        bf16[] = {0, 0xBFC0, 0x4780, 0x33D7, 0x4049, 0xF14A};
     for (std::size_t i = 0; i < x.size(); ++i) {
         CHECK_EQ(y[4 * i], half[i]);
         CHECK_EQ(y[4 * i + 1], bf16[i]);
