@@ -1,6 +1,8 @@
-// Correct kernels that use every part of the emulation: right results, nothing found, in every order.
+// Everything in cuda/portable.cuh, and the parts of CUDA that kernels use, in small correct kernels: the GPU and the
+// emulation must agree on them, and the emulation must find nothing wrong.
 #include "check.hpp"
 #include "device.hpp"
+#include "half.hpp"
 
 #include <cmath>
 #include <random>
@@ -8,6 +10,7 @@
 using namespace bqq::cuda;
 using device::Array;
 using device::must;
+using namespace bqq::detail; // half.hpp
 
 namespace {
 
@@ -144,7 +147,7 @@ __global__ void __launch_bounds__(70) early_exit(int* out) {
     out[id] += box[34 - id];
 }
 
-template <class T> __global__ void __launch_bounds__(32) conversions(const float* x, std::uint32_t* out, int n, T) {
+__global__ void __launch_bounds__(32) conversions(const float* x, std::uint32_t* out, int n) {
     const int i = int(threadIdx.x);
     if (i >= n) return;
     out[4 * i] = float_to_half(x[i]);
@@ -157,7 +160,7 @@ template <class Kernel> std::vector<float> product(Kernel kernel, dim3 grid, dim
     const std::vector<float> A = uniform(1024, 1), B = uniform(1024, 2);
     const auto narrow = [&](const std::vector<float>& x) {
         std::vector<std::uint16_t> y;
-        for (float v : x) y.push_back(bf16 ? float_to_bf16(v) : float_to_half(v));
+        for (float v : x) y.push_back(bf16 ? f32_to_bf16(v) : f32_to_f16(v));
         return y;
     };
     const Array<std::uint16_t> a(narrow(A)), b(narrow(B));
@@ -169,7 +172,7 @@ template <class Kernel> std::vector<float> product(Kernel kernel, dim3 grid, dim
             double sum = 0;
             for (int k = 0; k < 32; ++k) {
                 const std::uint16_t x = narrow(A)[i * 32 + k], y = narrow(B)[k * 32 + j];
-                sum += bf16 ? double(bf16_to_float(x)) * bf16_to_float(y) : double(half_to_float(x)) * half_to_float(y);
+                sum += bf16 ? double(bf16_to_f32(x)) * bf16_to_f32(y) : double(f16_to_f32(x)) * f16_to_f32(y);
             }
             error[i * 32 + j] -= float(sum);
         }
@@ -232,8 +235,7 @@ TEST(threads_that_leave) {
 TEST(conversions_of_16_bit) {
     const std::vector<float> x = {0.0f, -1.5f, 65504.0f, 1e-7f, 3.14159274f, -1e30f};
     Array<std::uint32_t> out(4 * x.size());
-    must(launch_kernel(conversions<int>, dim3(1), dim3(32), 0, nullptr, Array<float>(x).at(), out.at(), int(x.size()),
-                       0));
+    must(launch_kernel(conversions, dim3(1), dim3(32), 0, nullptr, Array<float>(x).at(), out.at(), int(x.size())));
     const std::vector<std::uint32_t> y = out.get();
     const std::uint32_t half[] = {0, 0xBE00, 0x7BFF, 2, 0x4248, 0xFC00},
                         bf16[] = {0, 0xBFC0, 0x4780, 0x33D7, 0x4049, 0xF14A};
