@@ -16,7 +16,7 @@ constexpr int partial_sums = 4;
 __global__ void __launch_bounds__(256) amfd_target(AmfdBatch b) {
     SHARED(double, room, [32]);
     SHARED(AmfdView, view, [1]);
-    const AmfdPatch& patch = b.patches[blockIdx.x];
+    const Patch& patch = b.patches[blockIdx.x];
     if (!patch.active) return;
     if (threadIdx.x == 0) view[0].open(b, blockIdx.x);
     __syncthreads();
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(256) amfd_target(AmfdBatch b) {
 
 // Element order of the streams is row-major over the logical shape; each thread makes four.
 __global__ void __launch_bounds__(256) amfd_random(AmfdBatch b, std::uint64_t seed, float eta) {
-    const AmfdPatch& patch = b.patches[blockIdx.y];
+    const Patch& patch = b.patches[blockIdx.y];
     if (!patch.active) return;
     const AmfdLayout layout(b.rows, b.cols, b.l);
     float* state = b.state + layout.total * blockIdx.y;
@@ -339,6 +339,30 @@ __global__ void __launch_bounds__(256) amfd_solve(AmfdBatch b, StepOptions o, in
     }
 }
 
+// ---- rounding ----
+
+// A thread makes a word: of rows of Y first, then of columns of Z.
+__global__ void __launch_bounds__(256) amfd_bits(AmfdBatch b, WordBatch words, int stack) {
+    const Patch& patch = b.patches[blockIdx.y];
+    if (!patch.active) return;
+    const AmfdLayout layout(b.rows, b.cols, b.l);
+    const float* state = b.state + layout.total * blockIdx.y;
+    const int lw = words_of(b.l), at = int(blockIdx.x * blockDim.x + threadIdx.x);
+    const std::size_t plane = std::size_t(blockIdx.y) * words.stacks + stack;
+    std::uint32_t bits = 0;
+    if (at < patch.m * lw) {
+        const float* y = state + layout.y + std::size_t(at / lw) * b.l;
+        for (int k = at % lw * 32, q = 0; q < 32 && k < b.l; ++q, ++k) bits |= std::uint32_t(y[k] > 0.5f) << q;
+        words.Y[plane * words.rows * lw + at] = bits;
+    } else if (at - patch.m * lw < patch.n * lw) {
+        const int of_z = at - patch.m * lw, column = of_z % patch.n, word = of_z / patch.n;
+        const float* z = state + layout.z + column;
+        for (int k = 32 * word, q = 0; q < 32 && k < b.l; ++q, ++k)
+            bits |= std::uint32_t(z[std::size_t(k) * b.cols] > 0.5f) << q;
+        words.Z[plane * words.cols * lw + std::size_t(column) * lw + word] = bits;
+    }
+}
+
 // ---- host ----
 
 StepOptions step_options(const AmfdOptions& options) {
@@ -434,6 +458,15 @@ cudaError_t amfd_steps(const AmfdBatch& b, const AmfdOptions& options, std::int6
                        const AmfdPlan& plan, cudaStream_t stream) {
     if (first < 0 || count < 0 || first + count > options.steps) return cudaErrorInvalidValue;
     return run(b, step_options(options), first, first + count, plan, stream);
+}
+
+cudaError_t amfd_round(const AmfdBatch& b, const WordBatch& words, int stack, cudaStream_t stream) {
+    if (!fits(b) || words.count != b.count || words.rows != b.rows || words.cols != b.cols || words.l != b.l ||
+        stack < 0 || stack >= words.stacks || !words.Y || !words.Z)
+        return cudaErrorInvalidValue;
+    const unsigned threads = unsigned(b.rows + b.cols) * unsigned(words_of(b.l));
+    return launch_kernel(amfd_bits, dim3((threads + 255) / 256, unsigned(b.count)), dim3(256), 0, stream, b, words,
+                         stack);
 }
 
 } // namespace bqq::cuda

@@ -3,21 +3,11 @@
 #pragma once
 
 #include "amfd.hpp"
-#include "portable.cuh"
+#include "scales.cuh"
 
 namespace bqq::cuda {
 
 using detail::AmfdOptions;
-
-/// One patch: the target is X = (W - mean) / divisor. The random numbers are those of (seed, block, stack).
-struct AmfdPatch {
-    const float* W; ///< m x n, ldw elements between rows
-    std::int64_t ldw;
-    double mean, divisor;
-    std::int64_t block;
-    std::int32_t stack, m, n;
-    std::int32_t active; ///< 0: left alone
-};
 
 /// What a patch carries from step to step besides its arrays.
 struct AmfdScalars {
@@ -43,7 +33,7 @@ struct AmfdLayout {
         take(vectors, vector_size), take(y, y_size), take(y_old, y_size), take(z, z_size), take(z_old, z_size);
         take(R, x_size), take(gy, y_size), take(X, x_size), take(gz, z_size);
     }
-    __host__ __device__ static constexpr std::size_t up(std::size_t count) { return (count + 3) / 4 * 4; }
+    __host__ __device__ static constexpr std::size_t up(std::size_t count) { return whole_float4(count); }
 
   private:
     __host__ __device__ constexpr void take(std::size_t& at, std::size_t size) {
@@ -55,7 +45,7 @@ struct AmfdLayout {
 /// Patches of at most rows x cols.
 struct AmfdBatch {
     int count, rows, cols, l;
-    const AmfdPatch* patches; ///< device, count
+    const Patch* patches; ///< device, count
     float* state;             ///< device, amfd_state_floats(rows, cols, l) for each patch, aligned to 16 bytes
     double* partial;          ///< device, amfd_partial_doubles(*this); NULL if the block kernel does them
 };
@@ -81,5 +71,8 @@ cudaError_t amfd_start(const AmfdBatch& batch, const AmfdOptions& options, std::
 /// Steps first .. first + count - 1 of options.steps.
 cudaError_t amfd_steps(const AmfdBatch& batch, const AmfdOptions& options, std::int64_t first, std::int64_t count,
                        const AmfdPlan& plan, cudaStream_t stream);
+
+/// Bits 1 where y, z > 1/2, to stack `stack` of `words`, which has the patches of the batch.
+cudaError_t amfd_round(const AmfdBatch& batch, const WordBatch& words, int stack, cudaStream_t stream);
 
 } // namespace bqq::cuda

@@ -73,7 +73,7 @@ template <int rows_, bool rounded> struct ProductTile {
             const std::uint32_t* words = reinterpret_cast<const std::uint32_t*>(room);
             const int lane = lane_of_thread(), g = lane / 4, t = lane % 4;
             const int row = warp_of_thread() / 2 * 16 + g, col = warp_of_thread() % 2 * 32 + g;
-#pragma unroll
+#pragma unroll 1
             for (int k = 0; k < depth; k += 16) {
                 const int x = (row * ld + k) / 2 + t;
                 const std::uint32_t a[4] = {words[x], words[x + 4 * ld], words[x + 4], words[x + 4 * ld + 4]};

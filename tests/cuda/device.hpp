@@ -33,7 +33,7 @@ template <class T> class Array {
     ~Array() { cudaFree(at_); }
     T* at() const { return at_; }
     std::size_t size() const { return size_; }
-    void set(const std::vector<T>& x) { must(cudaMemcpy(at_, x.data(), size_ * sizeof(T), cudaMemcpyHostToDevice)); }
+    void set(const std::vector<T>& x) const { must(cudaMemcpy(at_, x.data(), size_ * sizeof(T), cudaMemcpyHostToDevice)); }
     std::vector<T> get(std::size_t first, std::size_t count) const {
         std::vector<T> x(count);
         must(cudaMemcpy(x.data(), at_ + first, count * sizeof(T), cudaMemcpyDeviceToHost));

@@ -30,7 +30,7 @@ class Pair {
         : rows_(rows), cols_(cols), l_(l), options_(options), plan_(plan), layout_(rows, cols, l),
           state_(shapes.size() * amfd_state_floats(rows, cols, l)),
           partial_(amfd_partial_doubles(int(shapes.size()), rows, cols, l)), patches_(shapes.size()) {
-        std::vector<AmfdPatch> patches;
+        std::vector<Patch> patches;
         for (std::size_t i = 0; i < shapes.size(); ++i) {
             const int m = shapes[i].m, n = shapes[i].n;
             const Mat W = reference::random(m, n, 5 + unsigned(i), -1, 1);
@@ -89,7 +89,7 @@ class Pair {
     AmfdLayout layout_;
     device::Array<float> state_;
     device::Array<double> partial_;
-    device::Array<AmfdPatch> patches_;
+    device::Array<Patch> patches_;
     std::vector<std::unique_ptr<device::Array<float>>> targets_;
     std::vector<std::unique_ptr<Amfd>> cpu_;
     AmfdBatch batch_{};
