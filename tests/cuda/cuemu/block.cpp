@@ -311,12 +311,7 @@ void* shared_array(const void* key, std::size_t bytes, std::size_t align, const 
 unsigned char* shared_dynamic() { return reinterpret_cast<unsigned char*>(block.shared); }
 
 void copy_async(void* shared, const void* global, Where at) {
-    if ((std::uintptr_t(shared) | std::uintptr_t(global)) % 16) {
-        report(cudaErrorMisalignedAddress, "MISALIGNED copy_async by %s at %s:%d", who(*current).c_str(), at.file,
-               at.line);
-        die();
-    }
-    access(shared, 16, Access::write, at);
+    access(shared, 16, Access::write, at, 16);
     Unchecked off;
     std::memset(shared, 0xFF, 16);
     mark_poisoned(shared, 16);
@@ -337,8 +332,8 @@ void copy_async_wait(int pending) {
         const std::vector<AsyncCopy> done = std::move(groups.front());
         groups.erase(groups.begin());
         for (const AsyncCopy& c : done) {
-            access(c.global, 16, Access::read, c.at);
-            access(c.shared, 16, Access::write, c.at);
+            access(c.global, 16, Access::read, c.at, 16);
+            access(c.shared, 16, Access::write, c.at, 16);
             Unchecked off;
             std::memcpy(c.shared, c.global, 16);
         }

@@ -46,13 +46,13 @@ struct Touch {
 };
 
 void report_race(const Touch& touch, const char* kind, const std::string& other) {
-    if (first_at(touch.place()))
+    if (first_at(touch.place(), "race"))
         report(cudaErrorLaunchFailure, "RACE (%s) on %s: %s against %s, nothing orders them, at %s", kind,
                touch.object().c_str(), who(*current).c_str(), other.c_str(), touch.source().c_str());
 }
 
 void report_stream(const Touch& touch, const char* kind) {
-    if (first_at(touch.place()))
+    if (first_at(touch.place(), "race"))
         report(
             cudaErrorLaunchFailure,
             "STREAM ORDER (%s) on %s: %s against earlier work on another stream that this one does not wait for, at %s",
@@ -85,10 +85,11 @@ void against_write(const Cell& c, const Touch& touch) {
 void against_reads(const Cell& c, const Touch& touch) {
     const Thread& t = *current;
     const bool here = touch.shared ? c.read_run == block.run : c.read_operation == current_operation();
-    if (!here) {
-        if (!touch.shared && c.read_operation && !ordered_before_current(c.read_operation))
+    for (std::uint32_t o : {c.read_operation, c.other_read_operation})
+        if (!touch.shared && o && o != current_operation() && !ordered_before_current(o))
             report_stream(touch, "write after read");
-    } else if (c.read_run != block.run) {
+    if (!here) return;
+    if (c.read_run != block.run) {
         report_race(touch, "write after read", "another block");
     } else if (c.read_epoch == block.epoch && (c.read_warp != t.warp() || !knows(t, c.read_lanes, c.read_clock))) {
         report_race(touch, "write after read", "another thread of the block");
@@ -104,7 +105,7 @@ void remember_write(Cell& c, Access kind) {
     c.write_thread = std::uint16_t(t.id);
     c.write_atomic = kind == Access::atomic;
     c.initialised = true;
-    c.read_operation = c.read_run = 0;
+    c.read_operation = c.other_read_operation = c.read_run = 0;
 }
 
 /// Keeps the readers of this epoch as the lanes of one warp, or as "many". Of two clocks the lower one stays: that may
@@ -117,6 +118,8 @@ void remember_read(Cell& c) {
         c.read_run = many_blocks;
     } else if (!same_operation || c.read_run != block.run || c.read_epoch != block.epoch ||
                (c.read_warp == t.warp() && knows(t, c.read_lanes, c.read_clock))) {
+        if (!same_operation && c.read_operation && !ordered_before_current(c.read_operation))
+            c.other_read_operation = c.read_operation;
         c.read_operation = current_operation();
         c.read_run = block.run;
         c.read_epoch = block.epoch;
@@ -135,7 +138,7 @@ void touch_cells(Shadow& shadow, const Touch& touch, std::size_t bytes) {
     const Shadow::Range cells = shadow.cells(touch.offset, bytes, touch.size);
     for (Cell* c = cells.begin; c != cells.end; ++c) {
         const bool there = touch.always_initialised || (c->initialised && (!touch.shared || c->write_run == block.run));
-        if (touch.kind != Access::write && !there && first_at(touch.place()))
+        if (touch.kind != Access::write && !there && first_at(touch.place(), "uninitialised"))
             report(cudaErrorLaunchFailure, "UNINITIALISED READ of %s by %s at %s", touch.object().c_str(),
                    who(*current).c_str(), touch.source().c_str());
         against_write(*c, touch);
@@ -192,8 +195,8 @@ void check_global(Allocation& a, std::uintptr_t address, std::size_t bytes, Acce
     const std::size_t offset = address - std::uintptr_t(a.base);
     if (a.freed || offset + bytes > a.size) {
         report(cudaErrorIllegalAddress, "%s %s of %zu bytes at offset %zu of a global array of %zu by %s at %s",
-               a.freed ? "USE AFTER FREE," : "OUT OF BOUNDS", verb(kind), bytes, offset, a.size, who(*current).c_str(),
-               source_of(at, pc).c_str());
+               offset < a.size ? "USE AFTER FREE," : "OUT OF BOUNDS", verb(kind), bytes, offset, a.size,
+               who(*current).c_str(), source_of(at, pc).c_str());
         die();
     }
     if (instrumented) touch_cells(a.shadow, {kind, at, pc, false, a.pinned_host, offset, a.size, ""}, bytes);
@@ -206,7 +209,7 @@ bool checked() { return instrumented; }
 void check(std::uintptr_t address, std::size_t bytes, Access kind, Where at, void* pc) {
     if (unchecked) return;
     if (!current) {
-        if (is_device_address(address) && first_at(pc))
+        if (is_device_address(address) && first_at(pc, "host"))
             report(cudaSuccess, "HOST CODE TOUCHES DEVICE MEMORY at %s", source_of(at, pc).c_str());
         return;
     }
@@ -232,7 +235,12 @@ void check(std::uintptr_t address, std::size_t bytes, Access kind, Where at, voi
     die();
 }
 
-void access(const void* p, std::size_t bytes, Access kind, Where at) {
+void access(const void* p, std::size_t bytes, Access kind, Where at, std::size_t align) {
+    if (std::uintptr_t(p) % align) {
+        report(cudaErrorMisalignedAddress, "MISALIGNED access of %zu bytes by %s at %s:%d", bytes,
+               who(*current).c_str(), at.file, at.line);
+        die();
+    }
     check(std::uintptr_t(p), bytes, kind, at, nullptr);
 }
 

@@ -56,7 +56,8 @@ struct Options {
 };
 Options& options();
 
-/// All findings since the last call, one a line; empty if there were none. What nobody took is printed at exit.
+/// All findings since the last call, one a line; empty if there were none. What nobody takes is printed at
+/// exit, and the program ends with 70.
 std::string take_reports();
 
 /// True in a checked build, where the compiler reports loads and stores.
@@ -77,8 +78,8 @@ void collective(unsigned mask, const char* what, void* request, Meet meet, Where
 unsigned active_lanes();
 
 enum class Access { read, write, atomic };
-/// Checks an access of the current thread made by the runtime in its name.
-void access(const void* p, std::size_t bytes, Access kind, Where at);
+/// Checks an access that the emulation makes in the name of the current thread.
+void access(const void* p, std::size_t bytes, Access kind, Where at, std::size_t align = 1);
 /// Switches checking off while the emulation itself touches memory of the kernel.
 struct Unchecked {
     Unchecked();

@@ -21,13 +21,10 @@ struct SourceLocation { // as gcc writes it
     std::uint32_t line, column;
 };
 
-void undefined_behaviour(const char* what, const SourceLocation* at, bool misaligned = false) {
-    report(!current     ? cudaSuccess
-           : misaligned ? cudaErrorMisalignedAddress
-                        : cudaErrorLaunchFailure,
-           "%s: %s by %s at %s:%u", misaligned ? "MISALIGNED" : "UNDEFINED BEHAVIOUR", what,
+void undefined_behaviour(const char* kind, const char* what, const SourceLocation* at, bool fatal) {
+    report(current ? cudaErrorLaunchFailure : cudaSuccess, "%s: %s by %s at %s:%u", kind, what,
            current ? who(*current).c_str() : "host code", at->file, at->line);
-    if (current && misaligned) die();
+    if (current && fatal) die();
 }
 
 } // namespace
@@ -89,12 +86,16 @@ void __tsan_atomic_thread_fence(int) { __atomic_thread_fence(__ATOMIC_SEQ_CST); 
 void __tsan_atomic_signal_fence(int) {}
 
 void __ubsan_handle_type_mismatch_v1(SourceLocation* at, void* p) {
-    cuemu::undefined_behaviour(p ? "misaligned address" : "null pointer", at, true);
+    cuemu::undefined_behaviour(p ? "MISALIGNED" : "NULL POINTER", "access", at, true);
+}
+void __ubsan_handle_out_of_bounds(SourceLocation* at, void*) {
+    cuemu::undefined_behaviour("OUT OF BOUNDS", "index of an array", at, true);
 }
 #define CUEMU_UNDEFINED(name, what)                                                                                    \
-    void __ubsan_handle_##name(SourceLocation* at, void*, void*) { cuemu::undefined_behaviour(what, at); }
+    void __ubsan_handle_##name(SourceLocation* at, void*, void*) {                                                     \
+        cuemu::undefined_behaviour("UNDEFINED BEHAVIOUR", what, at, false);                                            \
+    }
 CUEMU_UNDEFINED(shift_out_of_bounds, "shift out of range")
-CUEMU_UNDEFINED(out_of_bounds, "index out of the bounds of its array")
 CUEMU_UNDEFINED(add_overflow, "signed overflow in a sum")
 CUEMU_UNDEFINED(sub_overflow, "signed overflow in a difference")
 CUEMU_UNDEFINED(mul_overflow, "signed overflow in a product")

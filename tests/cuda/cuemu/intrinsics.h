@@ -85,7 +85,7 @@ template <class T> T __ldcs(const T* p) { return *p; }
 namespace cuemu {
 template <class T, class Update> T atomic(T* p, Where at, Update update) {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "no such atomic on the device");
-    access(p, sizeof(T), Access::atomic, at);
+    access(p, sizeof(T), Access::atomic, at, sizeof(T));
     Unchecked off;
     const T old = *p;
     *p = update(old);

@@ -21,7 +21,7 @@ constexpr std::size_t shared_window = 256 << 10; ///< the limit and red zones
 struct Cell {
     std::uint32_t write_run = 0, write_epoch = 0, write_clock = 0, write_operation = 0;
     std::uint32_t read_run = 0, read_epoch = 0, read_clock = 0, read_operation = 0;
-    std::uint32_t read_lanes = 0;
+    std::uint32_t read_lanes = 0, other_read_operation = 0; ///< the other: one that the last one does not wait for
     std::int16_t read_warp = 0;
     std::uint16_t write_thread = 0;
     bool write_atomic = false, initialised = false;
@@ -111,8 +111,8 @@ void seed_draws(std::uint64_t stream);
 
 extern cudaError_t sticky_error;
 [[gnu::format(printf, 2, 3)]] void report(cudaError_t error, const char* format, ...);
-/// True the first time it is called with `place` in a launch.
-bool first_at(const void* place);
+/// True the first time it is called with `place` and `kind` in a launch.
+bool first_at(const void* place, const char* kind);
 void new_launch_for_reports();
 /// Source line of an instruction, as far as the program tells.
 std::string source_of(Where at, void* pc);

@@ -64,7 +64,7 @@ inline void ldmatrix_x4(std::uint32_t (&r)[4], const void* row, bool transposed,
         std::uint32_t r[4];
         bool transposed;
     } mine{{}, {}, transposed};
-    access(row, 16, Access::read, at);
+    access(row, 16, Access::read, at, 16);
     {
         Unchecked off;
         std::memcpy(mine.row, row, 16);
