@@ -352,11 +352,13 @@ __global__ void __launch_bounds__(256) amfd_bits(AmfdBatch b, WordBatch words, i
     std::uint32_t bits = 0;
     if (at < patch.m * lw) {
         const float* y = state + layout.y + std::size_t(at / lw) * b.l;
+#pragma unroll 4
         for (int k = at % lw * 32, q = 0; q < 32 && k < b.l; ++q, ++k) bits |= std::uint32_t(y[k] > 0.5f) << q;
         words.Y[plane * words.rows * lw + at] = bits;
     } else if (at - patch.m * lw < patch.n * lw) {
         const int of_z = at - patch.m * lw, column = of_z % patch.n, word = of_z / patch.n;
         const float* z = state + layout.z + column;
+#pragma unroll 4
         for (int k = 32 * word, q = 0; q < 32 && k < b.l; ++q, ++k)
             bits |= std::uint32_t(z[std::size_t(k) * b.cols] > 0.5f) << q;
         words.Z[plane * words.cols * lw + std::size_t(column) * lw + word] = bits;

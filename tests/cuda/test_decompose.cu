@@ -40,6 +40,12 @@ struct OnDevice {
     }
 };
 
+// The options that make the CPU's decompose cut W as `a` does.
+DecomposeOptions options_of(const bqq::Layout& a, DecomposeOptions options) {
+    options.l = a.l, options.patch = std::max(a.rows, a.cols);
+    return options;
+}
+
 struct Planes {
     device::Array<std::uint8_t> Y, Z;
     device::Array<float> scales;
@@ -71,12 +77,12 @@ TEST(errors_agree_with_the_cpu_within_the_noise_of_seeds) {
         const auto w = is_smooth ? smooth(m, n, 1) : random_weights(m, n, 2);
         const bqq::Layout a = bqq::make_layout(m, n, 1);
         double cpu = 0, gpu = 0, least = 1e30, most = 0;
-        for (std::uint64_t seed = 0; seed < 3; ++seed) {
+        for (std::uint64_t seed = 0; seed < 2; ++seed) {
             DecomposeOptions options;
-            options.steps = 100, options.refine = 20, options.seed = seed;
+            options.steps = 60, options.refine = 10, options.seed = seed;
             const double c = bqq::squared_error(bqq::decompose(w.data(), m, n, n, 1, options).view(), w.data(), n);
             const double g = bqq::squared_error(on_device(w, a, options).view(), w.data(), n);
-            cpu += c / 3, gpu += g / 3, least = std::min(least, c), most = std::max(most, c);
+            cpu += c / 2, gpu += g / 2, least = std::min(least, c), most = std::max(most, c);
         }
         CHECK_NEAR(gpu, cpu, std::max(most - least, 0.1 * cpu));
     }
@@ -116,12 +122,13 @@ TEST(several_starts_and_both_schedules) {
     const auto w = smooth(12, 10, 5);
     const bqq::Layout a = bqq::make_layout(12, 10, 1, 4, 12);
     DecomposeOptions options;
-    options.steps = 40, options.refine = 4;
+    options.steps = 20, options.refine = 4;
     const double standard = bqq::squared_error(on_device(w, a, options).view(), w.data(), 10);
     options.effort = bqq::Effort::best;
     CHECK(bqq::squared_error(on_device(w, a, options).view(), w.data(), 10) < 1.3 * standard);
     options.schedule = bqq::Schedule::paper, options.refine = 0;
-    CHECK(bqq::squared_error(on_device(w, a, options).view(), w.data(), 10) < 3 * standard);
+    const double cpu = bqq::squared_error(bqq::decompose(w.data(), 12, 10, 10, 1, options_of(a, options)).view(), w.data(), 10);
+    CHECK(bqq::squared_error(on_device(w, a, options).view(), w.data(), 10) < 1.5 * cpu);
 }
 
 TEST(a_constant_matrix_and_a_single_entry) {
@@ -136,7 +143,7 @@ TEST(a_constant_matrix_and_a_single_entry) {
 
 TEST(progress_counts_up_to_the_total_and_can_stop) {
     const auto w = smooth(8, 5, 6);
-    const bqq::Layout a = bqq::make_layout(8, 5, 1, 2, 4);
+    const bqq::Layout a = bqq::make_layout(8, 5, 1, 2, 5);
     DecomposeOptions options;
     options.steps = 130, options.refine = 4;
     Index last = 0, total = 0;
