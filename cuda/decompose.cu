@@ -1,5 +1,5 @@
-// A whole matrix on the device: stacks one after the other on the residual, all blocks at once; cpp/src/decompose.cpp is
-// the twin.
+// A whole matrix on the device: stacks one after the other on the residual, all blocks at once; cpp/src/decompose.cpp
+// is the twin.
 #include "amfd.cuh"
 #include "bqq/cuda.hpp"
 #include "device.cuh"
@@ -71,7 +71,8 @@ class Batch {
     static std::size_t bytes(const Layout& a) {
         const std::size_t sides = std::size_t(a.rows + a.cols), words = sides * std::size_t(words_of(int(a.l)));
         return 4 * state_floats(a) + 4 * std::size_t(a.rows * a.cols) + 4 * words * std::size_t(a.p + 1) +
-               std::size_t(a.p * (a.y_plane_bytes() + a.z_plane_bytes())) + 8 * std::size_t((3 * a.p + 2) * (3 * a.p + 2));
+               std::size_t(a.p * (a.y_plane_bytes() + a.z_plane_bytes())) +
+               8 * std::size_t((3 * a.p + 2) * (3 * a.p + 2));
     }
 
     /// Blocks [begin, begin + count), to out.
@@ -120,16 +121,15 @@ class Batch {
                               cudaMemcpyDeviceToHost, job_.stream),
               "cudaMemcpyAsync");
         check(cudaStreamSynchronize(job_.stream), "cudaStreamSynchronize");
-        check(words_of_planes(words(originals_), int(job_.first),
-                              q.Y + begin_ * job_.first * a_.y_plane_bytes(),
+        check(words_of_planes(words(originals_), int(job_.first), q.Y + begin_ * job_.first * a_.y_plane_bytes(),
                               q.Z + begin_ * job_.first * a_.z_plane_bytes(), job_.stream),
               "words_of_planes");
     }
 
     std::vector<Spread> spreads(int stacks, bool keep_residual) {
         scales_.set(host_scales_, job_.stream);
-        check(residuals(words(originals_), stacks, scales_.at(), keep_residual ? residual_.at() : nullptr,
-                        spread_.at(), job_.stream),
+        check(residuals(words(originals_), stacks, scales_.at(), keep_residual ? residual_.at() : nullptr, spread_.at(),
+                        job_.stream),
               "residuals");
         return spread_.get(count_, job_.stream);
     }
@@ -305,8 +305,7 @@ void solve_all(const View* old, const Layout& a, const float* W, Index ldw, cons
     const Index most = std::clamp<Index>(Index(memory_budget / Batch::bytes(a)), 1, 65535 / a.p);
     const Index rounds = (a.blocks() + most - 1) / most, room = (a.blocks() + rounds - 1) / rounds;
     Batch batch(job, room);
-    for (Index begin = 0; begin < a.blocks(); begin += room)
-        batch.run(begin, std::min(room, a.blocks() - begin), out);
+    for (Index begin = 0; begin < a.blocks(); begin += room) batch.run(begin, std::min(room, a.blocks() - begin), out);
     progress.call(progress.total);
 }
 

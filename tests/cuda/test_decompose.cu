@@ -20,7 +20,8 @@ std::vector<float> smooth(Index m, Index n, unsigned seed) {
     std::vector<float> w(noise.v.size());
     for (Index i = 0; i < m; ++i)
         for (Index j = 0; j < n; ++j)
-            w[std::size_t(i * n + j)] = float(2 + 0.1 * noise(i, j) + std::sin(0.4 * double(i)) * std::cos(0.3 * double(j)));
+            w[std::size_t(i * n + j)] =
+                float(2 + 0.1 * noise(i, j) + std::sin(0.4 * double(i)) * std::cos(0.3 * double(j)));
     return w;
 }
 std::vector<float> random_weights(Index m, Index n, unsigned seed) {
@@ -61,8 +62,8 @@ struct Planes {
     }
 };
 
-bqq::Matrix on_device(const std::vector<float>& w, const bqq::Layout& a, const DecomposeOptions& options,
-                      Index gap = 0, void* stream = nullptr) {
+bqq::Matrix on_device(const std::vector<float>& w, const bqq::Layout& a, const DecomposeOptions& options, Index gap = 0,
+                      void* stream = nullptr) {
     const OnDevice W(w, a.m, a.n, gap);
     const Planes planes(a);
     bqq::cuda::decompose(a, W.W.at(), W.ldw, options, planes.result(), stream);
@@ -127,7 +128,8 @@ TEST(several_starts_and_both_schedules) {
     options.effort = bqq::Effort::best;
     CHECK(bqq::squared_error(on_device(w, a, options).view(), w.data(), 10) < 1.3 * standard);
     options.schedule = bqq::Schedule::paper, options.refine = 0;
-    const double cpu = bqq::squared_error(bqq::decompose(w.data(), 12, 10, 10, 1, options_of(a, options)).view(), w.data(), 10);
+    const double cpu =
+        bqq::squared_error(bqq::decompose(w.data(), 12, 10, 10, 1, options_of(a, options)).view(), w.data(), 10);
     CHECK(bqq::squared_error(on_device(w, a, options).view(), w.data(), 10) < 1.5 * cpu);
 }
 
@@ -203,7 +205,8 @@ TEST(product_of_what_was_found) {
             CHECK_NEAR(got[std::size_t(i)], sum, 1e-4);
         }
         CHECK_THROWS(bqq::cuda::matmul(a, transposed, prepared.at(), {x.at(), bqq::Dtype::f32, in + 1, 1, 1, 1},
-                                       {y.at(), bqq::Dtype::f32, out, 1, 1, 1}, workspace.at(), workspace.size(), nullptr),
+                                       {y.at(), bqq::Dtype::f32, out, 1, 1, 1}, workspace.at(), workspace.size(),
+                                       nullptr),
                      bqq::Error, " rows");
         CHECK_THROWS(bqq::cuda::matmul(a, transposed, prepared.at(), {x.at(), bqq::Dtype::f32, in, 1, 1, 1},
                                        {y.at(), bqq::Dtype::f32, out, 1, 1, 1}, workspace.at(), 0, nullptr),
