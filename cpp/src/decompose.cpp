@@ -178,7 +178,8 @@ void solve_block(Matrix& q, Index j, Index k, std::vector<float>& scales, const 
         refine(plan.refine, plan.refine.sweeps, i);
         if (plan.starts == 1) descended = worker.refiner->initial_error();
         if (!plan.deeper) continue;
-        if (annealed < (1 - kLittle) * descended) {
+        const bool exact = annealed <= 1e-9 * double(m * n); // of what was there
+        if (exact || annealed < (1 - kLittle) * descended) {
             on_steps(plan.more());
             continue;
         }
