@@ -46,8 +46,8 @@ struct AmfdLayout {
 struct AmfdBatch {
     int count, rows, cols, l;
     const Patch* patches; ///< device, count
-    float* state;             ///< device, amfd_state_floats(rows, cols, l) for each patch, aligned to 16 bytes
-    double* partial;          ///< device, amfd_partial_doubles(*this); NULL if the block kernel does them
+    float* state;         ///< device, amfd_state_floats(rows, cols, l) for each patch, aligned to 16 bytes
+    double* partial;      ///< device, amfd_partial_doubles(*this); NULL if the block kernel does them
 };
 
 /// How a batch is worked on.
@@ -71,6 +71,9 @@ cudaError_t amfd_start(const AmfdBatch& batch, const AmfdOptions& options, std::
 /// Steps first .. first + count - 1 of options.steps.
 cudaError_t amfd_steps(const AmfdBatch& batch, const AmfdOptions& options, std::int64_t first, std::int64_t count,
                        const AmfdPlan& plan, cudaStream_t stream);
+
+/// *count += the patches that are active and have not settled.
+cudaError_t amfd_count_moving(const AmfdBatch& batch, int* count, cudaStream_t stream);
 
 /// Bits 1 where y, z > 1/2, to stack `stack` of `words`, which has the patches of the batch.
 cudaError_t amfd_round(const AmfdBatch& batch, const WordBatch& words, int stack, cudaStream_t stream);

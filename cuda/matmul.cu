@@ -55,10 +55,10 @@ __global__ void __launch_bounds__(256) matmul_pack(PackJob q) {
                                      : word_of(q.Z + plane * q.l * z_bytes, z_bytes, q.l, e, word, false);
     } else if (at - all_z < all_y) {
         const std::size_t to = at - all_z, row = to % height, word = to / height % words;
-        const std::size_t plane =
-            q.plane(int(to / height / words), int(word / q.lw / q.p), int(word / q.lw % q.p));
-        q.y_words[to] = q.transposed ? word_of(q.Z + plane * q.l * z_bytes, z_bytes, q.l, row, int(word % q.lw), true)
-                                     : word_of(q.Y + plane * q.rows * y_bytes, y_bytes, q.rows, row, int(word % q.lw), false);
+        const std::size_t plane = q.plane(int(to / height / words), int(word / q.lw / q.p), int(word / q.lw % q.p));
+        q.y_words[to] = q.transposed
+                            ? word_of(q.Z + plane * q.l * z_bytes, z_bytes, q.l, row, int(word % q.lw), true)
+                            : word_of(q.Y + plane * q.rows * y_bytes, y_bytes, q.rows, row, int(word % q.lw), false);
     }
 }
 
@@ -176,8 +176,8 @@ struct StageW { // groups: block rows; rows: of a block; side: what every row ge
 constexpr int chunk_words = 8; // 256 inputs; 64 tables of 16 sums, conflict-free: 16 entries lie in 16 banks
 
 // A thread is a row, for `columns` columns from blockIdx.z / splits on.
-template <class Stage, int columns>
-__global__ void __launch_bounds__(256) matmul_tables(Stage stage, int splits, int words_per_split) {
+template <class Stage, int columns> __global__ void __launch_bounds__(256)
+    matmul_tables(Stage stage, int splits, int words_per_split) {
     SHARED(float, inputs, [chunk_words * 32 * columns]);
     SHARED(float4, tables, [chunk_words * 32 * columns]); // float4 for its alignment
     SHARED(double, room, [8 * columns]);
@@ -244,8 +244,8 @@ __global__ void __launch_bounds__(256) matmul_tables(Stage stage, int splits, in
 
 // 128 rows x 64 columns a block, a word of 32 columns of bits at a time. Bits become +-1/2 in registers, exactly;
 // inputs are split into terms that add up to them.
-template <class Stage, int terms>
-__global__ void __launch_bounds__(256) matmul_tiles(Stage stage, int splits, int words_per_split) {
+template <class Stage, int terms> __global__ void __launch_bounds__(256)
+    matmul_tiles(Stage stage, int splits, int words_per_split) {
     constexpr int ld = 20; // words of a row of 16 pairs, padded so that fragments meet all banks
     SHARED(std::uint32_t, pairs, [terms * 64 * ld]);
     const int group = int(blockIdx.y), split = int(blockIdx.z) % splits, b0 = int(blockIdx.z) / splits * 64;
@@ -356,9 +356,8 @@ struct Workspace {
     }
 };
 
-template <class Stage>
-cudaError_t run(const Stage& stage, int groups, Index height, int splits, const ProductPlan& plan, bool tables,
-                cudaStream_t stream) {
+template <class Stage> cudaError_t run(const Stage& stage, int groups, Index height, int splits,
+                                       const ProductPlan& plan, bool tables, cudaStream_t stream) {
     const int chunks = (stage.words + chunk_words - 1) / chunk_words;
     const int per_split = (chunks + splits - 1) / splits * chunk_words;
     if (!tables) {
@@ -390,10 +389,22 @@ cudaError_t prepare(const Layout& a, const std::uint8_t* Y, const std::uint8_t* 
     const Planes q(a, transposed);
     if (!Y || !Z || !scales || !prepared || a.J > 65535 || a.K > 65535) return cudaErrorInvalidValue;
     unsigned char* base = static_cast<unsigned char*>(prepared);
-    PackJob job{Y, Z, scales, reinterpret_cast<std::uint32_t*>(base + q.z_at()),
-                reinterpret_cast<std::uint32_t*>(base + q.y_at()), reinterpret_cast<float*>(base + q.stacks_at()),
-                reinterpret_cast<double*>(base + q.constants_at()), a.rows, a.cols, q.J, q.K, q.p, q.l, q.z_words(),
-                q.l_words(), transposed};
+    PackJob job{Y,
+                Z,
+                scales,
+                reinterpret_cast<std::uint32_t*>(base + q.z_at()),
+                reinterpret_cast<std::uint32_t*>(base + q.y_at()),
+                reinterpret_cast<float*>(base + q.stacks_at()),
+                reinterpret_cast<double*>(base + q.constants_at()),
+                a.rows,
+                a.cols,
+                q.J,
+                q.K,
+                q.p,
+                q.l,
+                q.z_words(),
+                q.l_words(),
+                transposed};
     const std::size_t blocks = (q.z_size() + q.y_size() + 255) / 256;
     if (blocks > 0x7FFFFFFF) return cudaErrorInvalidValue;
     const cudaError_t e = launch_kernel(matmul_pack, dim3(unsigned(blocks)), dim3(256), 0, stream, job);
@@ -429,7 +440,8 @@ cudaError_t matmul(const Planes& q, const void* prepared, const ConstArray& x, c
         two.v = one.v, two.sigma = one.sigma;
         two.constants = reinterpret_cast<const double*>(base + q.constants_at());
         two.stacks = reinterpret_cast<const float*>(base + q.stacks_at());
-        two.partial = reinterpret_cast<float*>(work + at.partial), two.shared = reinterpret_cast<double*>(work + at.shared);
+        two.partial = reinterpret_cast<float*>(work + at.partial),
+        two.shared = reinterpret_cast<double*>(work + at.shared);
         two.rows = q.rows, two.m = q.m, two.latents = q.latents(), two.words = int(q.y_words());
         two.J = q.J, two.K = q.K, two.p = q.p, two.l = q.l, two.lw = q.l_words(), two.batch = int(batch);
         Finish end{two.partial,

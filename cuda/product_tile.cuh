@@ -9,13 +9,13 @@ namespace bqq::cuda {
 /// A tile of `rows` x 64 (rows 64 or 128) by 4 * rows threads.
 template <int rows_, bool rounded> struct ProductTile {
     static constexpr int rows = rows_, cols = 64, threads = 4 * rows;
-    static constexpr int depth = rounded ? 32 : 16;        // of a chunk of the sum
+    static constexpr int depth = rounded ? 32 : 16; // of a chunk of the sum
     static constexpr int a_quarter = rows / 4, b_quarter = cols / 4;
     static constexpr int ld = depth + 8;                   // rounded: pad rows so that fragments meet all banks
     static constexpr int ld_a = rows + 4, ld_b = cols + 4; // float32
     static constexpr int bytes = rounded ? (rows + cols) * ld * 2 : depth * (ld_a + ld_b) * 4;
 
-    unsigned char* room; // shared, `bytes`, aligned to 16
+    unsigned char* room;                // shared, `bytes`, aligned to 16
     std::uint32_t a_next[4], b_next[4]; // floats, or pairs of bfloat16
 
     __device__ __forceinline__ explicit ProductTile(unsigned char* shared) : room(shared) {}
@@ -100,7 +100,8 @@ template <int rows_, bool rounded> struct ProductTile {
     }
 
     /// Calls out(i, j, sum_k a(i, k) b(k, j)) for the elements of C (M x N) in the tile at (i0, j0). a and b are asked
-    /// within their bounds only; what they read was written before the last barrier. All threads of the block call this.
+    /// within their bounds only; what they read was written before the last barrier. All threads of the block call
+    /// this.
     template <class A, class B, class Out>
     __device__ __forceinline__ void run(int i0, int j0, int M, int N, int K, const A& a, const B& b, Out&& out) {
         float c[4][4] = {};

@@ -12,7 +12,9 @@ struct WordBatch {
     int count, rows, cols, l, stacks;
     const Patch* patches;
     std::uint32_t *Y, *Z;
-    std::size_t plane(int patch, int stack) const { return std::size_t(patch) * std::size_t(stacks) + std::size_t(stack); }
+    std::size_t plane(int patch, int stack) const {
+        return std::size_t(patch) * std::size_t(stacks) + std::size_t(stack);
+    }
     std::uint32_t* y(int patch, int stack) const { return Y + plane(patch, stack) * std::size_t(rows * words_of(l)); }
     std::uint32_t* z(int patch, int stack) const { return Z + plane(patch, stack) * std::size_t(cols * words_of(l)); }
 };
@@ -38,5 +40,14 @@ cudaError_t residuals(const WordBatch& batch, int p, const float* scales, float*
 cudaError_t planes_of_words(const WordBatch& batch, int p, std::uint8_t* Y, std::uint8_t* Z, cudaStream_t stream);
 cudaError_t words_of_planes(const WordBatch& batch, int p, const std::uint8_t* Y, const std::uint8_t* Z,
                             cudaStream_t stream);
+
+/// For every patch with keep[patch] = 1, stack `stack` of `batch` is copied to `best` (which has one stack); with
+/// keep[patch] = 2, back.
+cudaError_t keep_words(const WordBatch& batch, int stack, const WordBatch& best, const int* keep, cudaStream_t stream);
+
+/// *first: index (row-major) of the first entry of W (m x n, ldw) that is not finite or beyond `most` in size, or
+/// m * n if there is none.
+cudaError_t find_unfit(const float* W, std::int64_t m, std::int64_t n, std::int64_t ldw, float most,
+                       unsigned long long* first, cudaStream_t stream);
 
 } // namespace bqq::cuda

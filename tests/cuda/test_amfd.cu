@@ -194,7 +194,8 @@ TEST(four_by_four_systems_equal_the_cpu_also_where_they_are_singular) {
     for (std::size_t i = 0; i < systems.size(); ++i) {
         double expected[4];
         bqq::detail::solve(systems[i], expected);
-        for (std::size_t c = 0; c < 4; ++c) CHECK_NEAR(got[4 * i + c], expected[c], 1e-8 * (1 + std::fabs(expected[c])));
+        for (std::size_t c = 0; c < 4; ++c)
+            CHECK_NEAR(got[4 * i + c], expected[c], 1e-8 * (1 + std::fabs(expected[c])));
     }
 }
 
