@@ -73,6 +73,8 @@ endforeach()
 if(TARGET bqq_cuda)
   set_target_properties(bqq_cuda PROPERTIES EXPORT_NAME cuda)
   target_link_libraries(bqq_cuda INTERFACE $<INSTALL_INTERFACE:CUDA::cudart_static>)
+  install(DIRECTORY "${CMAKE_CURRENT_LIST_DIR}/../../cuda/include/bqq" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
+          COMPONENT dev)
   install(TARGETS bqq_cuda EXPORT bqq-cuda ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT dev)
   install(
     EXPORT bqq-cuda
