@@ -103,6 +103,7 @@ endfunction()
 # CMake adds it to whatever links this in the same build (CUDA_RUNTIME_LIBRARY).
 add_library(bqq_cuda STATIC ${BQQ_CUDA_SOURCES})
 bqq_cuda_common(bqq_cuda)
+target_include_directories(bqq_cuda PUBLIC $<BUILD_INTERFACE:${BQQ_CUDA_DIR}/include> $<INSTALL_INTERFACE:include>)
 target_compile_definitions(bqq_cuda PRIVATE BQQ_STATIC)
 add_library(bqq::cuda ALIAS bqq_cuda)
 set(BQQ_CUDA_LIBRARIES bqq_cuda)

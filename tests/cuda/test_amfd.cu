@@ -199,6 +199,15 @@ TEST(four_by_four_systems_equal_the_cpu_also_where_they_are_singular) {
     }
 }
 
+TEST(plans_follow_sizes_and_the_device) {
+    const int a100 = 163 * 1024;
+    CHECK(!amfd_plan(1000, 128, 128, 64, a100, 108, true).by_phase);
+    CHECK(amfd_plan(1, 384, 384, 192, a100, 108, true).by_phase);
+    CHECK(!amfd_plan(200, 384, 384, 192, a100, 108, true).by_phase); // enough of them for one block each
+    CHECK(amfd_plan(1000, 64, 64, 32, a100, 108, true).shared <= a100 / 2);
+    CHECK_EQ(amfd_plan(50, 64, 64, 32, a100, 108, true).shared, a100);
+}
+
 TEST(sizes_are_checked) {
     AmfdBatch batch{};
     CHECK_EQ(amfd_start(batch, {}, 0, {}, nullptr), cudaErrorInvalidValue);
