@@ -69,7 +69,7 @@ def _report(run: Run, tables: dict[str, Rows], pictures: Sequence[str]) -> Itera
         yield f"## {EXPERIMENTS[name].title}"
         yield ""
         if not tables[name]:
-            yield f"Not measured: `python -m bench.paper {name} --out DIR`."
+            yield f"Not measured (`python -m bench.paper {name} --out DIR`; large matrices are left out)."
             continue
         if name in pictures:
             yield from (f"![{EXPERIMENTS[name].title}]({name}.png)", "")
@@ -138,6 +138,9 @@ def _winners(rows: Rows) -> Iterator[str]:
                 f"{_milli(other['mse'])} ({label(other['method'])})", f"{best['mse'] / other['mse']:.2f}",
                 "; ".join(larger),
             ])  # fmt: skip
+    wins = sum(float(row[5]) < 1 for row in body)
+    yield f"BQQ has the lowest error in {wins} of {len(body)} cases."
+    yield ""
     head = ["matrix", "bits", "lowest", "best BQQ", "best other", "BQQ over other", "lower, but larger"]
     yield from _table(head, body)
 
