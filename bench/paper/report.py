@@ -160,9 +160,9 @@ def _errors_of(rows: Rows) -> Iterator[str]:
             cells.append(f"**{text}**" if row is lowest(here) else text)
         body.append([label(method), *cells])
     for key, name in (("published", "Table S.4: BQQ"), ("review_published", "reviews: ")):
-        printed = [row for row in rows if row[f"{key}_mse"] and row["method"] not in _LSCALE_1[1:]]
+        printed = [row for row in rows if row[f"{key}_mse"]]
         for method in values(printed, "method"):
-            if key == "published" and method != "bqq_paper":
+            if method.startswith("bqq") and method != "bqq_paper":
                 continue
             of = {row["bits"]: row for row in having(printed, method=method)}
             text = name if key == "published" else name + label(method).replace("BQQ, published schedule", "BQQ")

@@ -34,7 +34,7 @@ class Run:
     paper_steps: int = 50_000
     seeds: int = 3
     steps: Sequence[int] = (1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)  # experiment "steps"
-    joint_steps: Sequence[int] = (1000, 3000, 10_000, 30_000)
+    joint_steps: Sequence[int] = (1000, 3000, 10_000, 20_000)
     batches: Sequence[int] = (1, 16, 256)
     rounds: int = 21  # of a timing
     threads: int | None = None  # where time is not what is measured
