@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 import bqq
+from machine import cpu_name
 from matrices import Case
 
 Result = dict[str, Any]
@@ -31,20 +30,18 @@ class Cell(NamedTuple):
     @property
     def key(self) -> str:
         """The same on every run with the same matrix, settings, library version and instruction set."""
-        config = bqq.show_config("dict")
-        assert config is not None
-        parts = {
-            "measure": self.measure.__name__,
-            "matrix": f"{self.case.key} {fingerprint(self.case)}",
-            "bqq": f"{config['version']} {config['isa']}",
-            **self.settings,
-        }
+        matrix = f"{self.case.key} {self.case.fingerprint}"
+        parts = {"measure": self.measure.__name__, "matrix": matrix, "bqq": _library(), **self.settings}
+        if "threads" in self.settings:  # its time is what is measured
+            parts["machine"] = cpu_name()
         return json.dumps(parts, sort_keys=True)
 
 
-def fingerprint(case: Case) -> str:
-    rounded = np.round(case.W, 5) + 0.0  # the last digits differ between machines
-    return hashlib.sha256(np.ascontiguousarray(rounded).tobytes()).hexdigest()[:12]
+@cache
+def _library() -> str:
+    config = bqq.show_config("dict")
+    assert config is not None
+    return f"{config['version']} {config['isa']}"
 
 
 class Store:
