@@ -5,7 +5,8 @@
 
 Set OPENBLAS_NUM_THREADS (or your BLAS's variable) to the same number of threads. Planes are random bits: speed does not
 depend on their values. "hot" repeats one matrix; "cold" rotates through copies of more than --cold-megabytes, as a
-network of many layers does. Times are medians; on a loaded machine trust the CPU times and the ratios.
+network of many layers does. Times are medians; on a loaded machine trust the CPU times and the ratios, which are to
+NumPy's product in the same run. What an earlier run wrote to the CSV file and this one did not measure stays there.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -22,11 +27,12 @@ import numpy as np
 import bqq
 from bqq import _core
 from bqq._matrix import Matrix
-from machine import describe, write_csv
+from machine import describe, with_earlier, write_csv
 from peers import PEERS, Floats, available
 from speeds import draw
 
 Row = dict[str, object]
+BITS = {"2-bit": 2, "4-bit": 4, "int8": 8, "bfloat16": 16, "Q2_K": 3, "TQ2_0": 2, "Q4_0": 5}  # others: 32
 
 
 def random_planes(rng: np.random.Generator, m: int, n: int, p: int, patch: int) -> bqq.Matrix:
@@ -72,6 +78,18 @@ def measure(
     return {name: (median(w for w, _ in s), median(c for _, c in s)) for name, s in samples.items()}
 
 
+@contextmanager
+def beside(count: int) -> Iterator[None]:
+    """So many processes that never rest."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
 def rotate(jobs: list[Callable[[], object]]) -> Callable[[], object]:
     for job in jobs:  # what is made on first use is not the product's time
         job()
@@ -96,9 +114,12 @@ def run(args: argparse.Namespace, rng: np.random.Generator, usable: list[str]) -
 
         W = rng.standard_normal((m, n), dtype=np.float32)
         for name in usable:
-            bits = {"2-bit": 2, "4-bit": 4, "int8": 8, "bfloat16": 16}.get(name.split()[-1], 32)
+            bits = BITS.get(name.split()[-1], 32)
             dense = [W] + [W.copy() for _ in range(copies(m * n * bits // 8) - 1)]
-            jobs[name] = rotate([PEERS[name](w, X, args.threads) for w in dense])
+            try:
+                jobs[name] = rotate([PEERS[name](w, X, args.threads) for w in dense])
+            except ValueError as error:
+                print(f"{shape}: no {name} ({error})")
         for p, patch in itertools.product(args.p, args.patch):
             q = random_planes(rng, m, n, p, patch)
             all_q = [q] + [copy.copy(q) for _ in range(copies(q.nbytes) - 1)]
@@ -109,7 +130,8 @@ def run(args: argparse.Namespace, rng: np.random.Generator, usable: list[str]) -
         times = measure(jobs, args.threads, args.seconds, cache == "hot")
         base = times["numpy float32"]
         for name, (wall, cpu) in times.items():
-            row: Row = {"shape": shape, "batch": batch, "threads": args.threads, "cache": cache, "method": name}
+            threads = f"{args.threads} beside {args.busy}" if args.busy else args.threads
+            row: Row = {"shape": shape, "batch": batch, "threads": threads, "cache": cache, "method": name}
             row |= {"wall_us": f"{wall:.1f}", "cpu_us": f"{cpu:.1f}"}
             row |= {"speedup": f"{base[0] / wall:.2f}", "cpu_speedup": f"{base[1] / cpu:.2f}"}
             rows.append(row)
@@ -132,20 +154,23 @@ def main() -> None:
     parser.add_argument("--batch", type=numbers, default=numbers("1,4,16,64,256"))
     parser.add_argument("--patch", type=numbers, default=[0], help="largest block side; 0: the library's choice")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--busy", type=int, default=0, metavar="N", help="beside N processes that use a core each")
     parser.add_argument("--cache", type=words, default=["hot"], metavar="hot,cold")
     parser.add_argument("--cold-megabytes", type=float, default=200)
     parser.add_argument("--precision", type=words, default=words("float32,int8"))
     parser.add_argument("--peers", type=words, default=list(PEERS))
     parser.add_argument("--seconds", type=float, default=2, help="for each shape and batch")
-    parser.add_argument("--csv", metavar="FILE")
+    parser.add_argument("--csv", type=Path, metavar="FILE")
     parser.add_argument("--plot", metavar="FILE")
     args = parser.parse_args()
     print(describe())
     usable, absent = available(list(dict.fromkeys(["numpy float32", *args.peers])))
     for name, reason in absent.items():
         print(f"absent: {name} ({reason})")
-    rows = run(args, np.random.default_rng(0), usable)
+    with beside(args.busy):
+        rows = run(args, np.random.default_rng(0), usable)
     if args.csv:
+        rows = with_earlier(args.csv, rows, ("shape", "batch", "threads", "cache", "method"))
         write_csv(args.csv, rows)
     if args.plot:
         draw(rows, args.plot)
