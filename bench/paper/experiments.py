@@ -111,7 +111,7 @@ class Errors:
             for found in _results(store, [self._baseline(case, method, bits)]):
                 yield method, {**found, "mse_low": found["mse"], "mse_high": found["mse"], "seeds": 1}
         for found in _results(store, [self._planned(run, case, bits)]):
-            extra = f"p={found['p']} l={found['l']} patch={found['patch']}"
+            extra = f"p={found['p']} l={found['l']} patch={found['patch']}" if found["mse"] else ""
             row = {"mse_low": found["mse"], "mse_high": found["mse"], "seeds": 1, "note": extra}
             yield "bqq_plan", {key: found[key] for key in ("mse", "bytes", "seconds")} | row
         for method in run.methods_of(case):

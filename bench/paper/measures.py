@@ -74,12 +74,23 @@ def stacks(
 
 
 def planned(W: Array, report: Report, bits: int, seed: int = 0, threads: int | None = None) -> Result:
-    """bqq.plan for the bytes that ``bits`` stacks of l-scale 1 take, then decompose with its default effort."""
-    allowed = bqq.decompose(W, bits, steps=1, refine=False).bits_per_weight
-    plan = bqq.plan(W, allowed, seed=seed, threads=threads, progress=lambda done, total: report(done, 2 * total))
+    """bqq.plan for the bytes that ``bits`` stacks of l-scale 1 take, then decompose with its default effort.
+
+    The plan keeps to these bytes with the padding that bqq stores; ``bytes`` are without, as everywhere. Where not even
+    one stack fits mse and bytes are None.
+    """
+    layout = bqq.decompose(W, 1, 1, steps=1, refine=False)
+    (rows, cols), blocks = layout.patch, layout.grid[0] * layout.grid[1]
+    allowed = bqq_bytes(rows, cols, bits, rank_of(rows, cols), blocks)
+    common: dict[str, Any] = {"seed": seed, "threads": threads}
+    try:
+        plan = bqq.plan(W, 8 * allowed / W.size, **common, progress=lambda done, of: report(done, 2 * of))
+    except ValueError:
+        return {"mse": None, "bytes": None}
     options: dict[str, Any] = plan._asdict()
-    q = bqq.decompose(W, **options, seed=seed, threads=threads, progress=lambda d, t: report(t + d, 2 * t))
-    return {"mse": q.mse(W), "bytes": q.nbytes, **options}
+    q = bqq.decompose(W, **options, **common, progress=lambda done, of: report(of + done, 2 * of))
+    (rows, cols), blocks = q.patch, q.grid[0] * q.grid[1]
+    return {"mse": q.mse(W), "bytes": bqq_bytes(rows, cols, q.p, q.l, blocks), "stored": q.nbytes, **options}
 
 
 def annealed(W: Array, report: Report, p: int, steps: int, joint: bool, seed: int = 0) -> Result:
@@ -98,8 +109,7 @@ def bound(W: Array, report: Report, scale: float) -> Result:
 def product(W: Array, report: Report, p: int, batch: int, threads: int, rounds: int) -> Result:
     """Seconds of ``q @ X`` against NumPy's float32 product, taking turns; what a product moves and does.
 
-    The bits are those of one step: time does not depend on them. ``relative`` is the squared error of the int8 product
-    over the square of the result.
+    The bits are those of one step: time does not depend on them.
     """
     q = bqq.decompose(W, p, steps=1, refine=False)
     dense = W.astype(np.float32)

@@ -19,6 +19,7 @@ from paper import anneal, report, sources
 from paper.cells import Cell, Store
 from paper.coded import bqq_bytes, rank_of
 from paper.experiments import EXPERIMENTS
+from paper.measures import planned
 from paper.run import Run, reviewed
 
 SIZES = {"Random": (128, 128), "DeiT": (384, 384), "Distance": (100, 100), "SIFT": (128, 128), "ImageNet": (224, 224)}
@@ -86,6 +87,14 @@ def test_errors_and_winners_of_a_tiny_run(tmp_path):
     assert all(row["tight_bound"] <= row["bound"] + 1e-12 for row in bounds)
     products = list(EXPERIMENTS["inference"].rows(run, store))
     assert all(row["us_int8"] > 0 and row["dense_multiply_adds"] > 0 for row in products)
+
+
+def test_plan_keeps_to_the_bytes_of_the_table():
+    W = case((20, 30)).W
+    found = planned(W, lambda done, of: None, 2)
+    assert found["bytes"] <= found["stored"] <= bqq_bytes(20, 30, 2, rank_of(20, 30))
+    assert 0 < found["mse"] < 1
+    assert planned(case((7, 5)).W, lambda done, of: None, 1)["mse"] is None
 
 
 def test_winner_may_be_larger_only_beside_the_table():
