@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 import bqq
 from machine import cpu_name
@@ -29,7 +32,7 @@ class Cell(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The same on every run with the same matrix, settings, library version and instruction set."""
+        """The same on every run with the same matrix, settings, solver and instruction set."""
         matrix = f"{self.case.key} {self.case.fingerprint}"
         parts = {"measure": self.measure.__name__, "matrix": matrix, "bqq": _library(), **self.settings}
         if "threads" in self.settings:  # its time is what is measured
@@ -39,9 +42,22 @@ class Cell(NamedTuple):
 
 @cache
 def _library() -> str:
+    """Version, instruction set, and what the solver makes of a few small matrices: another solver measures again."""
     config = bqq.show_config("dict")
     assert config is not None
-    return f"{config['version']} {config['isa']}"
+    rng = np.random.default_rng(0)
+    points = rng.uniform(0, 1, (40, 2))
+    kinds = (
+        rng.standard_normal((32, 40)),
+        rng.standard_t(3, (40, 32)),
+        rng.exponential(size=(48, 32)),
+        np.sqrt(((points[:, None] - points) ** 2).sum(-1)),
+    )
+    made = hashlib.sha256()
+    for W in kinds:
+        for settings in ({"effort": "fast"}, {"effort": "default"}, {"schedule": "paper", "steps": 200}):
+            made.update(bqq.decompose(W, 2, threads=1, **settings).reconstruct().tobytes())
+    return f"{config['version']} {config['isa']} {made.hexdigest()[:12]}"
 
 
 class Store:
