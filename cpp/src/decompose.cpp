@@ -5,6 +5,7 @@
 #include "metric.hpp"
 #include "pack.hpp"
 #include "parallel.hpp"
+#include "plan.hpp"
 #include "refine.hpp"
 #include "scales.hpp"
 
@@ -19,61 +20,11 @@ namespace {
 
 using namespace detail;
 
-constexpr Index kMaxSteps = 1000000000, kMaxRefined = 4096; // refinement keeps l x l arrays
-constexpr Index kCoupledPatch = 128;   // making up for the error of the patches before is worth more than large blocks
-constexpr float kMaxMagnitude = 1e38f; // leaves scales some room to be larger than what they add up to
+constexpr Index kCoupledPatch = 128; // making up for the error of the patches before is worth more than large blocks
 
-[[noreturn]] void bad_argument(const std::string& text) { throw Error(ErrorCode::invalid_argument, text); }
-
-// What is done for one stack.
-struct Plan {
-    AmfdOptions amfd;
-    RefineOptions refine;
-    bool robust;      ///< divide by six standard deviations instead of the range
-    Index starts = 1; ///< descents, each followed by trial() sweeps, of which the best is refined
-    Index trial() const { return starts > 1 ? std::min<Index>(2000, refine.sweeps) : 0; }
-    Index work() const { return starts * (amfd.steps + trial()) + refine.sweeps; }
-};
-
-void check_count(const char* name, Index value, Index least, const char* range) {
-    if (value < least || value > kMaxSteps)
-        bad_argument(std::string(name) + " is " + std::to_string(value) + ", expected " + range +
-                     std::to_string(kMaxSteps));
-}
-
-Plan make_plan(const DecomposeOptions& options, Index l) {
-    const struct {
-        Index steps, sweeps, starts;
-    } efforts[] = {{2000, 20000, 1}, {1000, 1500, 1}, {2000, 64000, 4}};
-    const int effort = int(options.effort);
-    if (effort < 0 || effort > 2)
-        bad_argument("effort is " + std::to_string(effort) + ", expected 0 (standard), 1 (fast) or 2 (best)");
-    check_count("steps", options.steps, 0, "0 (the default) to ");
-    check_count("refine", options.refine, -1, "-1 (none), 0 (the default) to ");
-    Plan plan;
-    // Larger blocks need fewer: their bits see more of the others in each.
-    plan.refine.sweeps = efforts[effort].sweeps * 64 / std::clamp<Index>(l, 64, 256);
-    switch (options.schedule) {
-    case Schedule::paper:
-        plan.robust = false;
-        plan.amfd.steps = 50000;
-        plan.refine.sweeps = 0;
-        break;
-    case Schedule::adaptive:
-        plan.robust = true;
-        plan.amfd.steps = efforts[effort].steps;
-        plan.amfd.stop_when_settled = true;
-        plan.starts = efforts[effort].starts;
-        break;
-    default:
-        bad_argument("schedule is " + std::to_string(int(options.schedule)) + ", expected 0 (adaptive) or 1 (paper)");
-    }
-    if (options.steps) plan.amfd.steps = options.steps;
-    if (options.refine) plan.refine.sweeps = std::max<Index>(options.refine, 0);
-    if (l > kMaxRefined) plan.refine.sweeps = 0;
-    if (!plan.refine.sweeps) plan.starts = 1;
-    return plan;
-}
+// Annealing lowers the error of most matrices by a tenth or more. Where it gains less, the order that a descent finds is
+// better than what annealing does, and a longer descent finds more of it.
+constexpr double kLittle = 0.06;
 
 // Counts steps over all threads; talks to the caller on the calling thread only.
 class Progress {
@@ -198,32 +149,48 @@ void solve_block(Matrix& q, Index j, Index k, std::vector<float>& scales, const 
         if (plan.refine.sweeps)
             worker.refiner->set_target(m, n, residual.data(), n, spread.deviation,
                                        target.H ? target.H->row(0) : nullptr, target.H ? target.H->ld : 0);
+        double descended = INFINITY, annealed = INFINITY; // lowest errors before and after annealing, as it sees them
         const auto refine = [&](RefineOptions options, Index sweeps, Index trial) {
             options.sweeps = sweeps;
             worker.refiner->set_bits(stack.Y, stack.y_row, stack.Z, stack.z_row);
-            worker.refiner->run(options, seed, block, trial, on_steps);
+            annealed = std::min(annealed, worker.refiner->run(options, seed, block, trial, on_steps));
             worker.refiner->get_bits(stack.Y, stack.y_row, stack.Z, stack.z_row);
             keep_better();
         };
-        for (Index start = 0; start < plan.starts; ++start) {
-            const Index trial = i + start * (kMaxStacks + 1);
-            worker.amfd.start(plan.amfd, seed, block, trial);
-            worker.amfd.run(plan.amfd, on_steps);
+        const auto descend = [&](const AmfdOptions& options, Index trial) {
+            worker.amfd.start(options, seed, block, trial);
+            worker.amfd.run(options, on_steps);
             pack_bits(m, a.l, worker.amfd.y(), worker.amfd.ldl(), stack.Y, stack.y_row);
             pack_bits(a.l, n, worker.amfd.z(), worker.amfd.ldn(), stack.Z, stack.z_row);
-            if (plan.starts > 1)
-                refine(plan.refine, plan.trial(), trial + plan.starts * (kMaxStacks + 1));
-            else
+        };
+        constexpr Index next = kMaxStacks + 1; // random numbers of their own for each trial
+        for (Index start = 0; start < plan.starts; ++start) {
+            const Index trial = i + start * next;
+            descend(plan.amfd, trial);
+            if (plan.starts > 1) {
+                refine(plan.refine, plan.trial(), trial + plan.starts * next);
+                descended = std::min(descended, worker.refiner->initial_error());
+            } else {
                 keep_better();
+            }
         }
-        if (plan.refine.sweeps) refine(plan.refine, plan.refine.sweeps, i);
+        if (!plan.refine.sweeps) continue;
+        refine(plan.refine, plan.refine.sweeps, i);
+        if (plan.starts == 1) descended = worker.refiner->initial_error();
+        if (!plan.deeper) continue;
+        const bool exact = annealed <= 1e-9 * double(m * n); // of what was there
+        if (exact || annealed < (1 - kLittle) * descended) {
+            on_steps(plan.more());
+            continue;
+        }
+        AmfdOptions longer = plan.amfd;
+        longer.steps = plan.deeper;
+        descend(longer, i + 2 * plan.starts * next);
+        const Bits found(stack);
+        keep_better();
+        found.restore(stack);
+        refine(plan.gentle(), plan.refine.sweeps, i + (2 * plan.starts + 1) * next);
     }
-}
-
-void check_scales(const float* scales, Index count) {
-    for (Index i = 0; i < count; ++i)
-        if (!std::isfinite(scales[i]))
-            bad_argument("W is too large: a scale of its approximation does not fit float32");
 }
 
 void check_matrix(const float* W, Index m, Index n, Index ldw) {
@@ -231,11 +198,7 @@ void check_matrix(const float* W, Index m, Index n, Index ldw) {
     if (ldw < n) bad_argument("ldw is " + std::to_string(ldw) + ", expected n = " + std::to_string(n) + " or more");
     for (Index a = 0; a < m; ++a)
         for (Index b = 0; b < n; ++b)
-            if (!(std::fabs(W[a * ldw + b]) <= kMaxMagnitude))
-                bad_argument("W[" + std::to_string(a) + ", " + std::to_string(b) + "] is " +
-                             (std::isnan(W[a * ldw + b])   ? "NaN, expected finite values"
-                              : std::isinf(W[a * ldw + b]) ? "infinite, expected finite values"
-                                                           : "beyond 1e38, its scales would not fit float32"));
+            if (!(std::fabs(W[a * ldw + b]) <= kMaxMagnitude)) bad_entry(a, b, W[a * ldw + b]);
 }
 
 // q holds the planes of the first `first` stacks and room for all; old_scales are those of the first stacks, by block.

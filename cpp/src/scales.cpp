@@ -6,19 +6,6 @@
 
 namespace bqq::detail {
 
-MeanFieldSystem mean_field_system(const MeanFieldSums& q) {
-    MeanFieldSystem e;
-    const double rr = q.yz_yz + q.cy_cz - q.cy2_cz2;
-    const double rs = q.sy_yz + q.cy_cz - q.cy2_cz, rt = q.sz_yz + q.cy_cz - q.cy_cz2, ru = q.cy_cz;
-    const double ss = q.n * (q.sy_sy + q.cy - q.cy2), st = q.cy * q.cz, su = q.n * q.cy;
-    const double tt = q.m * (q.sz_sz + q.cz - q.cz2), tu = q.m * q.cz;
-    const double A[4][4] = {{rr, rs, rt, ru}, {rs, ss, st, su}, {rt, st, tt, tu}, {ru, su, tu, q.m * q.n}};
-    for (int i = 0; i < 4; ++i)
-        for (int j = 0; j < 4; ++j) e.A[i][j] = A[i][j];
-    e.b[0] = q.X_yz, e.b[1] = q.X_sy, e.b[2] = q.X_sz, e.b[3] = q.X;
-    return e;
-}
-
 void solve(const MeanFieldSystem& e, double a[4]) { solve_semidefinite(4, &e.A[0][0], e.b, a); }
 
 double solve_scales(const BlockProducts& block, const float* W, Index ldw, float* scales) {

@@ -2,29 +2,10 @@
 #pragma once
 
 #include "bqq/types.hpp"
+#include "mean_field.hpp"
 #include "pack.hpp"
 
 namespace bqq::detail {
-
-/// What the 4 x 4 system needs to know about continuous y (m x l), z (l x n) and the target X (m x n). With
-/// sy = rowsum(y), sz = colsum(z), cy_k = sum_a y_ak, cy2_k = sum_a y_ak^2, cz_k = sum_b z_kb, cz2_k = sum_b z_kb^2:
-struct MeanFieldSums {
-    double m, n;
-    double yz_yz;               ///< sum (yz)^2
-    double X_yz, X_sy, X_sz, X; ///< <X, yz>, rowsum(X).sy, colsum(X).sz, sum X
-    double sy_yz, sz_yz;        ///< sum_a sy_a (y cz)_a,  sum_b sz_b (cy^T z)_b
-    double sy_sy, sz_sz;        ///< |sy|^2, |sz|^2
-    double cy, cz;              ///< sum_k cy_k, sum_k cz_k
-    double cy2, cz2;            ///< sum_k cy2_k, sum_k cz2_k
-    double cy_cz, cy2_cz2, cy2_cz, cy_cz2;
-};
-
-/// A a = b of the expected squared error over Bernoulli bits with means y, z (paper, section 3 and appendix): a = (r,
-/// s, t, u).
-struct MeanFieldSystem {
-    double A[4][4], b[4];
-};
-MeanFieldSystem mean_field_system(const MeanFieldSums& sums);
 
 /// Minimum-norm solution (of the system scaled to unit diagonal) where A is singular.
 void solve(const MeanFieldSystem& system, double a[4]);

@@ -1,0 +1,79 @@
+// Discrete refinement of one stack for a batch of patches on the device: the twin of cpp/src/refine.hpp (without a
+// metric), same annealing, same random numbers. Device pointers, work ordered on the stream that comes last; nothing is
+// allocated here and nothing waits.
+#pragma once
+
+#include "refine.hpp"
+#include "scales.cuh"
+
+namespace bqq::cuda {
+
+using detail::RefineOptions;
+
+enum class RefinePhase : int { quench, anneal, cool, done };
+
+/// What a patch carries from pass to pass besides its arrays.
+struct RefineScalars {
+    double scales[4]; ///< r, s, t, u of X
+    double XX, error, initial_error;
+    double unit;      ///< lowest mean squared error so far
+    double T, colder; ///< in units of it; factor of a sweep once cooling
+    std::uint64_t random;
+    std::int64_t sweep; ///< of the annealing
+    RefinePhase phase;
+    int passes; ///< of this phase
+    int cooling, started;
+};
+
+/// Where the arrays of a patch lie in its part of the workspace, in floats. X: rows x cols, XT: its transpose; atoms:
+/// l x ld of the other side's length, odd; counts: l x l.
+struct RefineLayout {
+    std::size_t scalars, pool, vectors, y_atoms, z_atoms, X, XT, C, M, y_counts, z_counts, bits, total;
+    std::size_t pool_size, vector_size, y_atoms_size, z_atoms_size, x_size, c_size, count_size, bit_size;
+    int ld_y, ld_z, bit_rows; ///< odd numbers of floats of a row of atoms of Y, of Z
+    __host__ __device__ constexpr RefineLayout(int rows, int cols, int l)
+        : scalars(0), pool(0), vectors(0), y_atoms(0), z_atoms(0), X(0), XT(0), C(0), M(0), y_counts(0), z_counts(0),
+          bits(0), total(whole_float4(sizeof(RefineScalars) / 4)), pool_size(whole_float4(8192 + std::size_t(l) + 18)),
+          vector_size(3 * whole_float4(l) + 2 * whole_float4(std::size_t(l)) + whole_float4(rows) + whole_float4(cols)),
+          y_atoms_size(whole_float4(std::size_t(l) * (rows | 1))),
+          z_atoms_size(whole_float4(std::size_t(l) * (cols | 1))), x_size(whole_float4(std::size_t(rows) * (cols | 1))),
+          c_size(whole_float4(std::size_t(rows > cols ? rows : cols) * l)),
+          count_size(whole_float4(std::size_t(l) * l)), bit_size(0), ld_y(rows | 1), ld_z(cols | 1), bit_rows(0) {
+        const int lw = words_of(l), most = rows > cols ? rows : cols;
+        bit_rows = words_of(most) | 1;
+        bit_size = whole_float4(std::size_t(rows + cols + most) * lw + 2 * std::size_t(l) * bit_rows);
+        take(pool, pool_size), take(vectors, vector_size), take(y_atoms, y_atoms_size), take(z_atoms, z_atoms_size);
+        take(X, x_size), take(XT, x_size + whole_float4(cols)), take(C, c_size), take(M, count_size);
+        take(y_counts, count_size), take(z_counts, count_size), take(bits, bit_size);
+    }
+
+  private:
+    __host__ __device__ constexpr void take(std::size_t& at, std::size_t size) {
+        at = total;
+        total += size;
+    }
+};
+
+struct RefineBatch {
+    WordBatch words; ///< its patches' targets, and the bits of `stack`, read and written
+    int stack;
+    float* state; ///< refine_state_floats(...) for each patch, aligned to 16 bytes
+};
+
+std::size_t refine_state_floats(int rows, int cols, int l);
+
+/// Targets, random numbers, sums of the bits as they are.
+cudaError_t refine_start(const RefineBatch& batch, const RefineOptions& options, std::uint64_t seed, int shared,
+                         cudaStream_t stream);
+
+/// Up to `passes` more passes (over all rows, all columns and the scales) of every patch that is not done; at most
+/// refine_passes(options) are needed. The bits in `words` are those after the last pass. shared: bytes a block may
+/// take.
+cudaError_t refine_passes(const RefineBatch& batch, const RefineOptions& options, std::int64_t passes, int shared,
+                          cudaStream_t stream);
+std::int64_t refine_most_passes(const RefineOptions& options);
+
+/// *count += the patches that are active and not done.
+cudaError_t refine_count_moving(const RefineBatch& batch, int* count, cudaStream_t stream);
+
+} // namespace bqq::cuda
