@@ -31,7 +31,7 @@ from steps import have_torch, step_costs
 from targets import judge, report
 
 FILES = {  # of a part, and what tells its measurements apart
-    "errors": ("decompose.csv", ("matrix", "threads")),
+    "errors": ("decompose.csv", ("matrix", "bits", "threads")),
     "steps": ("decompose_steps.csv", ("size", "isa", "threads")),
     "scaling": ("decompose_scaling.csv", ("size", "effort", "threads")),
 }

@@ -446,8 +446,11 @@ std::size_t amfd_partial_doubles(int count, int rows, int cols, int l) {
 
 AmfdPlan amfd_plan(int count, int rows, int cols, int l, int shared, int processors, bool rounded) {
     const AmfdLayout a(rows, cols, l);
-    const std::size_t resident = 4 * (a.vector_size + 2 * a.y_size + 2 * a.z_size) + 24 * 1024;
-    return {rounded, resident > std::size_t(shared) && count < processors, shared};
+    const std::size_t variables = 4 * (a.vector_size + 2 * a.y_size + 2 * a.z_size) + 24 * 1024;
+    // Two blocks on a multiprocessor hide each other's barriers, where that costs neither of them R.
+    const int half = shared / 2 - 1024;
+    const bool two = count > processors && variables + 4 * a.x_size <= std::size_t(half);
+    return {rounded, variables > std::size_t(shared) && count < processors, two ? half : shared};
 }
 
 cudaError_t amfd_start(const AmfdBatch& b, const AmfdOptions& options, std::uint64_t seed, const AmfdPlan& plan,

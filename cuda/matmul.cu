@@ -173,13 +173,15 @@ struct StageW { // groups: block rows; rows: of a block; side: what every row ge
 
 // ---- few columns: tables ----
 
-constexpr int chunk_words = 8; // 256 inputs; 64 tables of 16 sums, conflict-free: 16 entries lie in 16 banks
+constexpr int chunk_words = 8;             // 256 inputs
+constexpr int entries = chunk_words * 128; // 64 tables of 16 sums
 
-// A thread is a row, for `columns` columns from blockIdx.z / splits on.
+// A thread is a row, for `columns` columns from blockIdx.z / splits on. Tables hold one column, or pairs of columns:
+// the 16 entries of a table then lie in different banks, whatever the lanes look up.
 template <class Stage, int columns> __global__ void __launch_bounds__(256)
     matmul_tables(Stage stage, int splits, int words_per_split) {
     SHARED(float, inputs, [chunk_words * 32 * columns]);
-    SHARED(float4, tables, [chunk_words * 32 * columns]); // float4 for its alignment
+    SHARED(float2, tables, [entries * columns / 2]);
     SHARED(double, room, [8 * columns]);
     float* table = reinterpret_cast<float*>(tables);
     const int group = int(blockIdx.y), split = int(blockIdx.z) % splits, b0 = int(blockIdx.z) / splits * columns;
@@ -204,7 +206,7 @@ template <class Stage, int columns> __global__ void __launch_bounds__(256)
 #pragma unroll
                 for (int i = 0; i < 4; ++i)
                     half_sum = fmaf(value >> i & 1 ? 0.5f : -0.5f, inputs[(of + i) * columns + b], half_sum);
-                table[entry * columns + b] = half_sum;
+                table[columns == 1 ? entry : (b / 2 * entries + entry) * 2 + b % 2] = half_sum;
             }
         }
         __syncthreads();
@@ -215,14 +217,14 @@ template <class Stage, int columns> __global__ void __launch_bounds__(256)
                 for (int nibble = 0; nibble < 8; ++nibble) {
                     const int entry = (w * 8 + nibble) * 16 + int(word_bits & 15);
                     word_bits >>= 4;
-                    if constexpr (columns == 4) {
-                        const float4 x = tables[entry];
-                        sum[0] += x.x, sum[1] += x.y, sum[2] += x.z, sum[3] += x.w;
-                    } else if constexpr (columns == 2) {
-                        const float2 x = reinterpret_cast<const float2*>(tables)[entry];
-                        sum[0] += x.x, sum[1] += x.y;
-                    } else {
+                    if constexpr (columns == 1) {
                         sum[0] += table[entry];
+                    } else {
+#pragma unroll
+                        for (int b = 0; b < columns; b += 2) {
+                            const float2 x = tables[b / 2 * entries + entry];
+                            sum[b] += x.x, sum[b + 1] += x.y;
+                        }
                     }
                 }
             }

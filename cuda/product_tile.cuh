@@ -68,17 +68,20 @@ template <int rows_, bool rounded> struct ProductTile {
         }
     }
 
-    __device__ __forceinline__ void multiply(float (&c)[4][4]) const {
+    // `height` x `width` of the tile are in use: what lies wholly outside is left out.
+    __device__ __forceinline__ void multiply(float (&c)[4][4], int height, int width) const {
         if constexpr (rounded) {
             const std::uint32_t* words = reinterpret_cast<const std::uint32_t*>(room);
             const int lane = lane_of_thread(), g = lane / 4, t = lane % 4;
             const int row = warp_of_thread() / 2 * 16 + g, col = warp_of_thread() % 2 * 32 + g;
+            if (row - g >= height) return;
 #pragma unroll 1
             for (int k = 0; k < depth; k += 16) {
                 const int x = (row * ld + k) / 2 + t;
                 const std::uint32_t a[4] = {words[x], words[x + 4 * ld], words[x + 4], words[x + 4 * ld + 4]};
 #pragma unroll
                 for (int v = 0; v < 4; ++v) {
+                    if (col - g + 8 * v >= width) continue;
                     const int y = ((rows + col + 8 * v) * ld + k) / 2 + t;
                     const std::uint32_t b[2] = {words[y], words[y + 4]};
                     mma_bf16(c[v], a, b);
@@ -87,6 +90,7 @@ template <int rows_, bool rounded> struct ProductTile {
         } else {
             const float4* at = reinterpret_cast<const float4*>(room);
             const int tx = int(threadIdx.x) % 16, ty = int(threadIdx.x) / 16;
+            if (ty >= height || tx >= width) return;
 #pragma unroll 4
             for (int k = 0; k < depth; ++k) {
                 const float4 x = at[(k * ld_a + 4 * ty) / 4], y = at[(depth * ld_a + k * ld_b + 4 * tx) / 4];
@@ -111,7 +115,7 @@ template <int rows_, bool rounded> struct ProductTile {
             store<A, B>();
             __syncthreads();
             if (k0 + depth < K) load(i0, j0, k0 + depth, M, N, K, a, b);
-            multiply(c);
+            multiply(c, M - i0, N - j0);
         }
         const int lane = lane_of_thread(), tx = int(threadIdx.x) % 16, ty = int(threadIdx.x) / 16;
 #pragma unroll

@@ -74,13 +74,13 @@ bqq::Matrix on_device(const std::vector<float>& w, const bqq::Layout& a, const D
 
 TEST(errors_agree_with_the_cpu_within_the_noise_of_seeds) {
     for (const bool is_smooth : {true, false}) {
-        const Index m = 16, n = 14;
+        const Index m = 12, n = 10;
         const auto w = is_smooth ? smooth(m, n, 1) : random_weights(m, n, 2);
         const bqq::Layout a = bqq::make_layout(m, n, 1);
         double cpu = 0, gpu = 0, least = 1e30, most = 0;
         for (std::uint64_t seed = 0; seed < 2; ++seed) {
             DecomposeOptions options;
-            options.steps = 60, options.refine = 10, options.seed = seed;
+            options.steps = 40, options.refine = 5, options.seed = seed;
             const double c = bqq::squared_error(bqq::decompose(w.data(), m, n, n, 1, options).view(), w.data(), n);
             const double g = bqq::squared_error(on_device(w, a, options).view(), w.data(), n);
             cpu += c / 2, gpu += g / 2, least = std::min(least, c), most = std::max(most, c);
@@ -90,10 +90,10 @@ TEST(errors_agree_with_the_cpu_within_the_noise_of_seeds) {
 }
 
 TEST(the_same_call_gives_the_same_bits_on_any_stream_and_stride) {
-    const auto w = smooth(17, 23, 3);
-    const bqq::Layout a = bqq::make_layout(17, 23, 2, 5, 12);
+    const auto w = smooth(11, 15, 3);
+    const bqq::Layout a = bqq::make_layout(11, 15, 1, 3, 8);
     DecomposeOptions options;
-    options.steps = 12, options.refine = 3;
+    options.steps = 6, options.refine = 2;
     const bqq::Matrix one = on_device(w, a, options);
     cudaStream_t stream = nullptr;
     device::must(cudaStreamCreate(&stream));
@@ -105,11 +105,11 @@ TEST(the_same_call_gives_the_same_bits_on_any_stream_and_stride) {
 }
 
 TEST(extending_equals_asking_for_more_at_once) {
-    const auto w = smooth(17, 14, 4);
-    const bqq::Layout one = bqq::make_layout(17, 14, 1, 5, 12), two = bqq::make_layout(17, 14, 2, 5, 12);
+    const auto w = smooth(9, 7, 4);
+    const bqq::Layout one = bqq::make_layout(9, 7, 1, 3, 8), two = bqq::make_layout(9, 7, 2, 3, 8);
     DecomposeOptions options;
-    options.steps = 12, options.refine = 3;
-    const OnDevice W(w, 17, 14);
+    options.steps = 6, options.refine = 2;
+    const OnDevice W(w, 9, 7);
     const Planes first(one), grown(two);
     bqq::cuda::decompose(one, W.W.at(), W.ldw, options, first.result(), nullptr);
     bqq::cuda::extend(first.view(one), two, W.W.at(), W.ldw, options, grown.result(), nullptr);
@@ -120,17 +120,17 @@ TEST(extending_equals_asking_for_more_at_once) {
 }
 
 TEST(several_starts_and_both_schedules) {
-    const auto w = smooth(12, 10, 5);
-    const bqq::Layout a = bqq::make_layout(12, 10, 1, 4, 12);
+    const auto w = smooth(8, 6, 5);
+    const bqq::Layout a = bqq::make_layout(8, 6, 1, 3, 12);
     DecomposeOptions options;
-    options.steps = 20, options.refine = 4;
-    const double standard = bqq::squared_error(on_device(w, a, options).view(), w.data(), 10);
+    options.steps = 12, options.refine = 2;
+    const double standard = bqq::squared_error(on_device(w, a, options).view(), w.data(), 6);
     options.effort = bqq::Effort::best;
-    CHECK(bqq::squared_error(on_device(w, a, options).view(), w.data(), 10) < 1.3 * standard);
+    CHECK(bqq::squared_error(on_device(w, a, options).view(), w.data(), 6) < 1.3 * standard);
     options.schedule = bqq::Schedule::paper, options.refine = 0;
     const double cpu =
-        bqq::squared_error(bqq::decompose(w.data(), 12, 10, 10, 1, options_of(a, options)).view(), w.data(), 10);
-    CHECK(bqq::squared_error(on_device(w, a, options).view(), w.data(), 10) < 1.5 * cpu);
+        bqq::squared_error(bqq::decompose(w.data(), 8, 6, 6, 1, options_of(a, options)).view(), w.data(), 6);
+    CHECK(bqq::squared_error(on_device(w, a, options).view(), w.data(), 6) < 1.5 * cpu);
 }
 
 TEST(a_constant_matrix_and_a_single_entry) {
@@ -144,10 +144,10 @@ TEST(a_constant_matrix_and_a_single_entry) {
 }
 
 TEST(progress_counts_up_to_the_total_and_can_stop) {
-    const auto w = smooth(8, 5, 6);
-    const bqq::Layout a = bqq::make_layout(8, 5, 1, 2, 5);
+    const auto w = smooth(4, 3, 6);
+    const bqq::Layout a = bqq::make_layout(4, 3, 1, 1, 5);
     DecomposeOptions options;
-    options.steps = 130, options.refine = 4;
+    options.steps = 130, options.refine = 1;
     Index last = 0, total = 0;
     options.progress = [&](Index done, Index all) {
         CHECK(done >= last && done <= all);
@@ -156,7 +156,7 @@ TEST(progress_counts_up_to_the_total_and_can_stop) {
     };
     (void)on_device(w, a, options);
     CHECK_EQ(last, total);
-    CHECK_EQ(total, a.blocks() * (130 + 4));
+    CHECK_EQ(total, a.blocks() * (130 + 1));
     options.progress = [](Index, Index) { return false; };
     CHECK_THROWS(on_device(w, a, options), bqq::Error, "stopped by the progress callback");
 }

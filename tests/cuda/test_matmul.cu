@@ -97,7 +97,7 @@ double error_of(const bqq::Matrix& q, bool transposed, Index batch, Dtype dtype,
     return worst;
 }
 
-constexpr double of_float32 = 2e-6, of_half = 1e-3, of_bf16 = 6e-3;
+constexpr double of_float32 = 2e-6, of_half = 6e-4, of_bf16 = 3e-3;
 
 } // namespace
 
