@@ -98,9 +98,9 @@ def main() -> None:
     _, weight = read("weight.csv")
     _, matmul = read("matmul.csv")
     text = f"""
-Mean squared error at equal bits and, in brackets, CPU time on one thread; matrices scaled to standard deviation 1, lowest
-error bold. Distance is TSPLIB's rd100. The paper prints 0.3243 / 0.1053 / 0.0344 for the Gaussian and 0.0146 / 0.0023 /
-0.0007 for rd100.
+Mean squared error at equal bits and, in brackets, CPU time on one thread; matrices scaled to standard deviation 1,
+lowest error bold. Distance is TSPLIB's rd100. The paper prints 0.3243 / 0.1053 / 0.0344 for the Gaussian and
+0.0146 / 0.0023 / 0.0007 for rd100.
 
 {errors(decompose)}
 `python bench/bench_decompose.py --out bench/results` (`--rd100 FILE` for the TSPLIB instance)

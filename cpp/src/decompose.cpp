@@ -22,8 +22,8 @@ using namespace detail;
 
 constexpr Index kCoupledPatch = 128; // making up for the error of the patches before is worth more than large blocks
 
-// Annealing lowers the error of most matrices by a tenth or more. Where it gains less, the order that a descent finds is
-// better than what annealing does, and a longer descent finds more of it.
+// Annealing lowers the error of most matrices by a tenth or more. Where it gains less, the order that a descent finds
+// is better than what annealing does, and a longer descent finds more of it.
 constexpr double kLittle = 0.06;
 
 // Counts steps over all threads; talks to the caller on the calling thread only.
