@@ -387,7 +387,7 @@ bool fits(const AmfdBatch& b) {
 template <int rows, bool rounded> cudaError_t run_block(const AmfdBatch& b, const StepOptions& o, std::int64_t first,
                                                         std::int64_t end, int shared, cudaStream_t stream) {
     using Tile = ProductTile<rows, rounded>;
-    constexpr int fixed = int(sizeof(SolveRoom<rows / 8>) + sizeof(AmfdScalars) + 2 * sizeof(AmfdView)) + rows / 2;
+    constexpr int fixed = int(sizeof(SolveRoom<rows / 8>) + sizeof(AmfdScalars) + 2 * sizeof(AmfdView)) + rows / 2 + 64;
     const int room = shared - fixed - Tile::bytes;
     if (room < 0) return cudaErrorInvalidValue;
     const Placement placed = place(AmfdLayout(b.rows, b.cols, b.l), std::size_t(room) / 4);

@@ -1,8 +1,8 @@
 // A whole matrix on the device: stacks one after the other on the residual, all blocks at once; cpp/src/decompose.cpp
 // is the twin.
+#include "decompose.cuh"
+
 #include "amfd.cuh"
-#include "bqq/cuda.hpp"
-#include "device.cuh"
 #include "plan.hpp"
 #include "refine.cuh"
 
@@ -289,15 +289,16 @@ void check_matrix(const Layout& a, const float* W, Index ldw, cudaStream_t strea
     detail::bad_entry(at / a.n, at % a.n, value);
 }
 
-void solve_all(const View* old, const Layout& a, const float* W, Index ldw, const DecomposeOptions& options,
-               const Result& out, cudaStream_t stream) {
+} // namespace
+
+void decompose_within(const Limits& limits, const View* old, const Layout& a, const float* W, Index ldw,
+                      const DecomposeOptions& options, const Result& out, cudaStream_t stream) {
     validate(a);
     if (!out.Y || !out.Z || !out.scales) bad_argument("an array of the result is a null pointer");
     if (options.weight) throw Error(ErrorCode::unsupported, "weight is not supported on the GPU");
     if (std::max(a.rows, a.cols) > 1 << 15)
         throw Error(ErrorCode::unsupported, "blocks beyond 32768 on a side are not supported on the GPU");
     const Plan plan = detail::make_plan(options, a.l);
-    const Limits limits = device_limits();
     check_matrix(a, W, ldw, stream);
     const Index first = old ? old->layout.p : 0;
     Progress progress{options.progress, a.blocks() * (a.p - first) * plan.work()};
@@ -309,11 +310,9 @@ void solve_all(const View* old, const Layout& a, const float* W, Index ldw, cons
     progress.call(progress.total);
 }
 
-} // namespace
-
 void decompose(const Layout& layout, const float* W, Index ldw, const DecomposeOptions& options, const Result& out,
                void* stream) {
-    solve_all(nullptr, layout, W, ldw, options, out, static_cast<cudaStream_t>(stream));
+    decompose_within(device_limits(), nullptr, layout, W, ldw, options, out, static_cast<cudaStream_t>(stream));
 }
 
 void extend(const View& q, const Layout& layout, const float* W, Index ldw, const DecomposeOptions& options,
@@ -323,7 +322,7 @@ void extend(const View& q, const Layout& layout, const float* W, Index ldw, cons
     if (layout != expected || layout.p < q.layout.p)
         bad_argument("the layout is not that of q with p from " + std::to_string(q.layout.p) + " up");
     if (!q.Y || !q.Z || !q.scales) bad_argument("an array of q is a null pointer");
-    solve_all(&q, layout, W, ldw, options, out, static_cast<cudaStream_t>(stream));
+    decompose_within(device_limits(), &q, layout, W, ldw, options, out, static_cast<cudaStream_t>(stream));
 }
 
 } // namespace bqq::cuda

@@ -1,6 +1,6 @@
 // Whole matrices on the device: as good as the CPU's, valid, repeatable, extended, refused where they should be.
-#include "bqq/cuda.hpp"
 #include "check.hpp"
+#include "decompose.cuh"
 #include "device.hpp"
 #include "reference.hpp"
 
@@ -28,6 +28,9 @@ std::vector<float> random_weights(Index m, Index n, unsigned seed) {
     const Mat noise = reference::random(m, n, seed, -1, 1);
     return {noise.v.begin(), noise.v.end()};
 }
+
+// The CPU of the comparisons multiplies in float32.
+[[maybe_unused]] const int generic = setenv("BQQ_ISA", "generic", 1);
 
 // W with `gap` more floats in each row, on the device.
 struct OnDevice {
@@ -71,6 +74,25 @@ bqq::Matrix on_device(const std::vector<float>& w, const bqq::Layout& a, const D
 }
 
 } // namespace
+
+TEST(with_float32_products_the_bits_are_those_of_the_cpu) {
+    const Index m = 14, n = 11;
+    const auto w = random_weights(m, n, 3);
+    const bqq::Layout a = bqq::make_layout(m, n, 2, 0, 12);
+    DecomposeOptions options;
+    options.steps = 15, options.refine = 3, options.patch = 12;
+    const bqq::Matrix cpu = bqq::decompose(w.data(), m, n, n, 2, options);
+    const OnDevice W(w, m, n);
+    const Planes planes(a);
+    bqq::cuda::Limits limits = bqq::cuda::device_limits();
+    limits.rounded = false;
+    bqq::cuda::decompose_within(limits, nullptr, a, W.W.at(), W.ldw, options, planes.result(), nullptr);
+    const bqq::Matrix gpu = planes.get(a);
+    CHECK(gpu.Y == cpu.Y);
+    CHECK(gpu.Z == cpu.Z);
+    for (std::size_t i = 0; i < cpu.scales.size(); ++i)
+        CHECK_NEAR(gpu.scales[i], cpu.scales[i], 1e-6 * (1 + std::fabs(double(cpu.scales[i]))));
+}
 
 TEST(errors_agree_with_the_cpu_within_the_noise_of_seeds) {
     for (const bool is_smooth : {true, false}) {
