@@ -363,6 +363,14 @@ __global__ void __launch_bounds__(256) amfd_bits(AmfdBatch b, WordBatch words, i
     }
 }
 
+__global__ void __launch_bounds__(256) amfd_moving(AmfdBatch b, int* count) {
+    const int at = int(blockIdx.x * blockDim.x + threadIdx.x);
+    if (at >= b.count || !b.patches[at].active) return;
+    const AmfdLayout layout(b.rows, b.cols, b.l);
+    if (!reinterpret_cast<const AmfdScalars*>(b.state + layout.total * at + layout.scalars)->settled)
+        atomicAdd(count, 1);
+}
+
 // ---- host ----
 
 StepOptions step_options(const AmfdOptions& options) {
@@ -467,6 +475,11 @@ cudaError_t amfd_round(const AmfdBatch& b, const WordBatch& words, int stack, cu
     const unsigned threads = unsigned(b.rows + b.cols) * unsigned(words_of(b.l));
     return launch_kernel(amfd_bits, dim3((threads + 255) / 256, unsigned(b.count)), dim3(256), 0, stream, b, words,
                          stack);
+}
+
+cudaError_t amfd_count_moving(const AmfdBatch& b, int* count, cudaStream_t stream) {
+    if (!fits(b) || !count) return cudaErrorInvalidValue;
+    return launch_kernel(amfd_moving, dim3(unsigned(b.count + 255) / 256), dim3(256), 0, stream, b, count);
 }
 
 } // namespace bqq::cuda

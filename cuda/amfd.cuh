@@ -72,6 +72,9 @@ cudaError_t amfd_start(const AmfdBatch& batch, const AmfdOptions& options, std::
 cudaError_t amfd_steps(const AmfdBatch& batch, const AmfdOptions& options, std::int64_t first, std::int64_t count,
                        const AmfdPlan& plan, cudaStream_t stream);
 
+/// *count += the patches that are active and have not settled.
+cudaError_t amfd_count_moving(const AmfdBatch& batch, int* count, cudaStream_t stream);
+
 /// Bits 1 where y, z > 1/2, to stack `stack` of `words`, which has the patches of the batch.
 cudaError_t amfd_round(const AmfdBatch& batch, const WordBatch& words, int stack, cudaStream_t stream);
 

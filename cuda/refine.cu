@@ -492,6 +492,14 @@ __global__ void __launch_bounds__(512)
     if (threadIdx.x == 0) *kept = s;
 }
 
+__global__ void __launch_bounds__(256) refine_moving(RefineBatch b, int* count) {
+    const int at = int(blockIdx.x * blockDim.x + threadIdx.x);
+    if (at >= b.words.count || !b.words.patches[at].active) return;
+    const RefineLayout layout(b.words.rows, b.words.cols, b.words.l);
+    const auto* s = reinterpret_cast<const RefineScalars*>(b.state + layout.total * at + layout.scalars);
+    if (s->phase != RefinePhase::done) atomicAdd(count, 1);
+}
+
 // ---- host ----
 
 bool fits(const RefineBatch& b, const RefineOptions& options) {
@@ -549,6 +557,11 @@ cudaError_t refine_passes(const RefineBatch& b, const RefineOptions& options, st
                           cudaStream_t stream) {
     if (!fits(b, options) || passes < 0) return cudaErrorInvalidValue;
     return run(b, options, passes, false, shared, stream);
+}
+
+cudaError_t refine_count_moving(const RefineBatch& b, int* count, cudaStream_t stream) {
+    if (b.words.count < 1 || !b.words.patches || !b.state || !count) return cudaErrorInvalidValue;
+    return launch_kernel(refine_moving, dim3(unsigned(b.words.count + 255) / 256), dim3(256), 0, stream, b, count);
 }
 
 } // namespace bqq::cuda

@@ -72,4 +72,7 @@ cudaError_t refine_passes(const RefineBatch& batch, const RefineOptions& options
                           cudaStream_t stream);
 std::int64_t refine_most_passes(const RefineOptions& options);
 
+/// *count += the patches that are active and not done.
+cudaError_t refine_count_moving(const RefineBatch& batch, int* count, cudaStream_t stream);
+
 } // namespace bqq::cuda

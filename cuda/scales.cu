@@ -228,6 +228,35 @@ __global__ void __launch_bounds__(256) planes_to_words(Repack q) {
     }
 }
 
+__global__ void __launch_bounds__(256) keep(WordBatch b, int stack, WordBatch best, const int* what) {
+    const int at = int(blockIdx.y), lw = words_of(b.l), of_y = b.rows * lw;
+    const int i = int(blockIdx.x * blockDim.x + threadIdx.x);
+    if (!what[at] || i >= of_y + b.cols * lw) return;
+    const std::size_t plane = std::size_t(at) * b.stacks + stack;
+    std::uint32_t* now = i < of_y ? b.Y + plane * of_y + i : b.Z + plane * b.cols * lw + (i - of_y);
+    std::uint32_t* kept =
+        i < of_y ? best.Y + std::size_t(at) * of_y + i : best.Z + std::size_t(at) * b.cols * lw + (i - of_y);
+    if (what[at] == 1)
+        *kept = *now;
+    else
+        *now = *kept;
+}
+
+__global__ void __launch_bounds__(32) set_first(unsigned long long* first, unsigned long long value) {
+    if (threadIdx.x == 0) *first = value;
+}
+
+__global__ void __launch_bounds__(256)
+    unfit(const float* W, std::int64_t m, std::int64_t n, std::int64_t ldw, float most, unsigned long long* first) {
+    for (std::int64_t i = std::int64_t(blockIdx.x) * warps_of_block() + warp_of_thread(); i < m;
+         i += std::int64_t(gridDim.x) * warps_of_block())
+        for (std::int64_t j = lane_of_thread(); j < n; j += 32)
+            if (!(fabsf(W[i * ldw + j]) <= most)) {
+                atomicMin(first, static_cast<unsigned long long>(i * n + j));
+                break; // what follows in this lane's row comes later
+            }
+}
+
 bool fits(const WordBatch& b, int p) {
     return b.count >= 1 && b.count <= 65535 && b.rows >= 1 && b.cols >= 1 && b.rows <= 1 << 20 && b.cols <= 1 << 20 &&
            b.l >= 1 && b.l <= 65535 && p >= 0 && p <= b.stacks && b.patches && b.Y && b.Z;
@@ -264,6 +293,24 @@ cudaError_t words_of_planes(const WordBatch& b, int p, const std::uint8_t* Y, co
     const std::size_t words = std::size_t(b.rows + b.cols) * std::size_t(words_of(b.l));
     return launch_kernel(planes_to_words, dim3(unsigned((words + 255) / 256), unsigned(b.count * p)), dim3(256), 0,
                          stream, Repack{b, p, const_cast<std::uint8_t*>(Y), const_cast<std::uint8_t*>(Z)});
+}
+
+cudaError_t keep_words(const WordBatch& b, int stack, const WordBatch& best, const int* what, cudaStream_t stream) {
+    if (!fits(b, 0) || stack < 0 || stack >= b.stacks || best.stacks != 1 || best.rows != b.rows ||
+        best.cols != b.cols || best.l != b.l || best.count < b.count || !best.Y || !best.Z || !what)
+        return cudaErrorInvalidValue;
+    const unsigned words = unsigned(b.rows + b.cols) * unsigned(words_of(b.l));
+    return launch_kernel(keep, dim3((words + 255) / 256, unsigned(b.count)), dim3(256), 0, stream, b, stack, best, what);
+}
+
+cudaError_t find_unfit(const float* W, std::int64_t m, std::int64_t n, std::int64_t ldw, float most,
+                       unsigned long long* first, cudaStream_t stream) {
+    if (!W || !first || m < 1 || n < 1 || ldw < n) return cudaErrorInvalidValue;
+    const cudaError_t e = launch_kernel(set_first, dim3(1), dim3(32), 0, stream, first,
+                                        static_cast<unsigned long long>(m) * static_cast<unsigned long long>(n));
+    if (e != cudaSuccess) return e;
+    const unsigned blocks = m / 8 < 4096 ? unsigned(m / 8 + 1) : 4096u;
+    return launch_kernel(unfit, dim3(blocks), dim3(256), 0, stream, W, m, n, ldw, most, first);
 }
 
 } // namespace bqq::cuda

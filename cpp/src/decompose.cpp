@@ -5,6 +5,7 @@
 #include "metric.hpp"
 #include "pack.hpp"
 #include "parallel.hpp"
+#include "plan.hpp"
 #include "refine.hpp"
 #include "scales.hpp"
 
@@ -19,61 +20,7 @@ namespace {
 
 using namespace detail;
 
-constexpr Index kMaxSteps = 1000000000, kMaxRefined = 4096; // refinement keeps l x l arrays
 constexpr Index kCoupledPatch = 128;   // making up for the error of the patches before is worth more than large blocks
-constexpr float kMaxMagnitude = 1e38f; // leaves scales some room to be larger than what they add up to
-
-[[noreturn]] void bad_argument(const std::string& text) { throw Error(ErrorCode::invalid_argument, text); }
-
-// What is done for one stack.
-struct Plan {
-    AmfdOptions amfd;
-    RefineOptions refine;
-    bool robust;      ///< divide by six standard deviations instead of the range
-    Index starts = 1; ///< descents, each followed by trial() sweeps, of which the best is refined
-    Index trial() const { return starts > 1 ? std::min<Index>(2000, refine.sweeps) : 0; }
-    Index work() const { return starts * (amfd.steps + trial()) + refine.sweeps; }
-};
-
-void check_count(const char* name, Index value, Index least, const char* range) {
-    if (value < least || value > kMaxSteps)
-        bad_argument(std::string(name) + " is " + std::to_string(value) + ", expected " + range +
-                     std::to_string(kMaxSteps));
-}
-
-Plan make_plan(const DecomposeOptions& options, Index l) {
-    const struct {
-        Index steps, sweeps, starts;
-    } efforts[] = {{2000, 20000, 1}, {1000, 1500, 1}, {2000, 64000, 4}};
-    const int effort = int(options.effort);
-    if (effort < 0 || effort > 2)
-        bad_argument("effort is " + std::to_string(effort) + ", expected 0 (standard), 1 (fast) or 2 (best)");
-    check_count("steps", options.steps, 0, "0 (the default) to ");
-    check_count("refine", options.refine, -1, "-1 (none), 0 (the default) to ");
-    Plan plan;
-    // Larger blocks need fewer: their bits see more of the others in each.
-    plan.refine.sweeps = efforts[effort].sweeps * 64 / std::clamp<Index>(l, 64, 256);
-    switch (options.schedule) {
-    case Schedule::paper:
-        plan.robust = false;
-        plan.amfd.steps = 50000;
-        plan.refine.sweeps = 0;
-        break;
-    case Schedule::adaptive:
-        plan.robust = true;
-        plan.amfd.steps = efforts[effort].steps;
-        plan.amfd.stop_when_settled = true;
-        plan.starts = efforts[effort].starts;
-        break;
-    default:
-        bad_argument("schedule is " + std::to_string(int(options.schedule)) + ", expected 0 (adaptive) or 1 (paper)");
-    }
-    if (options.steps) plan.amfd.steps = options.steps;
-    if (options.refine) plan.refine.sweeps = std::max<Index>(options.refine, 0);
-    if (l > kMaxRefined) plan.refine.sweeps = 0;
-    if (!plan.refine.sweeps) plan.starts = 1;
-    return plan;
-}
 
 // Counts steps over all threads; talks to the caller on the calling thread only.
 class Progress {
@@ -220,22 +167,12 @@ void solve_block(Matrix& q, Index j, Index k, std::vector<float>& scales, const 
     }
 }
 
-void check_scales(const float* scales, Index count) {
-    for (Index i = 0; i < count; ++i)
-        if (!std::isfinite(scales[i]))
-            bad_argument("W is too large: a scale of its approximation does not fit float32");
-}
-
 void check_matrix(const float* W, Index m, Index n, Index ldw) {
     if (!W) bad_argument("W is a null pointer");
     if (ldw < n) bad_argument("ldw is " + std::to_string(ldw) + ", expected n = " + std::to_string(n) + " or more");
     for (Index a = 0; a < m; ++a)
         for (Index b = 0; b < n; ++b)
-            if (!(std::fabs(W[a * ldw + b]) <= kMaxMagnitude))
-                bad_argument("W[" + std::to_string(a) + ", " + std::to_string(b) + "] is " +
-                             (std::isnan(W[a * ldw + b])   ? "NaN, expected finite values"
-                              : std::isinf(W[a * ldw + b]) ? "infinite, expected finite values"
-                                                           : "beyond 1e38, its scales would not fit float32"));
+            if (!(std::fabs(W[a * ldw + b]) <= kMaxMagnitude)) bad_entry(a, b, W[a * ldw + b]);
 }
 
 // q holds the planes of the first `first` stacks and room for all; old_scales are those of the first stacks, by block.

@@ -1,0 +1,205 @@
+// Whole matrices on the device: as good as the CPU's, valid, repeatable, extended, refused where they should be.
+#include "bqq/cuda.hpp"
+#include "check.hpp"
+#include "device.hpp"
+#include "reference.hpp"
+
+#include "bqq/decompose.hpp"
+
+#include <algorithm>
+#include <limits>
+
+using bqq::DecomposeOptions;
+using bqq::Index;
+using reference::Mat;
+
+namespace {
+
+std::vector<float> smooth(Index m, Index n, unsigned seed) {
+    const Mat noise = reference::random(m, n, seed, -1, 1);
+    std::vector<float> w(noise.v.size());
+    for (Index i = 0; i < m; ++i)
+        for (Index j = 0; j < n; ++j)
+            w[std::size_t(i * n + j)] = float(2 + 0.1 * noise(i, j) + std::sin(0.4 * double(i)) * std::cos(0.3 * double(j)));
+    return w;
+}
+std::vector<float> random_weights(Index m, Index n, unsigned seed) {
+    const Mat noise = reference::random(m, n, seed, -1, 1);
+    return {noise.v.begin(), noise.v.end()};
+}
+
+// W with `gap` more floats in each row, on the device.
+struct OnDevice {
+    device::Array<float> W;
+    Index ldw;
+    OnDevice(const std::vector<float>& w, Index m, Index n, Index gap = 0)
+        : W(std::size_t(m * (n + gap))), ldw(n + gap) {
+        std::vector<float> rows(W.size(), std::numeric_limits<float>::quiet_NaN());
+        for (Index i = 0; i < m; ++i) std::copy_n(w.data() + i * n, n, rows.data() + i * ldw);
+        W.set(rows);
+    }
+};
+
+struct Planes {
+    device::Array<std::uint8_t> Y, Z;
+    device::Array<float> scales;
+    explicit Planes(const bqq::Layout& a)
+        : Y(std::size_t(a.y_bytes())), Z(std::size_t(a.z_bytes())), scales(std::size_t(a.scales_count())) {}
+    bqq::cuda::Result result() const { return {Y.at(), Z.at(), scales.at()}; }
+    bqq::View view(const bqq::Layout& a) const { return {a, Y.at(), Z.at(), scales.at()}; }
+    bqq::Matrix get(const bqq::Layout& a) const {
+        bqq::Matrix q(a);
+        q.Y = Y.get(), q.Z = Z.get(), q.scales = scales.get();
+        bqq::validate(q.view());
+        return q;
+    }
+};
+
+bqq::Matrix on_device(const std::vector<float>& w, const bqq::Layout& a, const DecomposeOptions& options,
+                      Index gap = 0, void* stream = nullptr) {
+    const OnDevice W(w, a.m, a.n, gap);
+    const Planes planes(a);
+    bqq::cuda::decompose(a, W.W.at(), W.ldw, options, planes.result(), stream);
+    return planes.get(a);
+}
+
+} // namespace
+
+TEST(errors_agree_with_the_cpu_within_the_noise_of_seeds) {
+    for (const bool is_smooth : {true, false}) {
+        const Index m = 16, n = 14;
+        const auto w = is_smooth ? smooth(m, n, 1) : random_weights(m, n, 2);
+        const bqq::Layout a = bqq::make_layout(m, n, 1);
+        double cpu = 0, gpu = 0, least = 1e30, most = 0;
+        for (std::uint64_t seed = 0; seed < 3; ++seed) {
+            DecomposeOptions options;
+            options.steps = 100, options.refine = 20, options.seed = seed;
+            const double c = bqq::squared_error(bqq::decompose(w.data(), m, n, n, 1, options).view(), w.data(), n);
+            const double g = bqq::squared_error(on_device(w, a, options).view(), w.data(), n);
+            cpu += c / 3, gpu += g / 3, least = std::min(least, c), most = std::max(most, c);
+        }
+        CHECK_NEAR(gpu, cpu, std::max(most - least, 0.1 * cpu));
+    }
+}
+
+TEST(the_same_call_gives_the_same_bits_on_any_stream_and_stride) {
+    const auto w = smooth(17, 23, 3);
+    const bqq::Layout a = bqq::make_layout(17, 23, 2, 5, 12);
+    DecomposeOptions options;
+    options.steps = 12, options.refine = 3;
+    const bqq::Matrix one = on_device(w, a, options);
+    cudaStream_t stream = nullptr;
+    device::must(cudaStreamCreate(&stream));
+    const bqq::Matrix two = on_device(w, a, options, 5, stream);
+    device::must(cudaStreamDestroy(stream));
+    CHECK(one.Y == two.Y);
+    CHECK(one.Z == two.Z);
+    CHECK(one.scales == two.scales);
+}
+
+TEST(extending_equals_asking_for_more_at_once) {
+    const auto w = smooth(17, 14, 4);
+    const bqq::Layout one = bqq::make_layout(17, 14, 1, 5, 12), two = bqq::make_layout(17, 14, 2, 5, 12);
+    DecomposeOptions options;
+    options.steps = 12, options.refine = 3;
+    const OnDevice W(w, 17, 14);
+    const Planes first(one), grown(two);
+    bqq::cuda::decompose(one, W.W.at(), W.ldw, options, first.result(), nullptr);
+    bqq::cuda::extend(first.view(one), two, W.W.at(), W.ldw, options, grown.result(), nullptr);
+    const bqq::Matrix q = on_device(w, two, options), grown_host = grown.get(two);
+    CHECK(grown_host.Y == q.Y);
+    CHECK(grown_host.Z == q.Z);
+    CHECK(grown_host.scales == q.scales);
+}
+
+TEST(several_starts_and_both_schedules) {
+    const auto w = smooth(12, 10, 5);
+    const bqq::Layout a = bqq::make_layout(12, 10, 1, 4, 12);
+    DecomposeOptions options;
+    options.steps = 40, options.refine = 4;
+    const double standard = bqq::squared_error(on_device(w, a, options).view(), w.data(), 10);
+    options.effort = bqq::Effort::best;
+    CHECK(bqq::squared_error(on_device(w, a, options).view(), w.data(), 10) < 1.3 * standard);
+    options.schedule = bqq::Schedule::paper, options.refine = 0;
+    CHECK(bqq::squared_error(on_device(w, a, options).view(), w.data(), 10) < 3 * standard);
+}
+
+TEST(a_constant_matrix_and_a_single_entry) {
+    DecomposeOptions options;
+    options.steps = 10, options.refine = 2;
+    const std::vector<float> w(30, 2.5f);
+    const bqq::Matrix q = on_device(w, bqq::make_layout(5, 6, 2, 3, 4), options);
+    CHECK_NEAR(bqq::squared_error(q.view(), w.data(), 6), 0, 1e-10);
+    const bqq::Matrix one = on_device({-3.0f}, bqq::make_layout(1, 1, 1), options);
+    CHECK_NEAR(one.scales[3], -3, 1e-6);
+}
+
+TEST(progress_counts_up_to_the_total_and_can_stop) {
+    const auto w = smooth(8, 5, 6);
+    const bqq::Layout a = bqq::make_layout(8, 5, 1, 2, 4);
+    DecomposeOptions options;
+    options.steps = 130, options.refine = 4;
+    Index last = 0, total = 0;
+    options.progress = [&](Index done, Index all) {
+        CHECK(done >= last && done <= all);
+        last = done, total = all;
+        return true;
+    };
+    (void)on_device(w, a, options);
+    CHECK_EQ(last, total);
+    CHECK_EQ(total, a.blocks() * (130 + 4));
+    options.progress = [](Index, Index) { return false; };
+    CHECK_THROWS(on_device(w, a, options), bqq::Error, "stopped by the progress callback");
+}
+
+TEST(bad_input_is_refused_with_its_place) {
+    auto w = smooth(6, 5, 7);
+    const bqq::Layout a = bqq::make_layout(6, 5, 1);
+    DecomposeOptions options;
+    options.steps = 5, options.refine = -1;
+    w[13] = std::numeric_limits<float>::quiet_NaN();
+    CHECK_THROWS(on_device(w, a, options), bqq::Error, "W[2, 3] is NaN");
+    w[11] = 2e38f;
+    CHECK_THROWS(on_device(w, a, options), bqq::Error, "W[2, 1] is beyond 1e38");
+    w[11] = w[13] = 0;
+    const Planes planes(a);
+    const OnDevice W(w, 6, 5);
+    CHECK_THROWS(bqq::cuda::decompose(a, nullptr, 5, options, planes.result(), nullptr), bqq::Error, "W is a null");
+    CHECK_THROWS(bqq::cuda::decompose(a, W.W.at(), 4, options, planes.result(), nullptr), bqq::Error, "ldw is 4");
+    CHECK_THROWS(bqq::cuda::decompose(a, W.W.at(), 5, options, {}, nullptr), bqq::Error, "null pointer");
+    options.weight = w.data();
+    CHECK_THROWS(on_device(w, a, options), bqq::Error, "weight is not supported");
+}
+
+TEST(product_of_what_was_found) {
+    const Index m = 20, n = 26;
+    const auto w = smooth(m, n, 8);
+    const bqq::Layout a = bqq::make_layout(m, n, 2, 0, 16);
+    DecomposeOptions options;
+    options.steps = 5, options.refine = -1;
+    const OnDevice W(w, m, n);
+    const Planes planes(a);
+    bqq::cuda::decompose(a, W.W.at(), W.ldw, options, planes.result(), nullptr);
+    const Mat what = reference::dense(planes.get(a).view());
+    for (const bool transposed : {false, true}) {
+        const Index in = transposed ? m : n, out = transposed ? n : m;
+        const device::Array<unsigned char> prepared(bqq::cuda::prepared_size(a, transposed)),
+            workspace(bqq::cuda::workspace_size(a, transposed, 1));
+        bqq::cuda::prepare(planes.view(a), transposed, prepared.at(), prepared.size(), nullptr);
+        const device::Array<float> x(std::vector<float>(std::size_t(in), 1.0f)), y(static_cast<std::size_t>(out));
+        bqq::cuda::matmul(a, transposed, prepared.at(), {x.at(), bqq::Dtype::f32, in, 1, 1, 1},
+                          {y.at(), bqq::Dtype::f32, out, 1, 1, 1}, workspace.at(), workspace.size(), nullptr);
+        const auto got = y.get();
+        for (Index i = 0; i < out; ++i) {
+            double sum = 0;
+            for (Index j = 0; j < in; ++j) sum += transposed ? what(j, i) : what(i, j);
+            CHECK_NEAR(got[std::size_t(i)], sum, 1e-4);
+        }
+        CHECK_THROWS(bqq::cuda::matmul(a, transposed, prepared.at(), {x.at(), bqq::Dtype::f32, in + 1, 1, 1, 1},
+                                       {y.at(), bqq::Dtype::f32, out, 1, 1, 1}, workspace.at(), workspace.size(), nullptr),
+                     bqq::Error, " rows");
+        CHECK_THROWS(bqq::cuda::matmul(a, transposed, prepared.at(), {x.at(), bqq::Dtype::f32, in, 1, 1, 1},
+                                       {y.at(), bqq::Dtype::f32, out, 1, 1, 1}, workspace.at(), 0, nullptr),
+                     bqq::Error, "workspace has 0 bytes");
+    }
+}
