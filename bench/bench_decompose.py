@@ -7,7 +7,8 @@
 
 Parts: ``errors`` (MSE and time on the matrices of matrices.py), ``steps`` (cost of a descent step by instruction
 set), ``scaling`` (time over the number of blocks). Figures are compared as ratios; the last lines say which targets
-are met and which are missed. ``--out`` writes CSV files and a picture.
+are met and which are missed. ``--out`` writes CSV files and a picture; what an earlier run on the same machine with
+the same versions wrote there and this one did not measure stays, so that a long run can be done in pieces.
 
 MSE on matrices standardised to mean 0 and standard deviation 1; medians over seeds. Uniform quantisation: 2^b levels
 with a grid-searched clipping range. Lloyd-Max: the best 2^b free levels. Both store b bits an element and their levels.
@@ -23,13 +24,18 @@ import argparse
 from pathlib import Path
 
 from errors import Settings, rows_of_case
-from machine import describe, write_csv
+from machine import describe, with_earlier, write_csv
 from matrices import DATA, LOADERS, Options, cases
 from scaling import measure
 from steps import have_torch, step_costs
 from targets import judge, report
 
-PARTS = ("errors", "steps", "scaling")
+FILES = {  # of a part, and what tells its measurements apart
+    "errors": ("decompose.csv", ("matrix", "threads")),
+    "steps": ("decompose_steps.csv", ("size", "isa", "threads")),
+    "scaling": ("decompose_scaling.csv", ("size", "effort", "threads")),
+}
+PARTS = tuple(FILES)
 Rows = list[dict[str, object]]
 
 
@@ -102,6 +108,9 @@ def main() -> None:
                 tables["scaling"].append(measure(size, 2, "fast", threads))
         if args.large:
             tables["scaling"].append(measure(4096, 2, "default", max(settings.threads), progress=True))
+    if args.out is not None:
+        for part, (name, keys) in FILES.items():
+            tables[part] = with_earlier(args.out / name, tables[part], keys)
     verdicts = list(judge(tables["errors"], tables["steps"], tables["scaling"]))
     report(verdicts)
     if args.out is not None:
@@ -110,10 +119,9 @@ def main() -> None:
 
 def write(folder: Path, tables: dict[str, Rows], verdicts: Rows) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    files = {"errors": "decompose.csv", "steps": "decompose_steps.csv", "scaling": "decompose_scaling.csv"}
     for part, rows in tables.items():
         if rows:
-            write_csv(folder / files[part], rows)
+            write_csv(folder / FILES[part][0], rows)
     if verdicts:
         write_csv(folder / "decompose_targets.csv", verdicts)
     if tables["errors"]:

@@ -5,7 +5,8 @@
 
 Set OPENBLAS_NUM_THREADS (or your BLAS's variable) to the same number of threads. Planes are random bits: speed does not
 depend on their values. "hot" repeats one matrix; "cold" rotates through copies of more than --cold-megabytes, as a
-network of many layers does. Times are medians; on a loaded machine trust the CPU times and the ratios.
+network of many layers does. Times are medians; on a loaded machine trust the CPU times and the ratios, which are to
+NumPy's product in the same run. What an earlier run wrote to the CSV file and this one did not measure stays there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import copy
 import itertools
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -22,11 +24,12 @@ import numpy as np
 import bqq
 from bqq import _core
 from bqq._matrix import Matrix
-from machine import describe, write_csv
+from machine import describe, with_earlier, write_csv
 from peers import PEERS, Floats, available
 from speeds import draw
 
 Row = dict[str, object]
+BITS = {"2-bit": 2, "4-bit": 4, "int8": 8, "bfloat16": 16, "Q2_K": 3, "TQ2_0": 2, "Q4_0": 5}  # others: 32
 
 
 def random_planes(rng: np.random.Generator, m: int, n: int, p: int, patch: int) -> bqq.Matrix:
@@ -96,9 +99,12 @@ def run(args: argparse.Namespace, rng: np.random.Generator, usable: list[str]) -
 
         W = rng.standard_normal((m, n), dtype=np.float32)
         for name in usable:
-            bits = {"2-bit": 2, "4-bit": 4, "int8": 8, "bfloat16": 16}.get(name.split()[-1], 32)
+            bits = BITS.get(name.split()[-1], 32)
             dense = [W] + [W.copy() for _ in range(copies(m * n * bits // 8) - 1)]
-            jobs[name] = rotate([PEERS[name](w, X, args.threads) for w in dense])
+            try:
+                jobs[name] = rotate([PEERS[name](w, X, args.threads) for w in dense])
+            except ValueError as error:
+                print(f"{shape}: no {name} ({error})")
         for p, patch in itertools.product(args.p, args.patch):
             q = random_planes(rng, m, n, p, patch)
             all_q = [q] + [copy.copy(q) for _ in range(copies(q.nbytes) - 1)]
@@ -137,7 +143,7 @@ def main() -> None:
     parser.add_argument("--precision", type=words, default=words("float32,int8"))
     parser.add_argument("--peers", type=words, default=list(PEERS))
     parser.add_argument("--seconds", type=float, default=2, help="for each shape and batch")
-    parser.add_argument("--csv", metavar="FILE")
+    parser.add_argument("--csv", type=Path, metavar="FILE")
     parser.add_argument("--plot", metavar="FILE")
     args = parser.parse_args()
     print(describe())
@@ -146,6 +152,7 @@ def main() -> None:
         print(f"absent: {name} ({reason})")
     rows = run(args, np.random.default_rng(0), usable)
     if args.csv:
+        rows = with_earlier(args.csv, rows, ("shape", "batch", "threads", "cache", "method"))
         write_csv(args.csv, rows)
     if args.plot:
         draw(rows, args.plot)

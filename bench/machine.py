@@ -47,6 +47,19 @@ def interleaved(jobs: Mapping[str, Callable[[], object]], rounds: int = 9) -> di
     return {name: median(values) for name, values in times.items()}
 
 
+def with_earlier(path: Path, rows: list[dict[str, object]], keys: tuple[str, ...]) -> list[dict[str, object]]:
+    """The rows that an earlier run wrote to `path` and that were not measured again, in their order, then the new."""
+    if not path.exists():
+        return rows
+    with open(path, newline="") as file:
+        if file.readline() != f"# {describe()}\n":
+            print(f"{path}: from another machine or other versions, replaced")
+            return rows
+        earlier = list(csv.DictReader(file))
+    new = {tuple(str(row[key]) for key in keys) for row in rows}
+    return [dict(row) for row in earlier if tuple(row[key] for key in keys) not in new] + rows
+
+
 def write_csv(path: str | os.PathLike[str], rows: Iterable[Mapping[str, object]]) -> None:
     rows = list(rows)
     with open(path, "w", newline="") as file:

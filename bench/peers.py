@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+import ggml
+
 Floats = npt.NDArray[np.float32]
 Job = Callable[[], object]
 Maker = Callable[[Floats, Floats, int], Job]
@@ -98,13 +100,14 @@ PEERS: dict[str, Maker] = {
     "torch int8": torch_int8,
     "onnxruntime 2-bit": onnxruntime_2bit,
     "onnxruntime 4-bit": onnxruntime_4bit,
+    **{f"ggml {name}": ggml.maker(name) for name in ggml.TYPES},
 }
 
 
 def available(names: list[str]) -> tuple[list[str], dict[str, str]]:
     """Those of `names` that run here, and why each of the others does not."""
     usable, absent = [], {}
-    W, X = np.ones((64, 64), np.float32), np.ones((64, 1), np.float32)
+    W, X = np.ones((64, 256), np.float32), np.ones((256, 1), np.float32)
     for name in names:
         try:
             PEERS[name](W, X, 1)()

@@ -54,21 +54,37 @@ def errors(rows: list[dict[str, str]]) -> str:
 
 def speedups(rows: list[dict[str, str]]) -> str:
     """CPU-time ratios of both classes to NumPy and, in brackets, to the fastest of the other peers."""
-    rows = [row for row in rows if row["threads"] == "1" and row["cache"] == "hot"]
-    batches = sorted({int(row["batch"]) for row in rows})
-    time = {(row["shape"], int(row["batch"]), row["method"]): float(row["cpu_us"]) for row in rows}
-    peers = [m for m in dict.fromkeys(row["method"] for row in rows) if not m.startswith("bqq")]
+    speed = single(rows)
+    batches = sorted({batch for _, batch, method in speed if method.endswith("p=2 patch=default")})
+    peers = [m for m in dict.fromkeys(row["method"] for row in rows) if not m.startswith(("bqq", "numpy"))]
     body = []
     for shape in dict.fromkeys(row["shape"] for row in rows):
         for precision in ("float32", "int8"):
             cells = [shape, precision]
             for batch in batches:
-                ours = time[shape, batch, f"bqq {precision} p=2 patch=default"]
-                others = [time[shape, batch, peer] for peer in peers if peer != "numpy float32"]
-                best = f" ({min(others) / ours:.1f})" if others else ""
-                cells.append(f"{time[shape, batch, 'numpy float32'] / ours:.1f}x{best}")
+                ours = speed[shape, batch, f"bqq {precision} p=2 patch=default"]
+                best = f" ({ours / max(speed[shape, batch, peer] for peer in peers):.1f})" if peers else ""
+                cells.append(f"{ours:.1f}x{best}")
             body.append(cells)
     return table(["shape", "precision", *(f"batch {batch}" for batch in batches)], body)
+
+
+def single(rows: list[dict[str, str]]) -> dict[tuple[str, int, str], float]:
+    """CPU-time ratios to NumPy on one thread with hot caches, by shape, batch and method."""
+    rows = [row for row in rows if row["threads"] == "1" and row["cache"] == "hot"]
+    return {(row["shape"], int(row["batch"]), row["method"]): float(row["cpu_speedup"]) for row in rows}
+
+
+def stacks(rows: list[dict[str, str]]) -> str:
+    """4096 x 4096: every number of stacks against NumPy."""
+    speed, shape = single(rows), "4096x4096"
+    batches = sorted({batch for s, batch, method in speed if s == shape and "p=4" in method})
+    body = [
+        [str(p), precision, *(f"{speed[shape, b, f'bqq {precision} p={p} patch=default']:.1f}x" for b in batches)]
+        for p in (1, 2, 3, 4)
+        for precision in ("float32", "int8")
+    ]
+    return table(["p", "precision", *(f"batch {batch}" for batch in batches)], body)
 
 
 def saved(rows: list[dict[str, str]]) -> str:
@@ -106,10 +122,12 @@ interleaved runs; above 1 is faster:
 `OPENBLAS_NUM_THREADS=1 python bench/bench_matmul.py --csv bench/results/matmul.csv --plot bench/results/matmul.png`
 ([picture](bench/results/matmul.png)).
 `precision="float32"` is as exact as float32; `"int8"` has a mean squared error of 1e-4 to 2.5e-4 of the result's mean
-square. Where it loses: to torch's int8 from batch 16 on, and in the float32 class from batch 4 on; with three or four
-stacks the float32 class is slower than NumPy at large batches (4096x4096, batch 64 and 256: 0.98x and 0.79x at p = 3,
-0.76x and 0.62x at p = 4; `--shapes 4096x4096 --p 3,4 --batch 64,256`).
+square. Where it loses: to torch's int8 from batch 16 on, and in the float32 class from batch 4 on.
 
+More or fewer stacks against NumPy, 4096x4096 (the same command with `--shapes 4096x4096 --p 1,3,4`); other block sizes,
+two threads and cold caches are in [matmul.csv](bench/results/matmul.csv), other instruction sets beside it:
+
+{stacks(matmul)}
 Measured on {machine}.
 """
     readme = ROOT / "README.md"

@@ -21,26 +21,31 @@ STYLES = {
     "torch int8": ("#D55E00", "v", "--"),
     "onnxruntime 2-bit": ("#009E73", "s", "--"),
     "onnxruntime 4-bit": ("#56B4E9", "s", "--"),
+    "ggml Q4_0": ("#8B5A2B", "^", "--"),
+    "ggml Q2_K": ("#BFA37A", "^", "--"),
 }
 OURS = ("#0072B2", "#000000")
 
 
 def draw(rows: Sequence[Row], target: str) -> None:
+    """One thread, hot, two stacks in default patches: the CSV may hold more."""
+    ours = [f"bqq {precision} p=2 patch=default" for precision in ("float32", "int8")]
+    methods = [*STYLES, *ours]
+    rows = [r for r in rows if str(r["threads"]) == "1" and r["cache"] == "hot" and r["method"] in methods]
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     from matplotlib.ticker import ScalarFormatter
 
-    panels = list(dict.fromkeys((str(row["shape"]), str(row["cache"])) for row in rows))
+    panels = list(dict.fromkeys(str(row["shape"]) for row in rows))
     columns = min(3, len(panels) + 1)
     lines = -(-(len(panels) + 1) // columns)  # one place for the legend
     figure, axes = plt.subplots(lines, columns, figsize=(3.1 * columns, 2.8 * lines), squeeze=False)
     places = list(axes.flat)
-    ours = [method for method in dict.fromkeys(str(row["method"]) for row in rows) if method not in STYLES]
     handles: dict[str, Any] = {}
-    for axis, (shape, cache) in zip(places, panels, strict=False):
-        here = [row for row in rows if (row["shape"], row["cache"]) == (shape, cache)]
+    for axis, shape in zip(places, panels, strict=False):
+        here = sorted((row for row in rows if row["shape"] == shape), key=lambda row: int(row["batch"]))
         for method in dict.fromkeys(str(row["method"]) for row in here):
             line = [row for row in here if row["method"] == method]
             colour, marker, dash = STYLES.get(method, ("", "o", "-"))
@@ -55,7 +60,7 @@ def draw(rows: Sequence[Row], target: str) -> None:
                 linewidth=2 if method in ours else 1.2,
             )
         axis.set(xscale="log", yscale="log", ylim=(0.15, 30))
-        axis.set_title(f"{shape}, {cache}", fontsize=10)
+        axis.set_title(shape, fontsize=10)
         axis.set_xticks(sorted({int(row["batch"]) for row in here}))
         axis.set_yticks([0.2, 0.5, 1, 2, 5, 10, 20])
         for scale in (axis.xaxis, axis.yaxis):

@@ -22,6 +22,7 @@ else()
 endif()
 
 file(GLOB files CONFIGURE_DEPENDS "${CMAKE_CURRENT_LIST_DIR}/../src/kernels/*.cpp")
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${files})
 foreach(file IN LISTS files)
   file(STRINGS "${file}" head LIMIT_COUNT 6 REGEX "^// [a-z]+:")
   foreach(key isa level arch cpu flags msvc)

@@ -6,10 +6,12 @@
 // It equals the form of matmul.hpp, but in it large common parts never meet to cancel: float32 keeps its digits for
 // inputs that are far from centred. (1/2 sum_k w_k contributes r/2 sum v and l/2 (s + r/2) sigma to the second line.)
 //
-// Up to BQQ_BATCH columns of X go through both stages together, a few block rows at a time, so that what lies between
-// the stages stays in the second-level cache.
+// A few columns of X (a Way knows how many) go through both stages together, a few block rows at a time, so that what
+// lies between the stages stays in the second-level cache.
 #include "bqq/matmul.hpp"
 
+#include "arena.hpp"
+#include "dense.hpp"
 #include "kernels/dispatch.hpp"
 #include "parallel.hpp"
 #include "pool.hpp"
@@ -17,6 +19,7 @@
 #include "strided.hpp"
 
 #include <memory>
+#include <optional>
 
 namespace bqq {
 namespace {
@@ -31,24 +34,37 @@ constexpr Index kLatentBytes = 512 << 10;
 constexpr Index kColumnsAtOnce = 64;  // columns of X that are held in float32
 constexpr double kThreadedWork = 2e7; // bit operations, about 0.15 ms: below, threads cost more than they bring
 
-// Blocks of one vector whose tables are built at a time: a multiple of BQQ_CHUNK that fits kTableBytes.
-Index blocks_at_once(Index columns) { return columns == 1 ? 32 : columns == 2 ? 16 : 8; }
+// Columns from which the wide product of a precision is faster than tables, where there is one.
+constexpr Index kWideFrom[BQQ_PRECISIONS] = {10, 6};
+// Billions a second of: bit operations of the float32 tables at many columns, dense multiply-adds, bits counted for
+// tiles of What. Their ratios decide where the dense product is faster (measured, AVX-512).
+constexpr double kTableRate = 112, kDenseRate = 50, kCountRate = 600;
+constexpr Index kDenseColumns = 128, kDenseBlockRows = 4; // so many threads can share the work
 
-// Hands out parts of one block of memory; with a null base it only measures.
-class Arena {
-  public:
-    explicit Arena(void* base = nullptr) : base_(static_cast<std::uint8_t*>(base)) {}
-    template <class T> T* take(Index count) {
-        auto* part = reinterpret_cast<T*>(base_ ? base_ + used_ : nullptr);
-        used_ += aligned(std::size_t(count) * sizeof(T));
-        return part;
+// How a product of so many columns is computed: by tables of four inputs, by the wide product, by dense tiles of What.
+struct Way {
+    const bqq_product* kernel; // NULL: dense
+    Index columns;             // that go together
+    bool wide;
+
+    Way(const bqq_kernels& kernels, const Prepared& h, Precision precision, Index batch) {
+        const int class_ = int(precision);
+        wide = kernels.wide[class_].lookup && batch >= kWideFrom[class_];
+        const bool dense = !wide && kernels.dense && precision == Precision::float32 && pays(h.layout, batch);
+        kernel = dense ? nullptr : wide ? &kernels.wide[class_] : &kernels.product[class_];
+        columns = std::clamp<Index>(batch, 1, dense ? kDenseColumns : wide ? BQQ_WIDE : BQQ_BATCH);
     }
-    float* floats(Index count) { return take<float>(count); }
-    std::size_t used() const { return used_; }
+
+    /// Blocks of `count` columns whose tables are built at a time. Tables: a multiple of BQQ_CHUNK that fits.
+    Index blocks(Index count) const { return wide ? BQQ_WIDE_BLOCKS : count == 1 ? 32 : count == 2 ? 16 : 8; }
+    Index table_bytes() const { return wide ? ceil_div(columns, 16) * BQQ_WIDE_BLOCKS * BQQ_WIDE_BYTES : kTableBytes; }
 
   private:
-    std::uint8_t* base_;
-    std::size_t used_ = 0;
+    static bool pays(const Layout& a, Index batch) {
+        const double p = double(a.p), columns = double(batch), turns = double(ceil_div(batch, kDenseColumns));
+        return a.J >= kDenseBlockRows &&
+               columns * (p / kTableRate - 1 / kDenseRate) > turns * p * double(a.l) / kCountRate;
+    }
 };
 
 // Up to kColumnsAtOnce columns of X: x[(k*columns + c)*ld + b] zero-padded to units, sigma[k*columns + c].
@@ -116,9 +132,10 @@ struct Latents {
 };
 
 // out[c*ldo + ...] = panels [begin, end) of a bit matrix, centred, times the vectors x + c*ldx.
-void multiply(const bqq_product& kernel, const Units& units, const std::uint8_t* bits, Index begin, Index end,
-              const float* x, Index ldx, Index columns, float* tables, float* out, Index ldo) {
-    const Index step = blocks_at_once(columns);
+void multiply(const Way& way, const Units& units, const std::uint8_t* bits, Index begin, Index end, const float* x,
+              Index ldx, Index columns, float* tables, float* out, Index ldo) {
+    const bqq_product& kernel = *way.kernel;
+    const Index step = way.blocks(columns);
     for (Index b = 0; b < units.blocks; b += step) {
         const Index count = std::min(step, units.blocks - b);
         kernel.tables(std::size_t(count), std::size_t(columns), x + b * BQQ_UNIT_COLUMNS, std::size_t(ldx), tables);
@@ -132,11 +149,11 @@ void multiply(const bqq_product& kernel, const Units& units, const std::uint8_t*
     }
 }
 
-// Columns [first, first + columns) of `in`, columns <= BQQ_BATCH, through block rows begin to end of stage 1.
+// Columns [first, first + columns) of `in`, one panel at most, through block rows begin to end of stage 1.
 struct Stage1 {
     const Prepared& h;
     const bqq_kernels& kernel;
-    const bqq_product& product;
+    const Way& way;
 
     // Rows of the tall bit matrix that belong to block rows [begin, end), in whole panels.
     Index first_panel(Index begin) const { return begin * h.latents() / BQQ_PANEL; }
@@ -148,7 +165,7 @@ struct Stage1 {
         const Units units = h.z_units();
         const Index top = first_panel(begin), bottom = last_panel(end), ldv = (bottom - top) * BQQ_PANEL;
         for (Index k = 0; k < h.layout.K; ++k) {
-            multiply(product, units, h.z_bits(k), top, bottom, in.x + (k * in.columns + first) * in.ld, in.ld, columns,
+            multiply(way, units, h.z_bits(k), top, bottom, in.x + (k * in.columns + first) * in.ld, in.ld, columns,
                      tables, v, ldv);
             for (Index j = begin; j < end; ++j)
                 for (Index c = 0; c < columns; ++c)
@@ -166,35 +183,67 @@ Index rows_at_once(const Prepared& h, Index columns) {
     return std::max<Index>(1, std::min({tall, fit, h.layout.J}));
 }
 
-// The memory of one thread: tables, both sides of stage 1, the rows of a block.
+// The memory of one thread: the rows of a block and either tables and both sides of stage 1 or tiles of What.
 struct Scratch {
     Index together;
-    float *tables, *v, *y;
-    Latents latents;
+    float *y, *tables = nullptr, *v = nullptr;
+    std::optional<Latents> latents;
+    std::optional<DenseTiles> dense;
 
-    Scratch(const Prepared& h, Index columns, Index together, Arena& arena)
-        : together(together), tables(arena.floats(kTableBytes / Index(sizeof(float)))),
-          v(arena.floats(columns * (together * h.latents() + 2 * BQQ_PANEL))),
-          y(arena.floats(columns * h.y_units().rows())), latents(h, together, columns, arena) {}
+    Scratch(const Prepared& h, const bqq_kernels& kernel, const Way& way, Index together, Arena& arena)
+        : together(together), y(arena.floats(way.columns * h.y_units().rows())) {
+        if (!way.kernel) {
+            dense.emplace(h, kernel, arena);
+            return;
+        }
+        tables = arena.floats(way.table_bytes() / Index(sizeof(float)));
+        v = arena.floats(way.columns * (together * h.latents() + 2 * BQQ_PANEL));
+        latents.emplace(h, together, way.columns, arena);
+    }
 };
 
 struct Product {
     const Prepared& h;
     const bqq_kernels& kernel;
+    const Way& way;
     const ConstArray& X;
     const Array& out;
     const MatmulOptions& options;
 
-    const bqq_product& product() const { return kernel.product[int(options.precision)]; }
-    Stage1 stage1() const { return {h, kernel, product()}; }
+    Stage1 stage1() const { return {h, kernel, way}; }
 
     // Rows [begin, end) of block row j, from its columns w and totals, to columns [column, column + columns) of out.
     void stage2(Index j, Index begin, Index end, Index column, Index columns, const float* w, Index ldw,
                 const double* total, float* tables, float* y) const {
         const Index top = begin / BQQ_PANEL, bottom = ceil_div(end, BQQ_PANEL), ldy = (bottom - top) * BQQ_PANEL;
-        multiply(product(), h.y_units(), h.y_bits(j), top, bottom, w, ldw, columns, tables, y, ldy);
+        multiply(way, h.y_units(), h.y_bits(j), top, bottom, w, ldw, columns, tables, y, ldy);
         store_columns(y + begin - top * BQQ_PANEL, ldy, total, out, j * h.layout.rows + begin, end - begin, column,
                       columns, options.accumulate);
+    }
+
+    // The same from tiles of What and columns [first, first + columns) of `in`.
+    void dense(Index j, Index begin, Index end, const Inputs& in, Index first, Index column, Index columns,
+               DenseTiles& tiles, float* y) const {
+        const Layout& a = h.layout;
+        const Index top = begin / BQQ_PANEL, bottom = ceil_div(end, BQQ_PANEL), ldy = (bottom - top) * BQQ_PANEL;
+        for (Index k = 0; k < a.K; ++k)
+            for (Index b = 0; b < a.cols_of(k); b += DenseTiles::kColumns) {
+                const Index count = std::min(DenseTiles::kColumns, a.cols_of(k) - b);
+                tiles.select(j, k, b, count);
+                for (Index q = top; q < bottom;) {
+                    const Index panels = std::min(bottom, (q / BQQ_PANELS + 1) * BQQ_PANELS) - q;
+                    const float* tile = tiles.tile(q, panels);
+                    float* out = y + (q - top) * BQQ_PANEL;
+                    kernel.gemm(std::size_t(columns), std::size_t(panels * BQQ_PANEL), std::size_t(count),
+                                in.x + (k * in.columns + first) * in.ld + b, std::size_t(in.ld), 1, tile,
+                                std::size_t(panels * BQQ_PANEL), k || b ? out : nullptr, std::size_t(ldy), nullptr, out,
+                                std::size_t(ldy));
+                    q += panels;
+                }
+            }
+        const double none[kDenseColumns] = {};
+        store_columns(y + begin - top * BQQ_PANEL, ldy, none, out, j * a.rows + begin, end - begin, column, columns,
+                      options.accumulate);
     }
 
     // Rows [begin, end) of the matrix, all of block rows that go together, columns [first, first + columns) of `in`,
@@ -202,13 +251,19 @@ struct Product {
     void rows(const Inputs& in, Index first, Index column, Index columns, Index begin, Index end,
               Scratch& scratch) const {
         const Index rows = h.layout.rows, j0 = begin / rows, j1 = ceil_div(end, rows);
-        Latents& latents = scratch.latents;
+        const auto first_row = [&](Index j) { return std::max(begin, j * rows) - j * rows; };
+        const auto end_row = [&](Index j) { return std::min(end, (j + 1) * rows) - j * rows; };
+        if (!way.kernel) {
+            for (Index j = j0; j < j1; ++j)
+                dense(j, first_row(j), end_row(j), in, first, column, columns, *scratch.dense, scratch.y);
+            return;
+        }
+        Latents& latents = *scratch.latents;
         latents.columns = columns;
         stage1().run(in, first, columns, j0, j1, scratch.tables, scratch.v, latents);
         for (Index j = j0; j < j1; ++j)
-            stage2(j, std::max(begin, j * rows) - j * rows, std::min(end, (j + 1) * rows) - j * rows, column, columns,
-                   latents.w + (j - j0) * columns * latents.ld, latents.ld, latents.total + (j - j0) * columns,
-                   scratch.tables, scratch.y);
+            stage2(j, first_row(j), end_row(j), column, columns, latents.w + (j - j0) * columns * latents.ld,
+                   latents.ld, latents.total + (j - j0) * columns, scratch.tables, scratch.y);
     }
 };
 
@@ -232,11 +287,11 @@ void check(const Layout& a, const ConstArray& X, const Array& out, const MatmulO
 class Threaded {
   public:
     Threaded(const Product& product, int crew, Index columns)
-        : p_(product), h_(product.h), crew_(crew), columns_(columns), panels_(ceil_div(columns, BQQ_BATCH)),
-          together_(rows_at_once(h_, std::min<Index>(columns, BQQ_BATCH))) {
+        : p_(product), h_(product.h), crew_(crew), columns_(columns), panels_(ceil_div(columns, product.way.columns)),
+          together_(rows_at_once(h_, product.way.columns)) {
         const Index J = h_.layout.J;
         while (together_ > 1 && ceil_div(J, together_) * panels_ < 4 * crew) together_ = ceil_div(together_, 2);
-        staged_ = crew > 1 && ceil_div(J, together_) * panels_ < 2 * crew;
+        staged_ = product.way.kernel && crew > 1 && ceil_div(J, together_) * panels_ < 2 * crew;
     }
 
     void run() {
@@ -260,19 +315,20 @@ class Threaded {
     void allot(Arena& arena) {
         inputs_.clear(), scratch_.clear(), latents_.clear();
         inputs_.emplace_back(h_, columns_, arena);
-        const Index batch = std::min<Index>(columns_, BQQ_BATCH);
-        for (int worker = 0; worker < crew_; ++worker) scratch_.emplace_back(h_, batch, staged_ ? 1 : together_, arena);
+        for (int worker = 0; worker < crew_; ++worker)
+            scratch_.emplace_back(h_, p_.kernel, p_.way, staged_ ? 1 : together_, arena);
         if (!staged_) return;
         v_ = arena.floats(h_.layout.K * columns_ * h_.z_units().rows());
         latents_.emplace_back(h_, h_.layout.J, columns_, arena);
     }
 
-    Index panel_columns(const Inputs& in, Index first) const { return std::min<Index>(BQQ_BATCH, in.columns - first); }
+    Index panels(const Inputs& in) const { return ceil_div(in.columns, p_.way.columns); }
+    Index panel_columns(const Inputs& in, Index first) const { return std::min(p_.way.columns, in.columns - first); }
 
     void at_once(const Inputs& in, Index column) {
-        const Index panels = ceil_div(in.columns, BQQ_BATCH), groups = ceil_div(h_.layout.J, together_);
+        const Index panels = this->panels(in), groups = ceil_div(h_.layout.J, together_);
         Pool::run(groups * panels, crew_, [&](Index task, int worker) {
-            const Index first = task % panels * BQQ_BATCH, group = task / panels;
+            const Index first = task % panels * p_.way.columns, group = task / panels;
             const Index begin = group * together_ * h_.layout.rows;
             const Index end = std::min(h_.layout.m, begin + together_ * h_.layout.rows);
             p_.rows(in, first, column + first, panel_columns(in, first), begin, end, scratch_[std::size_t(worker)]);
@@ -287,13 +343,13 @@ class Threaded {
 
     void in_stages(const Inputs& in, Index column) {
         const Layout& a = h_.layout;
-        const Index panels = ceil_div(in.columns, BQQ_BATCH);
+        const Index panels = this->panels(in);
         const Units zu = h_.z_units(), yu = h_.y_units();
         const Index z_share = share(zu.panels, 1), z_tasks = ceil_div(zu.panels, z_share);
         Pool::run(a.K * panels * z_tasks, crew_, [&](Index task, int worker) {
-            const Index top = task % z_tasks * z_share, first = task / z_tasks % panels * BQQ_BATCH;
+            const Index top = task % z_tasks * z_share, first = task / z_tasks % panels * p_.way.columns;
             const Index k = task / z_tasks / panels;
-            multiply(p_.product(), zu, h_.z_bits(k), top, std::min(zu.panels, top + z_share),
+            multiply(p_.way, zu, h_.z_bits(k), top, std::min(zu.panels, top + z_share),
                      in.x + (k * in.columns + first) * in.ld, in.ld, panel_columns(in, first),
                      scratch_[std::size_t(worker)].tables, v_ + (k * in.columns + first) * zu.rows() + top * BQQ_PANEL,
                      zu.rows());
@@ -309,7 +365,7 @@ class Threaded {
         latents.end(a.J);
         const Index y_share = share(yu.panels, 1), y_tasks = ceil_div(yu.panels, y_share);
         Pool::run(a.J * panels * y_tasks, crew_, [&](Index task, int worker) {
-            const Index j = task / y_tasks / panels, first = task / y_tasks % panels * BQQ_BATCH;
+            const Index j = task / y_tasks / panels, first = task / y_tasks % panels * p_.way.columns;
             const Index begin = task % y_tasks * y_share * BQQ_PANEL;
             const Index end = std::min(a.rows_of(j), begin + y_share * BQQ_PANEL);
             if (begin >= end) return;
@@ -336,11 +392,16 @@ class Threaded {
 std::size_t workspace_size(const void* prepared, Index batch) {
     const Prepared& h = prepared_of(prepared);
     if (batch < 0) bad_argument("batch is " + std::to_string(batch) + ", expected 0 or more");
-    const Index columns = std::max<Index>(1, std::min<Index>(batch, BQQ_BATCH));
-    Arena arena;
-    Inputs(h, columns, arena);
-    Scratch(h, columns, rows_at_once(h, columns), arena);
-    return arena.used();
+    std::size_t most = 0; // fewer columns may go with more block rows
+    for (const Precision precision : {Precision::float32, Precision::int8})
+        for (Index count = 1; count <= std::clamp<Index>(batch, 1, kDenseColumns); ++count) {
+            const Way way(kernels(), h, precision, count);
+            Arena arena;
+            Inputs(h, way.columns, arena);
+            Scratch(h, kernels(), way, rows_at_once(h, way.columns), arena);
+            most = std::max(most, arena.used());
+        }
+    return most;
 }
 
 void matmul_rows(const void* prepared, const ConstArray& X, const Array& out, Index row_begin, Index row_end,
@@ -354,11 +415,12 @@ void matmul_rows(const void* prepared, const ConstArray& X, const Array& out, In
     if (!workspace || reinterpret_cast<std::uintptr_t>(workspace) % kAlign)
         bad_argument("workspace is null or not 64-byte aligned");
     if (X.cols == 0) return;
-    const Index columns = std::min<Index>(X.cols, BQQ_BATCH), together = rows_at_once(h, columns);
+    const Way way(kernels(), h, options.precision, X.cols);
+    const Index columns = way.columns, together = rows_at_once(h, columns);
     Arena arena(workspace);
     Inputs in(h, columns, arena);
-    Scratch scratch(h, columns, together, arena);
-    const Product product{h, kernels(), X, out, options};
+    Scratch scratch(h, kernels(), way, together, arena);
+    const Product product{h, kernels(), way, X, out, options};
     for (Index column = 0; column < X.cols; column += columns) {
         in.columns = std::min(columns, X.cols - column);
         in.load(h, X, column);
@@ -375,10 +437,11 @@ void matmul(const void* prepared, const ConstArray& X, const Array& out, const M
     const Layout& a = h.layout;
     check(a, X, out, options);
     if (X.cols == 0) return;
-    const Product product{h, kernels(), X, out, options};
+    const Way way(kernels(), h, options.precision, X.cols);
+    const Product product{h, kernels(), way, X, out, options};
     const double work = double(a.p) * double(a.l) * double(a.m * a.K + a.n * a.J) * double(X.cols);
     const int crew = work < kThreadedWork ? 1 : resolve_threads(options.threads);
-    Threaded(product, crew, std::min(X.cols, kColumnsAtOnce)).run();
+    Threaded(product, crew, std::min(X.cols, std::max(kColumnsAtOnce, way.columns))).run();
 }
 
 } // namespace bqq

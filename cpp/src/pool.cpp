@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -20,7 +21,8 @@ struct Job {
     void (*call)(const void* body, std::int64_t item, int worker);
     const void* body;
     std::atomic<std::int64_t> next{0};
-    int joined = 1, inside = 0; // helpers numbered so far (the caller is 0), helpers at work: under the lock
+    int joined = 1;             // helpers numbered so far (the caller is 0): under the lock
+    std::atomic<int> inside{0}; // helpers at work, changed under the lock
 
     void work(int worker) {
         for (std::int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;) call(body, i, worker);
@@ -28,11 +30,19 @@ struct Job {
     bool wants_help() const { return joined < threads && next.load(std::memory_order_relaxed) < count; }
 };
 
+// Products come in rows, a layer after the other, and waking a thread takes as long as a small one. So both sides look
+// for a moment before they sleep.
+template <class Done> void look_for(Done&& done) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(50);
+    while (!done() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+}
+
 // Never destroyed: helpers sleep in it until the process ends.
 struct Helpers {
     std::mutex guard;
     std::condition_variable work, done;
     std::vector<Job*> jobs;
+    std::atomic<unsigned> posted{0}; // jobs so far, changed under the lock
     int count = 0;
 
     void start(int wanted) {
@@ -49,7 +59,11 @@ struct Helpers {
         for (;;) {
             const auto found = std::find_if(jobs.begin(), jobs.end(), [](const Job* job) { return job->wants_help(); });
             if (found == jobs.end()) {
-                work.wait(lock);
+                const unsigned seen = posted;
+                lock.unlock();
+                look_for([&] { return posted != seen; });
+                lock.lock();
+                work.wait(lock, [&] { return posted != seen; });
                 continue;
             }
             Job* job = *found;
@@ -67,11 +81,15 @@ struct Helpers {
             std::lock_guard<std::mutex> lock(guard);
             start(job.threads - 1);
             jobs.push_back(&job);
+            ++posted;
         }
         for (int i = 1; i < job.threads; ++i) work.notify_one();
         job.work(0);
         std::unique_lock<std::mutex> lock(guard);
         jobs.erase(std::find(jobs.begin(), jobs.end(), &job));
+        lock.unlock();
+        look_for([&] { return job.inside == 0; });
+        lock.lock();
         done.wait(lock, [&] { return job.inside == 0; });
     }
 };

@@ -17,7 +17,7 @@ namespace bqq::detail {
 struct RefineOptions {
     double T_first = 1.2, T_most = 3.5; ///< where heating starts and ends at the latest
     double melting = 0.045;             ///< share of the bits that flip in a sweep when heating ends
-    double cooling = 0.5;               ///< last temperature over the highest one reached
+    double cooling = 0.6;               ///< last temperature over the highest one reached
     Index sweeps = 4000;                ///< passes over all rows, all columns and the scales
 };
 

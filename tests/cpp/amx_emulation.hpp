@@ -13,12 +13,14 @@
 #undef _tile_loadd
 #undef _tile_stored
 #undef _tile_dpbf16ps
+#undef _tile_dpbssd
 #define _tile_loadconfig amx_emulation::loadconfig
 #define _tile_release amx_emulation::release
 #define _tile_zero amx_emulation::zero
 #define _tile_loadd amx_emulation::loadd
 #define _tile_stored amx_emulation::stored
 #define _tile_dpbf16ps amx_emulation::dpbf16ps
+#define _tile_dpbssd amx_emulation::dpbssd
 
 namespace amx_emulation {
 
@@ -84,6 +86,22 @@ inline float bf16(const std::uint8_t* at) {
     std::memcpy(&value, &bits, 4);
     return value;
 }
+// In 32-bit integers, C[i][j] += A[i][4k] B[k][4j] + ... + A[i][4k+3] B[k][4j+3], signed bytes.
+inline void dpbssd(int c, int a, int b) {
+    State& s = configured(c);
+    configured(a), configured(b);
+    require(s.rows[a] == s.rows[c] && s.bytes[b] == s.bytes[c] && s.bytes[a] == 4 * s.rows[b], "tiles do not fit");
+    for (int i = 0; i < s.rows[c]; ++i)
+        for (int j = 0; j < s.bytes[c] / 4; ++j) {
+            std::int32_t sum;
+            std::memcpy(&sum, s.tile[c][i] + 4 * j, 4);
+            for (int k = 0; k < s.rows[b]; ++k)
+                for (int h = 0; h < 4; ++h)
+                    sum += std::int8_t(s.tile[a][i][4 * k + h]) * std::int8_t(s.tile[b][k][4 * j + h]);
+            std::memcpy(s.tile[c][i] + 4 * j, &sum, 4);
+        }
+}
+
 // C[i][j] += A[i][2k] B[k][2j] + A[i][2k+1] B[k][2j+1]
 inline void dpbf16ps(int c, int a, int b) {
     State& s = configured(c);

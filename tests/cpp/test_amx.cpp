@@ -98,6 +98,67 @@ TEST(tile_products_are_those_of_rounded_operands) {
             }
 }
 
+TEST(wide_products_equal_the_oracle) {
+    if (!runnable()) return;
+    const bqq_kernels table = emulated();
+    for (const Index panels : {1, 2, 3, 8})
+        for (const Index blocks : {1, 2, 3, 16, 17, 32})
+            for (const Index columns : {1, 15, 16, 17, 32}) {
+                const Index rows = BQQ_PANEL * panels, size = BQQ_UNIT_COLUMNS * blocks, ldx = size + 3, ldo = rows + 5;
+                const Mat X = reference::random(columns, ldx, 1, -1, 1), bits = reference::random(rows, size, 2, 0, 1);
+                std::vector<float> x(X.v.begin(), X.v.end());
+                std::vector<std::uint32_t> units(std::size_t(panels * blocks * BQQ_PANEL));
+                for (Index i = 0; i < rows; ++i)
+                    for (Index k = 0; k < size; ++k)
+                        units[std::size_t((k / 32 * panels + i / BQQ_PANEL) * BQQ_PANEL + i % BQQ_PANEL)] |=
+                            std::uint32_t(bits(i, k) > 0.5) << k % 32;
+                const std::size_t room = std::size_t(blocks * ((columns + 15) / 16) * BQQ_WIDE_BYTES);
+                std::vector<std::uint8_t> memory(room + 128, 0xA5);
+                std::uint8_t* tables = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
+                for (const int precision : {0, 1})
+                    for (const int accumulate : {0, 1}) {
+                        std::vector<float> out(std::size_t(columns * ldo), 0.5f);
+                        table.wide[precision].tables(std::size_t(blocks), std::size_t(columns), x.data(),
+                                                     std::size_t(ldx), tables);
+                        CHECK_EQ(int(tables[room]), 0xA5);
+                        table.wide[precision].lookup(std::size_t(panels), std::size_t(blocks),
+                                                     reinterpret_cast<const std::uint8_t*>(units.data()),
+                                                     std::size_t(panels * BQQ_UNIT_BYTES), std::size_t(columns), tables,
+                                                     out.data(), std::size_t(ldo), accumulate);
+                        // 16 significant bits; a step of 1/127. Errors of elements add like noise.
+                        const double step = precision ? 1 / 127.0 : 1 / 65536.0;
+                        for (Index c = 0; c < columns; ++c)
+                            for (Index i = 0; i < ldo; ++i) {
+                                double y = i >= rows || accumulate ? 0.5 : 0;
+                                for (Index k = 0; k < size && i < rows; ++k)
+                                    y += ((bits(i, k) > 0.5) - 0.5) * double(x[std::size_t(c * ldx + k)]);
+                                CHECK_NEAR(double(out[std::size_t(c * ldo + i)]), y,
+                                           5 * step * 0.29 * 0.5 * std::sqrt(double(size)) + 1e-6);
+                            }
+                    }
+            }
+}
+
+TEST(wide_products_keep_what_is_not_finite_to_its_column) {
+    if (!runnable()) return;
+    const bqq_kernels table = emulated();
+    const std::vector<std::uint8_t> bits(2 * BQQ_UNIT_BYTES, 0x5C);
+    alignas(64) std::uint8_t tables[2 * BQQ_WIDE_BYTES];
+    for (const bqq_product& kernel : table.wide)
+        for (const float bad : {INFINITY, -INFINITY, NAN}) {
+            std::vector<float> x(5 * 64, 1.0f), out(5 * BQQ_PANEL);
+            std::fill_n(x.data() + 64, 64, 0.0f);
+            x[3 * 64 + 40] = bad;
+            kernel.tables(2, 5, x.data(), 64, tables);
+            kernel.lookup(1, 2, bits.data(), BQQ_UNIT_BYTES, 5, tables, out.data(), BQQ_PANEL, 0);
+            for (int i = 0; i < BQQ_PANEL; ++i) {
+                CHECK_EQ(out[std::size_t(BQQ_PANEL + i)], 0.0f);
+                for (const int c : {0, 2, 4}) CHECK(std::isfinite(out[std::size_t(BQQ_PANEL * c + i)]));
+                CHECK(!std::isfinite(out[std::size_t(BQQ_PANEL * 3 + i)]));
+            }
+        }
+}
+
 TEST(a_descent_on_tiles_follows_the_one_on_vectors) {
     if (!runnable()) return;
     const Index m = 40, n = 37, l = 19;

@@ -16,6 +16,7 @@ from _build import ROOT
 from conftest import torch_randn
 
 sys.path.insert(0, str(ROOT / "bench"))
+import machine
 import matrices
 import readme
 import targets
@@ -192,3 +193,14 @@ def test_torch_baseline():
         for step in (-1e-3, 1e-3):
             scales = tuple(c + step * (i == k) for k, c in enumerate((r, s, t, u)))
             assert energy(y.detach(), z.detach()) >= least
+
+
+def test_a_later_run_keeps_what_it_did_not_measure(tmp_path, capsys):
+    path = tmp_path / "some.csv"
+    machine.write_csv(path, [{"size": 64, "threads": 1, "us": 3}, {"size": 128, "threads": 1, "us": 9}])
+    new: list[dict[str, object]] = [{"size": 128, "threads": 1, "us": 8}, {"size": 128, "threads": 2, "us": 5}]
+    merged = machine.with_earlier(path, new, ("size", "threads"))
+    assert [int(str(row["us"])) for row in merged] == [3, 8, 5]
+    path.write_text(path.read_text().replace("numpy", "older numpy", 1))
+    assert machine.with_earlier(path, new, ("size", "threads")) == new
+    assert "replaced" in capsys.readouterr().out

@@ -222,13 +222,14 @@ typedef struct bqq_matmul_options {
 BQQ_API bqq_status bqq_matmul_options_init(bqq_matmul_options* options, size_t struct_size);
 
 /// out (m x batch) = What * x (n x batch), any dtypes, summed in float32 or integers. out must not overlap x. A column
-/// of the result depends on its column of x alone, bit for bit. `prepared`: filled by bqq_prepare. options NULL:
+/// of the result depends on its column of x alone, bit for bit, and on the batch in that large ones may be computed
+/// another way. `prepared`: filled by bqq_prepare. options NULL:
 /// defaults. Small products stay on the calling thread. O(p l (m K + n J) batch) bit operations. BQQ_INVALID_ARGUMENT
 /// names the shapes that do not fit; BQQ_OUT_OF_MEMORY.
 BQQ_API bqq_status bqq_matmul(const void* prepared, const bqq_array* x, const bqq_array* out,
                               const bqq_matmul_options* options);
 
-/// *size: bytes of workspace that bqq_matmul_rows needs for `batch` >= 0 columns, under any options. O(1).
+/// *size: bytes of workspace that bqq_matmul_rows needs for `batch` >= 0 columns or fewer, under any options. O(1).
 BQQ_API bqq_status bqq_workspace_size(const void* prepared, int64_t batch, size_t* size);
 
 /// Rows [row_begin, row_end) of bqq_matmul, on the calling thread, without allocation: for engines with a pool of their

@@ -1,4 +1,4 @@
-// Products with a compressed matrix, computed from its bit planes; What is never formed.
+// Products with a compressed matrix, computed from its bit planes; no more than a tile of What is ever formed.
 //
 //   What x = sum_i Y_i ( r_i v_i + s_i sigma ) + ( sum_i t_i sum(v_i) + u sigma ) 1,   v_i = Z_i x,  sigma = sum(x)
 #pragma once
@@ -46,14 +46,16 @@ BQQ_API std::size_t prepared_size(const View& q);
 BQQ_API void prepare(const View& q, void* buffer, std::size_t size);
 
 /// out (m x batch) = What * X (n x batch). out must not overlap X. A column of the result depends on its column of X
-/// alone, bit for bit: not on threads, batch or strides. O(p l (m K + n J) batch) bit operations, K x J blocks.
+/// alone, bit for bit, not on threads or strides; on the batch only in that large ones may be computed another way
+/// (cpp/DESIGN.md), within the same error. O(p l (m K + n J) batch) bit operations, K x J blocks.
 /// Throws Error(invalid_argument) on shapes that do not fit, std::bad_alloc.
 BQQ_API void matmul(const void* prepared, const ConstArray& X, const Array& out, const MatmulOptions& options = {});
 
 /// Rows [row_begin, row_end) of the product, on the calling thread, without allocation: for engines with a pool of
 /// their own. `out` is the whole m x batch array. Stage 1 is computed for the block rows the range touches, so it is
 /// cheapest when row_begin and row_end are multiples of the block rows.
-/// `workspace`: workspace_size(prepared, batch) bytes, 64-byte aligned, one per concurrent call.
+/// `workspace`: workspace_size(prepared, batch) bytes, enough for smaller batches too, 64-byte aligned, one per
+/// concurrent call.
 BQQ_API std::size_t workspace_size(const void* prepared, Index batch);
 BQQ_API void matmul_rows(const void* prepared, const ConstArray& X, const Array& out, Index row_begin, Index row_end,
                          void* workspace, const MatmulOptions& options = {});

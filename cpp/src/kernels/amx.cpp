@@ -1,13 +1,14 @@
 // isa: amx
 // level: 60
 // arch: x86_64
-// cpu: avx2,fma,bmi2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,amx-tile,amx-bf16
-// flags: -mavx2 -mfma -mbmi2 -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mamx-tile -mamx-bf16
+// cpu: avx2,fma,bmi2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,amx-tile,amx-bf16,amx-int8
+// flags: -mfma -mbmi2 -mf16c -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mamx-tile -mamx-bf16 -mamx-int8
 // msvc: /arch:AVX512
 //
 // The descent's rounded products on tiles of 16 rows of 64 bytes: C (16 x 16 floats) += A (16 x 32 bfloat16) B (32 x
 // 16), B as 16 rows of pairs. Four sums, two tiles of A and two of B live at once.
-//   tdpbf16ps     one every 16 cycles: 1024 multiply-adds a cycle, 16 times the float32 rate
+//   tdpbf16ps     one every 16 cycles: 512 multiply-adds a cycle, 16 times the float32 rate
+//   tdpbssd       twice that, on bytes
 // Compiled with BQQ_AMX_EMULATED the tile instructions are functions (tests/cpp/amx_emulation.hpp).
 #include "kernels/table.h"
 
@@ -17,6 +18,7 @@
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 #include <immintrin.h>
+#include <string.h>
 #if defined(BQQ_AMX_EMULATED)
 #include "amx_emulation.hpp"
 #endif
@@ -159,9 +161,13 @@ void gemm_dots_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_ro
     sums[0] = _mm512_reduce_add_pd(square), sums[1] = _mm512_reduce_add_pd(cross);
 }
 
+#include "kernels/product_amx.inl"
+
 } // namespace
 
 extern "C" void bqq_kernels_amx(bqq_kernels* table) {
     table->gemm_rounded = gemm_rounded;
     table->gemm_dots_rounded = gemm_dots_rounded;
+    table->wide[0] = bqq_product{wide_tables<WideFloat32>, wide_lookup<WideFloat32>};
+    table->wide[1] = bqq_product{wide_tables<WideInt8>, wide_lookup<WideInt8>};
 }

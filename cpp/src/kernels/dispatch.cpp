@@ -98,6 +98,9 @@ bool cpu_has(const std::string& feature) {
         {"gfni", seven.c, 8, 0},          {"avx512bf16", seven1.a, 5, zmm},   {"amx-bf16", seven.d, 22, tile},
         {"amx-tile", seven.d, 24, tile},  {"amx-int8", seven.d, 25, tile},
     };
+#if defined(BQQ_AMX_EMULATED)
+    if (feature.compare(0, 4, "amx-") == 0) return cpu_has("avx512bf16");
+#endif
     for (const Bit& b : bits)
         if (feature == b.name)
             return (b.word >> b.bit & 1) && (saved & b.state) == b.state && (b.state != tile || tiles_permitted());

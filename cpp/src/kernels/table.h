@@ -23,6 +23,11 @@
 #define BQQ_TABLE_BYTES 512 /* room for the tables of one block of one vector */
 #define BQQ_PRECISIONS 2    /* 0: float32 class, 1: int8 class */
 
+/* The same for the wide products: most vectors and blocks of one call, and room for one block of 16 vectors. */
+#define BQQ_WIDE 32
+#define BQQ_WIDE_BLOCKS 32
+#define BQQ_WIDE_BYTES 2048
+
 /* Sums over a matrix x of rows x cols: NULL members are not computed. col_* have room for ld entries. */
 typedef struct bqq_sums {
     float* row;    /* sum_j x_ij */
@@ -74,6 +79,21 @@ typedef struct bqq_product {
 typedef struct bqq_stack {
     float r, shift, total;
 } bqq_stack;
+
+/* A tile of What, columns x 16 panels: out[b*ldo + 16 q + a] = row[16 q + a] + column[b] + sum_i r_i sum_g
+ * popcount(Y_ag & Z_bg), with stack i in the segments first[i] <= g < first[i+1], Y_ag word a of the unit at
+ * bits + block[g]*stride + 64 q and Z_bg = z[g*ldz + b]. panels <= BQQ_PANELS; row may be NULL (zero). */
+typedef struct bqq_dense {
+    size_t panels, columns, stacks;
+    const uint32_t *first, *block; /* stacks + 1; one a segment */
+    const uint8_t* bits;
+    size_t stride;
+    const uint32_t* z;
+    size_t ldz;
+    const float *r, *row, *column;
+    float* out;
+    size_t ldo;
+} bqq_dense;
 
 typedef struct bqq_kernels {
     /* C[i,j] = D[i,j] + bias[i] + sum_k A(i,k) B[k,j],  A(i,k) = A[i*a_row + k*a_col];  i < M, j < N, k < K.
@@ -138,6 +158,16 @@ typedef struct bqq_kernels {
     size_t (*anneal)(const bqq_anneal* problem);
 
     bqq_product product[BQQ_PRECISIONS];
+
+    /* The same product for up to BQQ_WIDE vectors and BQQ_WIDE_BLOCKS blocks at a time, where there are matrix units;
+     * NULL elsewhere. tables: room for BQQ_WIDE_BYTES a block and 16 vectors or part of them. A result depends on how
+     * the blocks are spread over calls. */
+    bqq_product wide[BQQ_PRECISIONS];
+
+    /* Fills a tile of What. NULL where there is no fast way. */
+    void (*dense)(const bqq_dense* tile);
+    /* Bit a of columns[b] = bit b of word a, for the 16 words and 32 columns of a unit. NULL if dense is. */
+    void (*unit_columns)(const uint8_t* unit, uint16_t* columns);
 
     /* The step between the two stages, for one block and column: for each stack i of l entries
      *   w_ie = r_i v_ie + shift_i sigma,   sums[lane] += total_i v_ie for some lane < BQQ_PANEL, which depends on e and

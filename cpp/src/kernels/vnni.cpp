@@ -1,8 +1,8 @@
 // isa: vnni
 // level: 30
 // arch: x86_64
-// cpu: avx2,fma,bmi2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni
-// flags: -mavx2 -mfma -mbmi2 -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vnni
+// cpu: avx2,fma,bmi2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512vpopcntdq
+// flags: -mfma -mbmi2 -mf16c -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vnni -mavx512vpopcntdq
 // msvc: /arch:AVX512
 //
 // AVX-512 with byte permutes and byte dot products (Ice Lake, Zen 4): the product in fixed point.
@@ -308,9 +308,13 @@ template <class Class> void lookup(size_t panels, size_t blocks, const uint8_t* 
     }
 }
 
+#include "kernels/product_dense.inl"
+
 } // namespace
 
 extern "C" void bqq_kernels_vnni(bqq_kernels* table) {
+    table->dense = dense;
+    table->unit_columns = unit_columns;
     table->product[0] = bqq_product{tables_f32, lookup<Float32Class>};
     table->product[1] = bqq_product{tables_i8, lookup<Int8Class>};
 }
