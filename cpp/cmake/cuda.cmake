@@ -1,5 +1,6 @@
 # The kernels of cuda/.
 #   BQQ_CUDA            AUTO: the library bqq_cuda (bqq::cuda) if there is a CUDA compiler that works; ON: it must; OFF
+#   BQQ_CUDA_ARCHITECTURES  for which GPUs; fewer compile faster
 #   BQQ_CUDA_EMULATION  the same sources for the host emulation of tests/cuda, by g++, from headers of the toolkit alone
 # Sets BQQ_CUDA_LIBRARIES: what a program that runs the kernels links, empty if there are none.
 set(BQQ_CUDA AUTO CACHE STRING "GPU kernels: AUTO (if there is a CUDA compiler), ON, OFF")
@@ -28,17 +29,13 @@ endif()
 if(BQQ_CUDA STREQUAL "OFF" OR NOT BQQ_CUDA_SOURCES)
   return()
 endif()
-set(architectures "${CMAKE_CUDA_ARCHITECTURES}")
 set(missing "")
 include(CheckLanguage)
 check_language(CUDA)
 if(CMAKE_CUDA_COMPILER)
   enable_language(CUDA)
-  find_package(CUDAToolkit QUIET)
   if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 11.8)
     set(missing "CUDA 11.8 or newer is needed, ${CMAKE_CUDA_COMPILER} is ${CMAKE_CUDA_COMPILER_VERSION}")
-  elseif(NOT TARGET CUDA::cudart_static)
-    set(missing "the static run-time library of CUDA was not found")
   endif()
 else()
   set(missing "no CUDA compiler works here (nvcc on PATH, or named in CMAKE_CUDA_COMPILER)")
@@ -51,16 +48,14 @@ if(missing)
   return()
 endif()
 
-# Machine code for the data-centre GPUs since A100, PTX of the newest for what comes after. Others: set it yourself.
-if(NOT architectures)
-  set(architectures 80-real 90-real)
-  if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
-    list(APPEND architectures 100-real 100-virtual)
-  else()
-    list(APPEND architectures 90-virtual)
-  endif()
+# Machine code for the data-centre GPUs since A100, PTX of the newest for what comes after.
+set(architectures 80-real 90-real)
+if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
+  list(APPEND architectures 100-real 100-virtual)
+else()
+  list(APPEND architectures 90-virtual)
 endif()
-set(BQQ_CUDA_ARCHITECTURES "${architectures}")
+set(BQQ_CUDA_ARCHITECTURES "${architectures}" CACHE STRING "GPU architectures, as CMAKE_CUDA_ARCHITECTURES")
 
 # What every target with device code is compiled with.
 function(bqq_cuda_common target)
@@ -78,9 +73,9 @@ function(bqq_cuda_common target)
 endfunction()
 
 # The run-time library of CUDA is linked in, and asks for the driver when it is first used: programs start without one.
+# CMake adds it to whatever links this in the same build (CUDA_RUNTIME_LIBRARY).
 add_library(bqq_cuda STATIC ${BQQ_CUDA_SOURCES})
 bqq_cuda_common(bqq_cuda)
-target_link_libraries(bqq_cuda PRIVATE CUDA::cudart_static)
 target_compile_definitions(bqq_cuda PRIVATE BQQ_STATIC)
 add_library(bqq::cuda ALIAS bqq_cuda)
 set(BQQ_CUDA_LIBRARIES bqq_cuda)

@@ -70,6 +70,18 @@ foreach(kind IN LISTS bqq_kinds)
     COMPONENT dev)
 endforeach()
 
+if(TARGET bqq_cuda)
+  set_target_properties(bqq_cuda PROPERTIES EXPORT_NAME cuda)
+  target_link_libraries(bqq_cuda INTERFACE $<INSTALL_INTERFACE:CUDA::cudart_static>)
+  install(TARGETS bqq_cuda EXPORT bqq-cuda ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT dev)
+  install(
+    EXPORT bqq-cuda
+    FILE bqq-cuda-targets.cmake
+    NAMESPACE bqq::
+    DESTINATION "${bqq_package_dir}"
+    COMPONENT dev)
+endif()
+
 # What a program that links the static library must link as well.
 set(BQQ_STATIC_NEEDS_OPENMP OFF)
 set(BQQ_STATIC_NEEDS_THREADS OFF)

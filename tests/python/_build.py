@@ -30,12 +30,40 @@ def generator() -> list[str]:
     return ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
 
 
-def prefix_path() -> str:
-    """CMAKE_PREFIX_PATH with the packages that Python wheels carry (Eigen of cmeel-eigen)."""
+def _sites(package: str) -> list[Path]:
+    """Folders in which wheels may lie, those that have the Python package `package` last."""
     sites = [Path(sysconfig.get_path(kind)) for kind in ("purelib", "platlib")]
-    spec = importlib.util.find_spec("cmeel")
+    spec = importlib.util.find_spec(package)
     if spec is not None and spec.submodule_search_locations is not None:
         sites += [Path(folder).parent for folder in spec.submodule_search_locations]
+    return sites
+
+
+def _cuda_wheels() -> list[Path]:
+    """The folders that the wheels nvidia-cuda-* share, the newest CUDA first."""
+    found = {folder for site in _sites("nvidia") for folder in site.glob("nvidia/cu[0-9]*") if folder.is_dir()}
+    return sorted(found, key=lambda folder: int(folder.name[2:]), reverse=True)
+
+
+def nvcc_command() -> str | None:
+    """The CUDA compiler to run, from PATH or a wheel, or None."""
+    wheels = os.pathsep.join(str(folder / "bin") for folder in _cuda_wheels())
+    return shutil.which("nvcc") or shutil.which("nvcc", path=wheels)
+
+
+def cuda_headers() -> Path | None:
+    """The include folder of a CUDA toolkit, nvcc's own or that of the wheels, or None."""
+    nvcc = shutil.which("nvcc")
+    toolkits = [Path(nvcc).resolve().parents[1]] if nvcc else []
+    for toolkit in [*toolkits, Path("/usr/local/cuda"), *_cuda_wheels()]:
+        if all((toolkit / "include" / name).is_file() for name in ("cuda_runtime.h", "crt/host_defines.h")):
+            return toolkit / "include"
+    return None
+
+
+def prefix_path() -> str:
+    """CMAKE_PREFIX_PATH with the packages that Python wheels carry (Eigen of cmeel-eigen)."""
+    sites = _sites("cmeel")
     found = [str(site / "cmeel.prefix") for site in sites if (site / "cmeel.prefix").is_dir()]
     found += filter(None, os.environ.get("CMAKE_PREFIX_PATH", "").split(os.pathsep))
     return ";".join(dict.fromkeys(found))
@@ -68,11 +96,12 @@ def configure(source: Path, build: Path, *arguments: str) -> None:
     run(command, ROOT)
 
 
-def compile_all(build: Path) -> None:
-    """Builds what was configured in `build`."""
+def compile_all(build: Path, *targets: str) -> str:
+    """Builds what was configured in `build`, or of that the named targets; returns what was printed."""
     cmake = cmake_command()
     assert cmake is not None, "cmake not found"
-    run([cmake, "--build", str(build), "--parallel", str(os.cpu_count() or 1)], ROOT)
+    command = [cmake, "--build", str(build), "--parallel", str(os.cpu_count() or 1)]
+    return run(command + [word for target in targets for word in ("--target", target)], ROOT)
 
 
 def install(build: Path, prefix: Path, *components: str) -> None:

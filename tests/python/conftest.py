@@ -142,6 +142,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "-DBQQ_BUILD_TESTS=ON",
         "-DBQQ_WERROR=ON",
         "-DBQQ_INSTALL=ON",
+        "-DBQQ_CUDA=OFF",
         "-DCMAKE_INSTALL_LIBDIR=lib",
     )
     _build.compile_all(build)

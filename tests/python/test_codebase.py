@@ -15,6 +15,7 @@ import pytest
 from _build import ROOT
 
 CPP = ROOT / "cpp"
+CUDA = ROOT / "cuda"
 ALLOWED = ROOT / "tests" / "python" / "stubtest_allowed.txt"  # pybind11 classes have a metaclass of their own
 
 # Each file may include only files of a lower rank (and its own header). ISA files see table.h and .inl files only.
@@ -105,6 +106,40 @@ def test_layers(path: Path) -> None:
         assert all(name.startswith("bqq/") for name in includes(path))
 
 
+def cuda_files() -> list[Path]:
+    return sorted(p for p in CUDA.iterdir() if p.suffix in (".cu", ".cuh"))
+
+
+def code_of(path: Path) -> str:
+    return re.sub(r"//.*", "", path.read_text())
+
+
+def test_cuda_layers() -> None:
+    """The core knows nothing of cuda/; there, nobody includes whom he is included by, and nobody a .cu file."""
+    names = {path.name for path in cuda_files()}
+    for path in sources(".hpp", ".cpp", ".h", ".inl"):
+        assert not names & set(includes(path)), path.name
+    edges = {path.name: set(includes(path)) & names for path in cuda_files()}
+    assert not any(name.endswith(".cu") for included in edges.values() for name in included)
+    placed: set[str] = set()
+    while len(placed) < len(names):
+        ready = {name for name in names - placed if edges[name] <= placed}
+        assert ready, f"a circle among {sorted(names - placed)}"
+        placed |= ready
+
+
+def test_cuda_source_is_the_same_for_both_builds() -> None:
+    """What nvcc and the emulation have to see differently is in portable.cuh alone."""
+    apart = r"\basm\b|__CUDACC__|__CUDA_ARCH__|cuemu|BQQ_CUDA_EMULATION|__shared__|cudaLaunchKernel|<<<"
+    for path in cuda_files():
+        code = code_of(path)
+        if path.name != "portable.cuh":
+            found = re.search(apart, code)
+            assert found is None, f"{path.name}: {found and found[0]}"
+        kernels = re.findall(r"__global__\s+void\s+(.{0,20})", code)
+        assert all(after.startswith("__launch_bounds__(") for after in kernels), path.name
+
+
 @pytest.mark.parametrize("pattern", ONE_ROOM)
 def test_one_room_per_concern(pattern: str) -> None:
     for path in sources(".hpp", ".cpp", ".h", ".inl"):
@@ -137,11 +172,11 @@ def test_versions_agree() -> None:
 
 
 def test_files_stay_small() -> None:
-    tracked = [p for d in ("cpp", "python", "tests", "bench") for p in (ROOT / d).rglob("*")]
+    tracked = [p for d in ("cpp", "cuda", "python", "tests", "bench") for p in (ROOT / d).rglob("*")]
     long = {
         p.relative_to(ROOT).as_posix(): count
         for p in tracked
-        if p.suffix in (".cpp", ".hpp", ".h", ".py", ".inl") and (count := p.read_text().count("\n")) > 600
+        if p.suffix in (".cpp", ".hpp", ".h", ".py", ".inl", ".cu", ".cuh") and (count := p.read_text().count("\n")) > 600
     }
     assert not long, "a file over about 500 lines is two rooms"
 
@@ -159,8 +194,8 @@ def check(*command: str | Path) -> None:
 
 
 def test_clang_format() -> None:
-    files = [p for d in ("cpp", "tests", "python", "bench") for p in (ROOT / d).rglob("*")]
-    files = [p for p in files if p.suffix in (".cpp", ".hpp", ".h", ".c", ".inl")]
+    files = [p for d in ("cpp", "cuda", "tests", "python", "bench") for p in (ROOT / d).rglob("*")]
+    files = [p for p in files if p.suffix in (".cpp", ".hpp", ".h", ".c", ".inl", ".cu", ".cuh")]
     check(tool("clang-format"), "--dry-run", "--Werror", *files)
 
 

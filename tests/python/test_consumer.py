@@ -69,7 +69,7 @@ def test_find_package_static(prefix: Path, tmp_path: Path) -> None:
 
 
 def test_add_subdirectory(tmp_path: Path) -> None:
-    arguments = [f"-DBQQ_SOURCE_DIR={ROOT}", f"-DCMAKE_PREFIX_PATH={_build.prefix_path()}"]
+    arguments = [f"-DBQQ_SOURCE_DIR={ROOT}", f"-DCMAKE_PREFIX_PATH={_build.prefix_path()}", "-DBQQ_CUDA=OFF"]
     use(tmp_path, *arguments)
     if sys.platform == "linux":
         assert "libbqq.so" in linked(tmp_path / "user_c")

@@ -62,6 +62,7 @@ def test_sanitized_kernels_and_formats(tmp_path: Path) -> None:
         build,
         "-DBQQ_BUILD_TESTS=ON",
         "-DBQQ_INSTALL=OFF",
+        "-DBQQ_CUDA=OFF",
         "-DBQQ_OPENMP=OFF",
         "-DBQQ_SANITIZE=address,undefined",
         "-DCMAKE_CXX_FLAGS=-O1",

@@ -5,6 +5,8 @@
 
 #include <functional>
 #include <string>
+#include <sys/wait.h>
+#include <unistd.h>
 
 using namespace bqq::cuda;
 using device::Array;
@@ -482,4 +484,20 @@ TEST(host_code_that_touches_device_memory) {
     const Arrays a;
     CHECK_EQ(a.in.at()[1], 1.0f);
     CHECK(cuemu::take_reports().find("HOST CODE TOUCHES DEVICE MEMORY") != std::string::npos);
+}
+
+TEST(findings_that_nobody_takes_fail_the_program) {
+    std::fflush(nullptr);
+    const pid_t child = fork();
+    if (child == 0) {
+        if (!std::freopen("/dev/null", "w", stderr)) std::_Exit(1);
+        const Arrays a;
+        launch_kernel(lane_not_in_mask, dim3(1), dim3(threads), 0, nullptr, a.out.at(),
+                      static_cast<const float*>(a.in.at()));
+        std::exit(0);
+    }
+    int status = 0;
+    CHECK(waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status));
+    CHECK_EQ(WEXITSTATUS(status), 70);
 }

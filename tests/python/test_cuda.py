@@ -1,0 +1,144 @@
+"""The CUDA kernels: run on the host emulation of tests/cuda, compiled by nvcc, started where there is no driver."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import _build
+from _build import ROOT, run
+
+CUDA_TESTS = ROOT / "tests" / "cuda"
+PROGRAMS = sorted(path.stem for path in CUDA_TESTS.glob("test_*.cu"))
+OF_THE_EMULATION = sorted(path.stem for path in (CUDA_TESTS / "cuemu").glob("test_*.cu"))
+ORDERS = ("ascending", "descending", "random")
+SEEDS = (1, 2, 3)
+
+
+def compiler_is_gnu() -> bool:
+    compiler = shutil.which("c++")
+    if compiler is None:
+        return False
+    defined = subprocess.run(
+        [compiler, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, text=True, check=False
+    ).stdout
+    return "__GNUC__" in defined and "__clang__" not in defined
+
+
+@pytest.fixture(scope="session")
+def emulated(built: Path) -> Path:
+    """The programs of tests/cuda built twice by g++: fast, and checked at every access."""
+    if sys.platform != "linux" or not compiler_is_gnu():
+        pytest.skip("the emulation of CUDA needs g++ on Linux")
+    headers = _build.cuda_headers()
+    if headers is None:
+        pytest.skip("no CUDA headers: pip install 'bqq[test]' (nvidia-cuda-runtime, nvidia-cuda-crt) or the toolkit")
+    _build.configure(ROOT, built, "-DBQQ_CUDA=OFF", "-DBQQ_CUDA_EMULATION=ON", f"-DBQQ_CUDA_INCLUDE_DIR={headers}")
+    _build.compile_all(built, "cuda_tests")
+    return built / "tests" / "cuda"
+
+
+def passed(program: Path, environments: list[Mapping[str, str]]) -> None:
+    """The program passes in every environment; they run beside each other."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for out in pool.map(lambda e: run([program], program.parent, e), environments):
+            assert re.search(r"^[1-9]\d* tests, 0 failures$", out, re.M), out
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_kernels_in_every_order(emulated: Path, program: str) -> None:
+    passed(emulated / f"{program}_fast", [{"CUEMU_ORDER": order} for order in ORDERS])
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_kernels_with_every_access_checked(emulated: Path, program: str) -> None:
+    """Races, bounds, uninitialised data, missing waits: nothing is found, whoever goes first."""
+    environments = [{"CUEMU_SEED": str(seed), "CUEMU_PREEMPT": "8", "CUEMU_DEFER": "1"} for seed in SEEDS]
+    passed(emulated / f"{program}_checked", environments)
+
+
+@pytest.mark.parametrize("kind", ["fast", "checked"])
+@pytest.mark.parametrize("program", OF_THE_EMULATION)
+def test_the_emulation_finds_every_planted_bug(emulated: Path, program: str, kind: str) -> None:
+    passed(emulated / f"{program}_{kind}", [{"CUEMU_SEED": str(seed)} for seed in SEEDS])
+
+
+def test_programs_skip_without_a_device(emulated: Path) -> None:
+    done = subprocess.run(
+        [emulated / "test_portable_fast"],
+        env={**os.environ, "CUEMU_DEVICES": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 77, done.stdout + done.stderr
+    assert "no CUDA device" in done.stdout
+
+
+@pytest.fixture(scope="session")
+def by_nvcc(built: Path) -> tuple[Path, str]:
+    """The kernels and one test program for two GPUs by nvcc, warnings being errors, and what ptxas says of them."""
+    nvcc = _build.nvcc_command()
+    if nvcc is None:
+        pytest.skip("no nvcc: install the CUDA toolkit, or pip install 'bqq[nvcc]'")
+    _build.configure(
+        ROOT,
+        built,
+        "-DBQQ_CUDA=ON",
+        "-DBQQ_CUDA_EMULATION=OFF",
+        "-DBQQ_CUDA_ARCHITECTURES=80-real;90-real",
+        f"-DCMAKE_CUDA_COMPILER={nvcc}",
+        "-DCMAKE_CUDA_FLAGS=-Xptxas -v",
+    )
+    return built, _build.compile_all(built, "test_portable_device")
+
+
+def test_nvcc_spills_no_register(by_nvcc: tuple[Path, str]) -> None:
+    _, log = by_nvcc
+    entry, spills = r"Compiling entry function '(\w+)' for '(sm_\d+)'", r"(\d+) bytes spill stores, (\d+) bytes spill"
+    kernels = re.findall(f"{entry}(?:(?!Compiling).)*?{spills}", log, re.DOTALL)
+    assert {arch for _, arch, _, _ in kernels} == {"sm_80", "sm_90"}
+    spilled = [kernel for kernel in kernels if kernel[2:] != ("0", "0")]
+    assert not spilled, spilled
+
+
+def test_a_program_starts_without_a_driver(by_nvcc: tuple[Path, str]) -> None:
+    built, _ = by_nvcc
+    program = built / "tests" / "cuda" / "test_portable_device"
+    linked = run(["ldd", program], built)
+    assert "libcuda" not in linked
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    if done.returncode == 77:
+        assert "no CUDA device" in done.stdout
+    else:  # on a GPU
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+CONSUMER = """\
+cmake_minimum_required(VERSION 3.24)
+project(probe LANGUAGES CXX)
+find_package(bqq REQUIRED COMPONENTS static cuda)
+file(WRITE "${CMAKE_BINARY_DIR}/main.cpp" "int main() {}")
+add_executable(probe "${CMAKE_BINARY_DIR}/main.cpp")
+target_link_libraries(probe PRIVATE $<LINK_LIBRARY:WHOLE_ARCHIVE,bqq::cuda> bqq::bqq)
+"""
+
+
+def test_installed_kernels(by_nvcc: tuple[Path, str], tmp_path: Path) -> None:
+    """A project that has no CUDA language links all of bqq::cuda, CUDA's run-time library being inside."""
+    built, _ = by_nvcc
+    if shutil.which("nvcc") is None:
+        pytest.skip("bqq::cuda needs a CUDA toolkit that CMake can find")
+    _build.install(built, tmp_path / "prefix", "runtime", "dev")
+    (tmp_path / "CMakeLists.txt").write_text(CONSUMER)
+    _build.configure(tmp_path, tmp_path / "build", f"-DCMAKE_PREFIX_PATH={tmp_path / 'prefix'}")
+    _build.compile_all(tmp_path / "build")
+    run([tmp_path / "build" / "probe"], tmp_path)
