@@ -68,7 +68,7 @@ function(bqq_cuda_common target)
   if(BQQ_WERROR)
     target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:SHELL:-Werror all-warnings>")
   endif()
-  target_include_directories(${target} PRIVATE "${BQQ_CUDA_DIR}" "${PROJECT_SOURCE_DIR}/cpp/src"
+  target_include_directories(${target} PRIVATE "${BQQ_CUDA_DIR}" "${BQQ_CUDA_DIR}/include" "${PROJECT_SOURCE_DIR}/cpp/src"
                                                "${PROJECT_SOURCE_DIR}/cpp/include")
 endfunction()
 
