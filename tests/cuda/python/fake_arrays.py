@@ -1,0 +1,175 @@
+"""Arrays of libraries that bqq does not know, in the memory of the emulated device."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bqq import _core
+
+_library = ctypes.CDLL(_core.__file__)
+_pointer, _size = ctypes.c_void_p, ctypes.c_size_t
+for _name, _result, _arguments in (
+    ("malloc", _pointer, [_size]),
+    ("malloc_host", _pointer, [_size]),
+    ("free", ctypes.c_int, [_pointer]),
+    ("stream", _pointer, []),
+    ("copy", ctypes.c_int, [_pointer, _pointer, _size, _pointer]),
+    ("wait", ctypes.c_int, [_pointer, _pointer]),
+    ("synchronize", ctypes.c_int, [_pointer]),
+    ("defer", None, [ctypes.c_bool, ctypes.c_int, ctypes.c_uint64]),
+    ("reports", ctypes.c_char_p, []),
+):
+    _function = getattr(_library, f"emulated_{_name}")
+    _function.restype, _function.argtypes = _result, _arguments
+
+
+def call(name: str, *arguments: Any) -> Any:
+    """A function of emulated.cpp; the integer ones return an error code."""
+    result = getattr(_library, f"emulated_{name}")(*arguments)
+    if name not in ("malloc", "malloc_host", "stream", "defer", "reports"):
+        assert result == 0, f"CUDA error {result} of {name}"
+    return result
+
+
+LEGACY = 1  # the default stream in both protocols
+
+
+class FakeArray:
+    """``__cuda_array_interface__`` version 3: a copy of a NumPy array in its own strides.
+
+    Where the array is the bits of bfloat16 (uint16), say so.
+    """
+
+    def __init__(
+        self,
+        array: npt.NDArray[Any],
+        *,
+        stream: int | None = LEGACY,
+        read_only: bool = False,
+        bfloat16: bool = False,
+        on_host: bool = False,
+    ) -> None:
+        self.shape, self.strides = array.shape, array.strides
+        self.bits = array.dtype
+        self.dtype = "bfloat16" if bfloat16 else array.dtype
+        self.stream, self.read_only = stream, read_only
+        steps = [step * (size - 1) for step, size in zip(array.strides, array.shape, strict=True)]
+        self._before = -sum(step for step in steps if step < 0)
+        self.nbytes = self._before + sum(step for step in steps if step > 0) + array.itemsize if array.size else 0
+        self.base = call("malloc_host" if on_host else "malloc", self.nbytes) or 0
+        self.address = self.base + self._before
+        if self.nbytes:
+            self.put(array)
+
+    def put(self, array: npt.NDArray[Any], source: int | None = None) -> None:
+        """Fills the memory on its stream from an array of the same strides, or from `nbytes` at an address."""
+        assert array.strides == self.strides
+        call("copy", self.base, source or array.ctypes.data - self._before, self.nbytes, self._handle)
+
+    @property
+    def _handle(self) -> int:
+        return 0 if self.stream in (None, LEGACY) else int(self.stream or 0)
+
+    def get(self) -> npt.NDArray[Any]:
+        """A copy on the host of what the memory holds once its stream is done."""
+        if not self.nbytes:
+            return np.empty(self.shape, self.bits)
+        room = np.empty(self.nbytes, np.uint8)
+        call("synchronize", self._handle)
+        call("copy", room.ctypes.data, self.base, self.nbytes, self._handle)
+        return np.ndarray(self.shape, self.bits, room, self._before, self.strides).copy()
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {
+            "version": 3,
+            "shape": self.shape,
+            "typestr": "<V2" if self.dtype == "bfloat16" else self.bits.str,
+            "data": (self.address, self.read_only),
+            "strides": self.strides,
+            "stream": self.stream,
+        }
+
+    def __del__(self) -> None:
+        if self.base:
+            call("free", self.base)
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+_Deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+class _Managed(ctypes.Structure):
+    _fields_ = (("tensor", _Tensor), ("context", ctypes.c_void_p), ("deleter", _Deleter))
+
+
+class _Versioned(ctypes.Structure):
+    _fields_ = (
+        ("major", ctypes.c_uint32),
+        ("minor", ctypes.c_uint32),
+        ("context", ctypes.c_void_p),
+        ("deleter", _Deleter),
+        ("flags", ctypes.c_uint64),
+        ("tensor", _Tensor),
+    )
+
+
+_new_capsule = ctypes.pythonapi.PyCapsule_New
+_new_capsule.restype = ctypes.py_object
+_new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+
+
+class FakeDLPack:
+    """DLPack alone, device type 2: the tensor of a FakeArray. `versioned`: as since DLPack 1.0."""
+
+    alive = 0  # tensors handed out and not yet given back
+
+    def __init__(self, array: FakeArray, versioned: bool = False) -> None:
+        self.array, self.versioned = array, versioned
+        self._given: list[Any] = []
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+    def __dlpack__(self, *, stream: int | None = None, **more: Any) -> Any:
+        if more and not self.versioned:
+            raise TypeError("an unknown argument, as before DLPack 1.0")
+        a = self.array
+        if stream != -1 and a.stream != stream:
+            call("wait", 0 if stream in (None, LEGACY) else stream, a._handle)
+        itemsize = a.bits.itemsize
+        shape = (ctypes.c_int64 * len(a.shape))(*a.shape)
+        strides = (ctypes.c_int64 * len(a.shape))(*(step // itemsize for step in a.strides))
+        code = 4 if a.dtype == "bfloat16" else {"f": 2, "i": 0, "u": 1, "c": 5}[a.bits.kind]
+        tensor = _Tensor(a.address, 2, 0, len(a.shape), code, 8 * itemsize, 1, shape, strides, 0)
+
+        def give_back(_: int) -> None:
+            FakeDLPack.alive -= 1
+
+        deleter = _Deleter(give_back)
+        managed = (
+            _Versioned(1, 0, None, deleter, 1 if a.read_only else 0, tensor)
+            if self.versioned
+            else _Managed(tensor, None, deleter)
+        )
+        FakeDLPack.alive += 1
+        self._given.append((managed, deleter, shape, strides))
+        return _new_capsule(ctypes.addressof(managed), b"dltensor_versioned" if self.versioned else b"dltensor", None)

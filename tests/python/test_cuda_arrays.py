@@ -1,0 +1,148 @@
+"""Arrays on a CUDA device: what happens where there is none, and all of it on the emulated module."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import _build
+import bqq
+from _build import ROOT
+from conftest import dense, finish, random_matrix, start_python
+from test_cuda import compiler_is_gnu
+
+
+class OnDevice:
+    """What claims to be four floats on a device."""
+
+    shape = (4,)
+    dtype = np.dtype(np.float32)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+    def __dlpack__(self, **_: Any) -> Any:
+        raise AssertionError("nobody should ask")
+
+
+class WithInterface(OnDevice):
+    __cuda_array_interface__ = {  # noqa: RUF012
+        "version": 3,
+        "shape": (4,),
+        "typestr": "<f4",
+        "data": (4096, False),
+        "strides": None,
+        "stream": None,
+    }
+
+
+def check_no_device(reason: str) -> None:
+    """Without a GPU: RuntimeError that says why, and everything on the host works."""
+    q = random_matrix(5, 4)
+    for x in (OnDevice(), WithInterface()):
+        for call in (
+            lambda x=x: q @ x,
+            lambda x=x: bqq.matmul(x, q.T),
+            lambda x=x: bqq.decompose(x, 1),
+            lambda x=x: bqq.extend(q, x, 2),
+            lambda x=x: q.error(x),
+        ):
+            with pytest.raises(RuntimeError, match=rf"[XW] is on a CUDA device, but .*{reason}"):
+                call()
+    with pytest.raises(RuntimeError, match=rf"device 'cuda' is on a CUDA device, but .*{reason}"):
+        q.to("cuda")
+    assert q.to("cpu") is q
+    assert q.device == "cpu"
+    np.testing.assert_allclose(q @ np.ones(4), dense(q).sum(1), atol=1e-4)
+    assert bqq.decompose(np.eye(6), 1, steps=20, refine=False).device == "cpu"
+
+
+def cuda() -> str:
+    config = bqq.show_config("dict")
+    assert config is not None
+    return config["cuda"]
+
+
+def test_without_a_gpu() -> None:
+    """The installed module: built by nvcc it imports without a driver, built without it has no GPU part."""
+    said = cuda()
+    if said == "not built":
+        check_no_device("built without CUDA")
+    elif "no device" in said:
+        assert re.match(r"built with \d+\.\d+, no device: .", said)
+        check_no_device("there is no CUDA device: .")
+    else:
+        pytest.skip(f"there is a GPU: {said}")
+
+
+@pytest.mark.parametrize("function", [bqq.plan, bqq.error_bound])
+def test_functions_of_the_host_alone_say_so(function: Any) -> None:
+    for x in (OnDevice(), WithInterface()):
+        with pytest.raises(ValueError, match=r"W is on .*expected a host array"):
+            function(x, 1)
+        with pytest.raises(ValueError, match=r"weight is on .*expected a host array"):
+            bqq.decompose(np.eye(4), 1, weight=x)
+
+
+@pytest.fixture(scope="session")
+def emulated_module(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to import bqq from whose module runs on the emulated device."""
+    headers = _build.cuda_headers()
+    if sys.platform != "linux" or not compiler_is_gnu() or headers is None:
+        pytest.skip("the emulation of CUDA needs g++ on Linux and CUDA headers: pip install 'bqq[test]' or the toolkit")
+    pybind11 = pytest.importorskip("pybind11", reason="pybind11 not found (pip install 'bqq[test]')")
+    _build.configure(
+        ROOT,
+        built,
+        "-DBQQ_CUDA=OFF",
+        "-DBQQ_CUDA_EMULATION=ON",
+        f"-DBQQ_CUDA_INCLUDE_DIR={headers}",
+        "-DBQQ_BUILD_PYTHON=ON",
+        f"-DPython_EXECUTABLE={sys.executable}",
+        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+    )
+    _build.compile_all(built, "_core")
+    folder = tmp_path_factory.mktemp("emulated")
+    shutil.copytree(ROOT / "python" / "bqq", folder / "bqq", ignore=shutil.ignore_patterns("__pycache__", "_core*.so"))
+    for module in (built / "python").glob("_core.*"):
+        shutil.copy(module, folder / "bqq")
+    return folder
+
+
+def test_arrays_on_the_emulated_device(emulated_module: Path) -> None:
+    """tests/cuda/python/device_arrays.py, in a process of its own."""
+    tests = ROOT / "tests" / "cuda" / "python"
+    environment = {"PYTHONPATH": f"{emulated_module}:{ROOT / 'tests' / 'python'}:{tests}"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests / "device_arrays.py")]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^[1-9]\d* passed in", done.stdout, re.M), done.stdout
+
+
+def test_a_module_with_cuda_and_no_device(emulated_module: Path) -> None:
+    code = """
+import bqq, test_cuda_arrays as t
+assert "no device" in t.cuda(), t.cuda()
+t.check_no_device("there is no CUDA device: ")
+"""
+    path = f"{emulated_module}:{ROOT / 'tests' / 'python'}"
+    finish(start_python(code, CUEMU_DEVICES="0", PYTHONPATH=path))
+
+
+def test_config_of_a_module_with_cuda(emulated_module: Path) -> None:
+    out = finish(
+        start_python(
+            "import test_cuda_arrays as t; print(t.cuda())", PYTHONPATH=f"{emulated_module}:{Path(__file__).parent}"
+        )
+    )
+    assert re.match(r"built with \d+\.\d+, cuda:0 \(compute capability \d\.\d, \d+ multiprocessors\)", out)
