@@ -129,20 +129,14 @@ def test_arrays_on_the_emulated_device(emulated_module: Path) -> None:
     assert re.search(r"^[1-9]\d* passed in", done.stdout, re.M), done.stdout
 
 
-def test_a_module_with_cuda_and_no_device(emulated_module: Path) -> None:
-    code = """
-import bqq, test_cuda_arrays as t
-assert "no device" in t.cuda(), t.cuda()
-t.check_no_device("there is no CUDA device: ")
+@pytest.mark.parametrize("devices", [0, 1])
+def test_what_a_module_with_cuda_says(emulated_module: Path, devices: int) -> None:
+    said = "no device: ." if devices == 0 else r"cuda:0 \(compute capability \d\.\d, \d+ multiprocessors\)"
+    code = f"""
+import re, test_cuda_arrays as t
+assert re.match(r"built with \\d+\\.\\d+, {said}", t.cuda()), t.cuda()
+if {devices} == 0:
+    t.check_no_device("there is no CUDA device: .")
 """
     path = f"{emulated_module}:{ROOT / 'tests' / 'python'}"
-    finish(start_python(code, CUEMU_DEVICES="0", PYTHONPATH=path))
-
-
-def test_config_of_a_module_with_cuda(emulated_module: Path) -> None:
-    out = finish(
-        start_python(
-            "import test_cuda_arrays as t; print(t.cuda())", PYTHONPATH=f"{emulated_module}:{Path(__file__).parent}"
-        )
-    )
-    assert re.match(r"built with \d+\.\d+, cuda:0 \(compute capability \d\.\d, \d+ multiprocessors\)", out)
+    finish(start_python(code, CUEMU_DEVICES=str(devices), PYTHONPATH=path))

@@ -533,6 +533,20 @@ def test_arrays_of_a_known_library_come_back(cupy):
 # --- the order of streams ---
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_known_library_says_what_stream_it_works_on(cupy, seed):
+    q = random_matrix(11, 7, p=2, l=5)
+    new = numbers((7, 3))
+    x, out = cupy.asarray(np.zeros((7, 3), np.float32)), cupy.empty((11, 3), np.float32)
+    address = late(new)
+    call("defer", True, 2, seed)
+    x.put(new, address)
+    y = q @ x
+    bqq.matmul(q, x, out)
+    for result in (y, out):
+        np.testing.assert_allclose(result.get(), dense(q) @ new, atol=1e-3)
+
+
 def late(array: npt.NDArray[Any]) -> int:
     """A copy in memory that the device reads when a copy runs, not when it is asked for."""
     address = call("malloc_host", array.nbytes)
@@ -558,6 +572,7 @@ def test_results_wait_for_operands_and_out_for_results(kind, order, seed):
     x_memory.put(new, late_x)
     out_memory.put(fives, late_out)
     bqq.matmul(q, x, out)  # must wait for both streams
+    call("synchronize", source)
     np.testing.assert_allclose(out_memory.get(), dense(q) @ new, atol=1e-3)
     x_memory.put(old)
     y = q @ x
