@@ -48,8 +48,8 @@ inline Handle hold(bqq::Matrix q) { return std::make_shared<Holder>(std::move(q)
 // effort: the numbers of bqq::Effort. refine: as in DecomposeOptions.
 // weight: n x n, n, or without elements for none.
 inline bqq::DecomposeOptions options_of(Index l, Index patch, const std::string& schedule, int effort, Index steps,
-                                 Index refine, const Floats& weight, double damping, std::uint64_t seed, int threads,
-                                 const py::object& progress) {
+                                        Index refine, const Floats& weight, double damping, std::uint64_t seed,
+                                        int threads, const py::object& progress) {
     bqq::DecomposeOptions options;
     options.l = l, options.patch = patch, options.steps = steps, options.seed = seed, options.threads = threads;
     options.effort = static_cast<bqq::Effort>(effort), options.refine = refine;

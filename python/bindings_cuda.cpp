@@ -1,6 +1,6 @@
-// The GPU part of the module: memory and matrices on a device, and calls that take addresses there. Shapes and dtypes are
-// the Python side's work (_cuda.py); addresses are checked here. A stream is its cudaStream_t as a number, 0 and 1 being
-// the legacy default stream; work is ordered on it, and only what says so waits.
+// The GPU part of the module: memory and matrices on a device, and calls that take addresses there. Shapes and dtypes
+// are the Python side's work (_cuda.py); addresses are checked here. A stream is its cudaStream_t as a number, 0 and 1
+// being the legacy default stream; work is ordered on it, and only what says so waits.
 #include "bindings.hpp"
 #include "bqq/cuda.hpp"
 #include "dlpack.hpp"
@@ -170,8 +170,9 @@ class DeviceMatrix {
         const Memory& planes = prepared(transposed);
         const std::size_t size = bqq::cuda::workspace_size(layout, transposed, x.cols);
         const Scratch workspace(size, stream_of(stream));
-        bqq::cuda::matmul(layout, transposed, planes.at(), {x.data, x.dtype, x.rows, x.cols, x.row_stride, x.col_stride},
-                          y, workspace.at(), size, stream_of(stream));
+        bqq::cuda::matmul(layout, transposed, planes.at(),
+                          {x.data, x.dtype, x.rows, x.cols, x.row_stride, x.col_stride}, y, workspace.at(), size,
+                          stream_of(stream));
     }
 
   private:
@@ -275,8 +276,9 @@ template <class T> py::tuple taken(const py::capsule& capsule, const char* name,
     std::vector<Index> strides(shape.size());
     Index step = 1;
     for (std::size_t d = shape.size(); d-- > 0; step *= shape[d]) strides[d] = t.strides ? t.strides[d] : step;
-    return py::make_tuple(reinterpret_cast<Address>(t.data) + Address(t.byte_offset), int(t.type.code), int(t.type.bits),
-                          t.device.id, py::tuple(py::cast(shape)), py::tuple(py::cast(strides)), read_only, owner);
+    return py::make_tuple(reinterpret_cast<Address>(t.data) + Address(t.byte_offset), int(t.type.code),
+                          int(t.type.bits), t.device.id, py::tuple(py::cast(shape)), py::tuple(py::cast(strides)),
+                          read_only, owner);
 }
 
 // address, type code, bits, device, shape, strides in elements, read-only, what keeps it alive
@@ -308,25 +310,27 @@ void bindings::bind_cuda(py::module_& m) {
         }))
         .def_property_readonly("device", [](const DeviceMatrix& q) { return q.device; })
         .def("layout", [](const DeviceMatrix& q, bool transposed) { return layout_dict(turned(q.layout, transposed)); })
-        .def("to_host", [](const DeviceMatrix& q) { return hold(q.to_host()); }, Release())
+        .def(
+            "to_host", [](const DeviceMatrix& q) { return hold(q.to_host()); }, Release())
         .def("matmul", &DeviceMatrix::matmul, Release());
 
-    m.def("device_decompose", [](const Strided& W, Index p, Index l, Index patch, const std::string& schedule, int effort,
-                                 Index steps, Index refine, const Floats& weight, double damping, std::uint64_t seed,
-                                 int threads, const py::object& progress, int device, Address stream) {
-        const auto options =
-            options_of(l, patch, schedule, effort, steps, refine, weight, damping, seed, threads, progress);
-        py::gil_scoped_release release;
-        const Current current(device);
-        const auto layout = bqq::make_layout(std::get<2>(W), std::get<3>(W), p, l, patch);
-        auto q = std::make_shared<DeviceMatrix>(layout, device);
-        const Source source(W, device, stream_of(stream));
-        bqq::cuda::decompose(layout, source.data, source.ld, options, q->result(), stream_of(stream));
-        return q;
-    });
-    m.def("device_extend", [](const DeviceMatrix& old, const Strided& W, Index p, const std::string& schedule, int effort,
-                              Index steps, Index refine, const Floats& weight, double damping, std::uint64_t seed,
-                              int threads, const py::object& progress, Address stream) {
+    m.def("device_decompose",
+          [](const Strided& W, Index p, Index l, Index patch, const std::string& schedule, int effort, Index steps,
+             Index refine, const Floats& weight, double damping, std::uint64_t seed, int threads,
+             const py::object& progress, int device, Address stream) {
+              const auto options =
+                  options_of(l, patch, schedule, effort, steps, refine, weight, damping, seed, threads, progress);
+              py::gil_scoped_release release;
+              const Current current(device);
+              const auto layout = bqq::make_layout(std::get<2>(W), std::get<3>(W), p, l, patch);
+              auto q = std::make_shared<DeviceMatrix>(layout, device);
+              const Source source(W, device, stream_of(stream));
+              bqq::cuda::decompose(layout, source.data, source.ld, options, q->result(), stream_of(stream));
+              return q;
+          });
+    m.def("device_extend", [](const DeviceMatrix& old, const Strided& W, Index p, const std::string& schedule,
+                              int effort, Index steps, Index refine, const Floats& weight, double damping,
+                              std::uint64_t seed, int threads, const py::object& progress, Address stream) {
         const auto options =
             options_of(0, 0, schedule, effort, steps, refine, weight, damping, seed, threads, progress);
         py::gil_scoped_release release;
@@ -369,10 +373,13 @@ void bindings::bind_cuda(py::module_& m) {
     });
     m.def("device_of", &device_of);
     m.def("device_wait", &wait);
-    m.def("device_synchronize", [](Address stream, int device) {
-        const Current current(device);
-        check(cudaStreamSynchronize(stream_of(stream)), "cudaStreamSynchronize");
-    }, Release());
+    m.def(
+        "device_synchronize",
+        [](Address stream, int device) {
+            const Current current(device);
+            check(cudaStreamSynchronize(stream_of(stream)), "cudaStreamSynchronize");
+        },
+        Release());
     m.def("devices", &devices);
     m.def("no_device", &no_device);
     m.def("from_dlpack", &from_dlpack);

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import operator
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bqq import _arrays, _core, _cuda
+
+if TYPE_CHECKING:
+    from bqq._core import DeviceMatrix, _Layout
+    from bqq._core import Matrix as HostMatrix
 
 PRECISIONS = {"float32": 0, "int8": 1}  # bqq::Precision
 
@@ -31,23 +35,23 @@ class Matrix:
     ndim = 2
     dtype = np.dtype(np.float32)
 
-    def __init__(self, core: _core.Matrix | None) -> None:
+    def __init__(self, core: HostMatrix | None) -> None:
         self._host = core
         self._device: int | None = None
-        self._copies: dict[int, tuple[_core.DeviceMatrix, bool]] = {}  # on devices, True: of the transpose
+        self._copies: dict[int, tuple[DeviceMatrix, bool]] = {}  # on devices, True: of the transpose
         self._library = ""  # of the arrays that reconstruct() makes on a device
         self._transposed: Matrix | None = None
         self._original: weakref.ref[Matrix] | None = None  # what this is the transpose of: no circle of owners
 
     @classmethod
-    def _on_device(cls, planes: _core.DeviceMatrix, transposed: bool = False, library: str = "") -> Matrix:
+    def _on_device(cls, planes: DeviceMatrix, transposed: bool = False, library: str = "") -> Matrix:
         q = cls(None)
         q._device, q._library = planes.device, library
         q._copies[planes.device] = planes, transposed
         return q
 
     @property
-    def _core(self) -> _core.Matrix:
+    def _core(self) -> HostMatrix:
         """The matrix on the host."""
         if self._host is None:
             assert self._device is not None
@@ -57,13 +61,13 @@ class Matrix:
         return self._host
 
     @property
-    def _layout(self) -> _core._Layout:
+    def _layout(self) -> _Layout:
         if self._host is not None or self._device is None:
             return self._core.layout
         planes, transposed = self._copies[self._device]
         return planes.layout(transposed)
 
-    def _copy_on(self, device: int) -> tuple[_core.DeviceMatrix, bool]:
+    def _copy_on(self, device: int) -> tuple[DeviceMatrix, bool]:
         """The matrix on a device, made on first use, and whether its transpose is meant."""
         if self._device is not None and self._device != device:
             raise ValueError(f"the matrix is on {self.device}, the array on cuda:{device}: pass q.to('cuda:{device}')")

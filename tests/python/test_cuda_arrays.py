@@ -117,13 +117,14 @@ def emulated_module(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
-def test_arrays_on_the_emulated_device(emulated_module: Path) -> None:
-    """tests/cuda/python/device_arrays.py, in a process of its own."""
-    tests = ROOT / "tests" / "cuda" / "python"
-    environment = {"PYTHONPATH": f"{emulated_module}:{ROOT / 'tests' / 'python'}:{tests}"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests / "device_arrays.py")]
+@pytest.mark.parametrize("tests", ["device_arrays.py", "device_streams.py"])
+def test_on_the_emulated_device(emulated_module: Path, tests: str) -> None:
+    """The tests of tests/cuda/python, in a process of their own."""
+    folder = ROOT / "tests" / "cuda" / "python"
+    path = os.pathsep.join(map(str, (emulated_module, ROOT / "tests" / "python", folder)))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "fake_arrays", str(folder / tests)]
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^[1-9]\d* passed in", done.stdout, re.M), done.stdout

@@ -5,10 +5,8 @@ Run by tests/python/test_cuda_arrays.py with the emulated module in place of the
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import pickle
-import sys
 import threading
 import types
 import weakref
@@ -21,33 +19,9 @@ import pytest
 import bqq
 from bqq import _core, _cuda
 from conftest import dense, random_matrix, same
-from fake_arrays import LEGACY, FakeArray, FakeDLPack, call
+from fake_arrays import FAST, KINDS, LEGACY, FakeArray, FakeDLPack, call, dlpack, dlpack_versioned, interface, numbers
 
 BATCHES = (0, 1, 2, 3, 5, 16, 17, 65)
-FAST: dict[str, Any] = {"steps": 20, "refine": 4}
-
-
-@pytest.fixture(autouse=True)
-def _no_findings():
-    call("defer", False, 0, 0)
-    yield
-    call("defer", False, 0, 0)
-    assert call("reports") == b""
-
-
-def interface(array: npt.NDArray[Any], **more: Any) -> FakeArray:
-    return FakeArray(array, **more)
-
-
-def dlpack(array: npt.NDArray[Any], **more: Any) -> FakeDLPack:
-    return FakeDLPack(FakeArray(array, **more))
-
-
-def dlpack_versioned(array: npt.NDArray[Any], **more: Any) -> FakeDLPack:
-    return FakeDLPack(FakeArray(array, **more), versioned=True)
-
-
-KINDS = pytest.mark.parametrize("kind", [interface, dlpack, dlpack_versioned])
 
 
 def close(actual: Any, expected: npt.NDArray[Any], tolerance: float = 2e-5) -> None:
@@ -56,10 +30,6 @@ def close(actual: Any, expected: npt.NDArray[Any], tolerance: float = 2e-5) -> N
     assert actual.shape == expected.shape
     error = np.linalg.norm(np.asarray(actual, np.float64) - expected)
     assert error <= tolerance * np.linalg.norm(expected), error / np.linalg.norm(expected)
-
-
-def numbers(shape: Any, seed: int = 0) -> npt.NDArray[np.float32]:
-    return (np.random.default_rng(seed).standard_normal(shape) * 3).astype(np.float32)
 
 
 def to_bfloat16(x: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.float32]]:
@@ -483,38 +453,6 @@ def test_libraries_that_say_how_to_make_their_arrays():
     close(y, dense(q).sum(1))
 
 
-@pytest.fixture
-def cupy(monkeypatch):
-    """The few names of CuPy that bqq uses, over the emulated device; the current stream is not the default one."""
-    stream = call("stream")
-
-    class ndarray(FakeArray):
-        device = types.SimpleNamespace(id=0)
-
-        def astype(self, dtype):
-            return ndarray(self.get().astype(dtype), stream=stream)
-
-    ndarray.__module__ = "cupy"
-
-    class Device:
-        def __init__(self, number):
-            assert number == 0
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-    module = types.ModuleType("cupy")
-    module.ndarray = ndarray
-    module.empty = lambda shape, dtype: ndarray(np.full(shape, np.nan, dtype), stream=stream)
-    module.cuda = types.SimpleNamespace(Device=Device, get_current_stream=lambda: types.SimpleNamespace(ptr=stream))
-    module.asarray = lambda x: ndarray(x, stream=stream)
-    monkeypatch.setitem(sys.modules, "cupy", module)
-    return module
-
-
 def test_arrays_of_a_known_library_come_back(cupy):
     W = numbers((12, 9))
     q = bqq.decompose(cupy.asarray(W), 1, **FAST)
@@ -528,79 +466,3 @@ def test_arrays_of_a_known_library_come_back(cupy):
     assert type(q.to("cpu").reconstruct()) is np.ndarray
     with pytest.raises(TypeError, match="out has dtype int32"):
         bqq.matmul(q, cupy.asarray(numbers((9, 3))), cupy.asarray(np.zeros((12, 3), np.int32)))
-
-
-# --- the order of streams ---
-
-
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_known_library_says_what_stream_it_works_on(cupy, seed):
-    q = random_matrix(11, 7, p=2, l=5)
-    new = numbers((7, 3))
-    x, out = cupy.asarray(np.zeros((7, 3), np.float32)), cupy.empty((11, 3), np.float32)
-    address = late(new)
-    call("defer", True, 2, seed)
-    x.put(new, address)
-    y = q @ x
-    bqq.matmul(q, x, out)
-    for result in (y, out):
-        np.testing.assert_allclose(result.get(), dense(q) @ new, atol=1e-3)
-
-
-def late(array: npt.NDArray[Any]) -> int:
-    """A copy in memory that the device reads when a copy runs, not when it is asked for."""
-    address = call("malloc_host", array.nbytes)
-    ctypes.memmove(address, np.ascontiguousarray(array).ctypes.data, array.nbytes)
-    return int(address)
-
-
-@pytest.mark.parametrize("order", [0, 1, 2])
-@pytest.mark.parametrize("seed", [1, 2, 3])
-@KINDS
-def test_results_wait_for_operands_and_out_for_results(kind, order, seed):
-    """Work of a stream runs only when somebody waits for it: what does not wait reads what was there before."""
-    q = random_matrix(11, 7, p=2, l=5)
-    old, new = np.full((7, 3), 100, np.float32), numbers((7, 3))
-    q @ FakeArray(old)  # planes are there
-    source, target = call("stream"), call("stream")
-    x = kind(old, stream=source)
-    out = kind(np.zeros((11, 3), np.float32), stream=target)
-    x_memory, out_memory = (a if kind is interface else a.array for a in (x, out))
-    fives = np.full((11, 3), 5, np.float32)
-    late_x, late_out = late(new), late(fives)
-    call("defer", True, order, seed)
-    x_memory.put(new, late_x)
-    out_memory.put(fives, late_out)
-    bqq.matmul(q, x, out)  # must wait for both streams
-    call("synchronize", source)
-    np.testing.assert_allclose(out_memory.get(), dense(q) @ new, atol=1e-3)
-    x_memory.put(old)
-    y = q @ x
-    np.testing.assert_allclose(np.asarray(y), dense(q) @ old, rtol=1e-4, atol=1e-2)
-
-
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_decompose_waits_for_its_operand(seed):
-    old, new = np.zeros((8, 6), np.float32), numbers((8, 6))
-    expected = bqq.decompose(FakeArray(new), 1, **FAST)
-    W = FakeArray(old, stream=call("stream"))
-    address = late(new)
-    call("defer", True, 2, seed)
-    W.put(new, address)
-    assert same(bqq.decompose(W, 1, **FAST), expected)
-    assert W.get().tolist() == new.tolist()
-
-
-def test_our_arrays_hand_on_their_order():
-    """A product on a result that is not there yet, and DLPack's stream argument."""
-    q, second = random_matrix(11, 7, p=2, l=5), random_matrix(4, 11)
-    x = FakeArray(numbers((7, 3)), stream=call("stream"))
-    call("defer", True, 1, 0)
-    y = second @ (q @ x)
-    np.testing.assert_allclose(np.asarray(y), dense(second) @ dense(q) @ x.get(), rtol=1e-4, atol=1e-2)
-    z = q @ x
-    mine = call("stream")
-    tensor = _core.from_dlpack(z.__dlpack__(stream=mine))
-    room = np.empty((11, 3), np.float32)
-    call("copy", room.ctypes.data, tensor[0], room.nbytes, mine)
-    np.testing.assert_allclose(room, dense(q) @ x.get(), rtol=1e-4, atol=1e-2)

@@ -1,12 +1,18 @@
-"""Arrays of libraries that bqq does not know, in the memory of the emulated device."""
+"""Arrays in the memory of the emulated device, of libraries that bqq does not know and of one like CuPy.
+
+Also a pytest plugin (`-p fake_arrays`), for its fixtures.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import sys
+import types
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from bqq import _core
 
@@ -173,3 +179,65 @@ class FakeDLPack:
         FakeDLPack.alive += 1
         self._given.append((managed, deleter, shape, strides))
         return _new_capsule(ctypes.addressof(managed), b"dltensor_versioned" if self.versioned else b"dltensor", None)
+
+
+@pytest.fixture(autouse=True)
+def no_findings():
+    call("defer", False, 0, 0)
+    yield
+    call("defer", False, 0, 0)
+    assert call("reports") == b""
+
+
+def interface(array: npt.NDArray[Any], **more: Any) -> FakeArray:
+    return FakeArray(array, **more)
+
+
+def dlpack(array: npt.NDArray[Any], **more: Any) -> FakeDLPack:
+    return FakeDLPack(FakeArray(array, **more))
+
+
+def dlpack_versioned(array: npt.NDArray[Any], **more: Any) -> FakeDLPack:
+    return FakeDLPack(FakeArray(array, **more), versioned=True)
+
+
+KINDS = pytest.mark.parametrize("kind", [interface, dlpack, dlpack_versioned])
+
+
+FAST: dict[str, Any] = {"steps": 20, "refine": 4}
+
+
+def numbers(shape: Any, seed: int = 0) -> npt.NDArray[np.float32]:
+    return (np.random.default_rng(seed).standard_normal(shape) * 3).astype(np.float32)
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """The few names of CuPy that bqq uses, over the emulated device; the current stream is not the default one."""
+    stream = call("stream")
+
+    class ndarray(FakeArray):
+        device = types.SimpleNamespace(id=0)
+
+        def astype(self, dtype):
+            return ndarray(self.get().astype(dtype), stream=stream)
+
+    ndarray.__module__ = "cupy"
+
+    class Device:
+        def __init__(self, number):
+            assert number == 0
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    module = types.ModuleType("cupy")
+    module.ndarray = ndarray
+    module.empty = lambda shape, dtype: ndarray(np.full(shape, np.nan, dtype), stream=stream)
+    module.cuda = types.SimpleNamespace(Device=Device, get_current_stream=lambda: types.SimpleNamespace(ptr=stream))
+    module.asarray = lambda x: ndarray(x, stream=stream)
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    return module
