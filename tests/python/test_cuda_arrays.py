@@ -83,6 +83,13 @@ def test_without_a_gpu() -> None:
         pytest.skip(f"there is a GPU: {said}")
 
 
+def test_the_bench_ends_well_without_a_gpu() -> None:
+    if "cuda:0" in cuda():
+        pytest.skip(f"there is a GPU: {cuda()}")
+    out = _build.run([sys.executable, ROOT / "bench" / "bench_cuda.py"], ROOT)
+    assert "nothing measured: bqq finds no CUDA device" in out
+
+
 @pytest.mark.parametrize("function", [bqq.plan, bqq.error_bound])
 def test_functions_of_the_host_alone_say_so(function: Any) -> None:
     for x in (OnDevice(), WithInterface()):
