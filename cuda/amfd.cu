@@ -96,8 +96,8 @@ Placement place(const AmfdLayout& a, std::size_t floats) {
     const struct {
         unsigned bit;
         std::size_t size;
-    } wants[] = {{in_vectors, a.vector_size}, {in_y, 2 * a.y_size}, {in_z, 2 * a.z_size},
-                 {in_R, a.x_size},            {in_gy, a.y_size},    {in_X, a.x_size}};
+    } wants[] = {{in_vectors, a.vector_size}, {in_y, 2 * a.y_size}, {in_z, 2 * a.z_size}, {in_R, a.x_size},
+                 {in_gy, a.y_size},           {in_X, a.x_size}};
     for (const auto& want : wants)
         if (p.floats + want.size <= floats) p.what |= want.bit, p.floats += want.size;
     return p;
@@ -132,8 +132,7 @@ __device__ inline void all_columns(const AmfdView& p, const StepOptions& o, floa
     }
 }
 
-template <int rows, bool rounded>
-__global__ void __launch_bounds__(4 * rows)
+template <int rows, bool rounded> __global__ void __launch_bounds__(4 * rows)
     amfd_block(AmfdBatch b, StepOptions o, std::int64_t first, std::int64_t end, unsigned placed) {
     using Tile = ProductTile<rows, rounded>;
     SHARED_DYN(raw);
@@ -352,11 +351,13 @@ __global__ void __launch_bounds__(256) amfd_bits(AmfdBatch b, WordBatch words, i
     std::uint32_t bits = 0;
     if (at < patch.m * lw) {
         const float* y = state + layout.y + std::size_t(at / lw) * b.l;
+#pragma unroll 4
         for (int k = at % lw * 32, q = 0; q < 32 && k < b.l; ++q, ++k) bits |= std::uint32_t(y[k] > 0.5f) << q;
         words.Y[plane * words.rows * lw + at] = bits;
     } else if (at - patch.m * lw < patch.n * lw) {
         const int of_z = at - patch.m * lw, column = of_z % patch.n, word = of_z / patch.n;
         const float* z = state + layout.z + column;
+#pragma unroll 4
         for (int k = 32 * word, q = 0; q < 32 && k < b.l; ++q, ++k)
             bits |= std::uint32_t(z[std::size_t(k) * b.cols] > 0.5f) << q;
         words.Z[plane * words.cols * lw + std::size_t(column) * lw + word] = bits;
@@ -383,11 +384,10 @@ bool fits(const AmfdBatch& b) {
            b.cols <= 1 << 15 && b.l <= 65535 && b.patches && b.state;
 }
 
-template <int rows, bool rounded>
-cudaError_t run_block(const AmfdBatch& b, const StepOptions& o, std::int64_t first, std::int64_t end, int shared,
-                      cudaStream_t stream) {
+template <int rows, bool rounded> cudaError_t run_block(const AmfdBatch& b, const StepOptions& o, std::int64_t first,
+                                                        std::int64_t end, int shared, cudaStream_t stream) {
     using Tile = ProductTile<rows, rounded>;
-    constexpr int fixed = int(sizeof(SolveRoom<rows / 8>) + sizeof(AmfdScalars) + 2 * sizeof(AmfdView)) + rows / 2;
+    constexpr int fixed = int(sizeof(SolveRoom<rows / 8>) + sizeof(AmfdScalars) + 2 * sizeof(AmfdView)) + rows / 2 + 64;
     const int room = shared - fixed - Tile::bytes;
     if (room < 0) return cudaErrorInvalidValue;
     const Placement placed = place(AmfdLayout(b.rows, b.cols, b.l), std::size_t(room) / 4);
@@ -395,9 +395,8 @@ cudaError_t run_block(const AmfdBatch& b, const StepOptions& o, std::int64_t fir
                          Tile::bytes + 4 * placed.floats, stream, b, o, first, end, placed.what);
 }
 
-template <bool rounded>
-cudaError_t run_phases(const AmfdBatch& b, const StepOptions& o, std::int64_t first, std::int64_t end,
-                       cudaStream_t stream) {
+template <bool rounded> cudaError_t run_phases(const AmfdBatch& b, const StepOptions& o, std::int64_t first,
+                                               std::int64_t end, cudaStream_t stream) {
     if (!b.partial) return cudaErrorInvalidValue;
     const unsigned count = unsigned(b.count);
     const int of_products = tiles(b.rows, b.cols), of_y = tiles(b.rows, b.l), of_z = tiles(b.l, b.cols);
@@ -426,8 +425,8 @@ cudaError_t run_phases(const AmfdBatch& b, const StepOptions& o, std::int64_t fi
 cudaError_t run(const AmfdBatch& b, const StepOptions& o, std::int64_t first, std::int64_t end, const AmfdPlan& plan,
                 cudaStream_t stream) {
     if (!fits(b)) return cudaErrorInvalidValue;
-    if (plan.by_phase) return plan.rounded ? run_phases<true>(b, o, first, end, stream)
-                                           : run_phases<false>(b, o, first, end, stream);
+    if (plan.by_phase)
+        return plan.rounded ? run_phases<true>(b, o, first, end, stream) : run_phases<false>(b, o, first, end, stream);
     const bool wide = b.rows > 64;
     if (plan.rounded)
         return wide ? run_block<128, true>(b, o, first, end, plan.shared, stream)
@@ -447,8 +446,11 @@ std::size_t amfd_partial_doubles(int count, int rows, int cols, int l) {
 
 AmfdPlan amfd_plan(int count, int rows, int cols, int l, int shared, int processors, bool rounded) {
     const AmfdLayout a(rows, cols, l);
-    const std::size_t resident = 4 * (a.vector_size + 2 * a.y_size + 2 * a.z_size) + 24 * 1024;
-    return {rounded, resident > std::size_t(shared) && count < processors, shared};
+    const std::size_t variables = 4 * (a.vector_size + 2 * a.y_size + 2 * a.z_size) + 24 * 1024;
+    // Two blocks on a multiprocessor hide each other's barriers, where that costs neither of them R.
+    const int half = shared / 2 - 1024;
+    const bool two = count > processors && variables + 4 * a.x_size <= std::size_t(half);
+    return {rounded, variables > std::size_t(shared) && count < processors, two ? half : shared};
 }
 
 cudaError_t amfd_start(const AmfdBatch& b, const AmfdOptions& options, std::uint64_t seed, const AmfdPlan& plan,

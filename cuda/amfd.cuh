@@ -46,8 +46,8 @@ struct AmfdLayout {
 struct AmfdBatch {
     int count, rows, cols, l;
     const Patch* patches; ///< device, count
-    float* state;             ///< device, amfd_state_floats(rows, cols, l) for each patch, aligned to 16 bytes
-    double* partial;          ///< device, amfd_partial_doubles(*this); NULL if the block kernel does them
+    float* state;         ///< device, amfd_state_floats(rows, cols, l) for each patch, aligned to 16 bytes
+    double* partial;      ///< device, amfd_partial_doubles(*this); NULL if the block kernel does them
 };
 
 /// How a batch is worked on.

@@ -88,9 +88,8 @@ template <bool k_fast_> struct Plain {
 // ---- products, a tile each ----
 
 /// R = X - M at the look-ahead point.
-template <class Tile>
-__device__ __forceinline__ void residual_tile(Tile& tile, const AmfdView& p, const double* a, float zeta, int i0,
-                                              int j0) {
+template <class Tile> __device__ __forceinline__ void residual_tile(Tile& tile, const AmfdView& p, const double* a,
+                                                                    float zeta, int i0, int j0) {
     const Psi<false> psi{p.y, p.y_old, p.l, zeta, float(-a[0]), float(-a[2])};
     const Phi<false> fz{p.z, p.z_old, p.ldn, zeta, 0, 0};
     tile.run(i0, j0, p.m, p.n, p.l, psi, fz, [&](int i, int j, float sum) {
@@ -100,18 +99,16 @@ __device__ __forceinline__ void residual_tile(Tile& tile, const AmfdView& p, con
 }
 
 /// gy = R phi^T
-template <class Tile>
-__device__ __forceinline__ void gradient_y_tile(Tile& tile, const AmfdView& p, const double* a, float zeta, int i0,
-                                                int j0) {
+template <class Tile> __device__ __forceinline__ void gradient_y_tile(Tile& tile, const AmfdView& p, const double* a,
+                                                                      float zeta, int i0, int j0) {
     const Plain<true> R{p.R, p.ldn};
     const Phi<true> phi{p.z, p.z_old, p.ldn, zeta, float(a[0]), float(a[1])};
     tile.run(i0, j0, p.m, p.l, p.n, R, phi, [&](int i, int k, float sum) { p.gy[i * p.l + k] = sum; });
 }
 
 /// gz = psi^T R, given to out(k, j, sum).
-template <class Tile, class Out>
-__device__ __forceinline__ void gradient_z_tile(Tile& tile, const AmfdView& p, const double* a, float zeta, int i0,
-                                                int j0, Out&& out) {
+template <class Tile, class Out> __device__ __forceinline__ void
+gradient_z_tile(Tile& tile, const AmfdView& p, const double* a, float zeta, int i0, int j0, Out&& out) {
     const Psi<true> psi{p.y, p.y_old, p.l, zeta, float(-a[0]), float(-a[2])};
     const Plain<false> R{p.R, p.ldn};
     tile.run(i0, j0, p.l, p.n, p.m, psi, R, out);
@@ -242,9 +239,8 @@ template <int warps> struct SolveRoom {
 
 /// Scales from the thread-wise sums of yz.yz, X.yz, sy.yz, sz.yz, and those of the vectors, which are made here. All
 /// threads of the block.
-template <int warps>
-__device__ __forceinline__ void solve_scales(const AmfdView& p, AmfdScalars& out, const double (&products)[4],
-                                             SolveRoom<warps>& room) {
+template <int warps> __device__ __forceinline__ void solve_scales(const AmfdView& p, AmfdScalars& out,
+                                                                  const double (&products)[4], SolveRoom<warps>& room) {
     // A few sums at a time: all at once would need more registers than the products.
     warp_sums(products, room.sums, step_sums);
     {
@@ -303,8 +299,7 @@ __device__ __forceinline__ void prepare_step(const AmfdView& p, const double* a)
         p.v.Pz[k] = float(r * r * cy2 + 2 * r * t * cy + double(p.m) * t * t);
         p.v.Qz[k] = float((r * r + 2 * r * s) * (cy - cy2));
     }
-    for (int i = int(threadIdx.x); i < p.m; i += int(blockDim.x))
-        p.v.bias[i] = float(-u - s * double(p.v.fy[i]));
+    for (int i = int(threadIdx.x); i < p.m; i += int(blockDim.x)) p.v.bias[i] = float(-u - s * double(p.v.fy[i]));
 }
 
 /// Counts a step and decides whether the patch has settled; by one thread, after the scales are solved.

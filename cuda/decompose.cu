@@ -1,8 +1,8 @@
-// A whole matrix on the device: stacks one after the other on the residual, all blocks at once; cpp/src/decompose.cpp is
-// the twin.
+// A whole matrix on the device: stacks one after the other on the residual, all blocks at once; cpp/src/decompose.cpp
+// is the twin.
+#include "decompose.cuh"
+
 #include "amfd.cuh"
-#include "bqq/cuda.hpp"
-#include "device.cuh"
 #include "plan.hpp"
 #include "refine.cuh"
 
@@ -71,7 +71,8 @@ class Batch {
     static std::size_t bytes(const Layout& a) {
         const std::size_t sides = std::size_t(a.rows + a.cols), words = sides * std::size_t(words_of(int(a.l)));
         return 4 * state_floats(a) + 4 * std::size_t(a.rows * a.cols) + 4 * words * std::size_t(a.p + 1) +
-               std::size_t(a.p * (a.y_plane_bytes() + a.z_plane_bytes())) + 8 * std::size_t((3 * a.p + 2) * (3 * a.p + 2));
+               std::size_t(a.p * (a.y_plane_bytes() + a.z_plane_bytes())) +
+               8 * std::size_t((3 * a.p + 2) * (3 * a.p + 2));
     }
 
     /// Blocks [begin, begin + count), to out.
@@ -120,16 +121,15 @@ class Batch {
                               cudaMemcpyDeviceToHost, job_.stream),
               "cudaMemcpyAsync");
         check(cudaStreamSynchronize(job_.stream), "cudaStreamSynchronize");
-        check(words_of_planes(words(originals_), int(job_.first),
-                              q.Y + begin_ * job_.first * a_.y_plane_bytes(),
+        check(words_of_planes(words(originals_), int(job_.first), q.Y + begin_ * job_.first * a_.y_plane_bytes(),
                               q.Z + begin_ * job_.first * a_.z_plane_bytes(), job_.stream),
               "words_of_planes");
     }
 
     std::vector<Spread> spreads(int stacks, bool keep_residual) {
         scales_.set(host_scales_, job_.stream);
-        check(residuals(words(originals_), stacks, scales_.at(), keep_residual ? residual_.at() : nullptr,
-                        spread_.at(), job_.stream),
+        check(residuals(words(originals_), stacks, scales_.at(), keep_residual ? residual_.at() : nullptr, spread_.at(),
+                        job_.stream),
               "residuals");
         return spread_.get(count_, job_.stream);
     }
@@ -289,15 +289,16 @@ void check_matrix(const Layout& a, const float* W, Index ldw, cudaStream_t strea
     detail::bad_entry(at / a.n, at % a.n, value);
 }
 
-void solve_all(const View* old, const Layout& a, const float* W, Index ldw, const DecomposeOptions& options,
-               const Result& out, cudaStream_t stream) {
+} // namespace
+
+void decompose_within(const Limits& limits, const View* old, const Layout& a, const float* W, Index ldw,
+                      const DecomposeOptions& options, const Result& out, cudaStream_t stream) {
     validate(a);
     if (!out.Y || !out.Z || !out.scales) bad_argument("an array of the result is a null pointer");
     if (options.weight) throw Error(ErrorCode::unsupported, "weight is not supported on the GPU");
     if (std::max(a.rows, a.cols) > 1 << 15)
         throw Error(ErrorCode::unsupported, "blocks beyond 32768 on a side are not supported on the GPU");
     const Plan plan = detail::make_plan(options, a.l);
-    const Limits limits = device_limits();
     check_matrix(a, W, ldw, stream);
     const Index first = old ? old->layout.p : 0;
     Progress progress{options.progress, a.blocks() * (a.p - first) * plan.work()};
@@ -305,16 +306,13 @@ void solve_all(const View* old, const Layout& a, const float* W, Index ldw, cons
     const Index most = std::clamp<Index>(Index(memory_budget / Batch::bytes(a)), 1, 65535 / a.p);
     const Index rounds = (a.blocks() + most - 1) / most, room = (a.blocks() + rounds - 1) / rounds;
     Batch batch(job, room);
-    for (Index begin = 0; begin < a.blocks(); begin += room)
-        batch.run(begin, std::min(room, a.blocks() - begin), out);
+    for (Index begin = 0; begin < a.blocks(); begin += room) batch.run(begin, std::min(room, a.blocks() - begin), out);
     progress.call(progress.total);
 }
 
-} // namespace
-
 void decompose(const Layout& layout, const float* W, Index ldw, const DecomposeOptions& options, const Result& out,
                void* stream) {
-    solve_all(nullptr, layout, W, ldw, options, out, static_cast<cudaStream_t>(stream));
+    decompose_within(device_limits(), nullptr, layout, W, ldw, options, out, static_cast<cudaStream_t>(stream));
 }
 
 void extend(const View& q, const Layout& layout, const float* W, Index ldw, const DecomposeOptions& options,
@@ -324,7 +322,7 @@ void extend(const View& q, const Layout& layout, const float* W, Index ldw, cons
     if (layout != expected || layout.p < q.layout.p)
         bad_argument("the layout is not that of q with p from " + std::to_string(q.layout.p) + " up");
     if (!q.Y || !q.Z || !q.scales) bad_argument("an array of q is a null pointer");
-    solve_all(&q, layout, W, ldw, options, out, static_cast<cudaStream_t>(stream));
+    decompose_within(device_limits(), &q, layout, W, ldw, options, out, static_cast<cudaStream_t>(stream));
 }
 
 } // namespace bqq::cuda

@@ -56,10 +56,10 @@ __global__ void __launch_bounds__(256) matmul_pack(PackJob q) {
                                      : word_of(q.Z + plane * q.l * z_bytes, z_bytes, q.l, e, word, false);
     } else if (at - all_z < all_y) {
         const std::size_t to = at - all_z, row = to % height, word = to / height % words;
-        const std::size_t plane =
-            q.plane(int(to / height / words), int(word / q.lw / q.p), int(word / q.lw % q.p));
-        q.y_words[to] = q.transposed ? word_of(q.Z + plane * q.l * z_bytes, z_bytes, q.l, row, int(word % q.lw), true)
-                                     : word_of(q.Y + plane * q.rows * y_bytes, y_bytes, q.rows, row, int(word % q.lw), false);
+        const std::size_t plane = q.plane(int(to / height / words), int(word / q.lw / q.p), int(word / q.lw % q.p));
+        q.y_words[to] = q.transposed
+                            ? word_of(q.Z + plane * q.l * z_bytes, z_bytes, q.l, row, int(word % q.lw), true)
+                            : word_of(q.Y + plane * q.rows * y_bytes, y_bytes, q.rows, row, int(word % q.lw), false);
     }
 }
 
@@ -145,13 +145,15 @@ struct StageW { // groups: block rows; rows: of a block; side: what every row ge
 
 // ---- few columns: tables ----
 
-constexpr int chunk_words = 8; // 256 inputs; 64 tables of 16 sums, conflict-free: 16 entries lie in 16 banks
+constexpr int chunk_words = 8;             // 256 inputs
+constexpr int entries = chunk_words * 128; // 64 tables of 16 sums
 
-// A thread is a row, for `columns` columns from blockIdx.z / splits on.
-template <class Stage, int columns>
-__global__ void __launch_bounds__(256) matmul_tables(Stage stage, int splits, int words_per_split) {
+// A thread is a row, for `columns` columns from blockIdx.z / splits on. Tables hold one column, or pairs of columns:
+// the 16 entries of a table then lie in different banks, whatever the lanes look up.
+template <class Stage, int columns> __global__ void __launch_bounds__(256)
+    matmul_tables(Stage stage, int splits, int words_per_split) {
     SHARED(float, inputs, [chunk_words * 32 * columns]);
-    SHARED(float4, tables, [chunk_words * 32 * columns]); // float4 for its alignment
+    SHARED(float2, tables, [entries * columns / 2]);
     SHARED(double, room, [8 * columns]);
     float* table = reinterpret_cast<float*>(tables);
     const int group = int(blockIdx.y), split = int(blockIdx.z) % splits, b0 = int(blockIdx.z) / splits * columns;
@@ -176,7 +178,7 @@ __global__ void __launch_bounds__(256) matmul_tables(Stage stage, int splits, in
 #pragma unroll
                 for (int i = 0; i < 4; ++i)
                     half_sum = fmaf(value >> i & 1 ? 0.5f : -0.5f, inputs[(of + i) * columns + b], half_sum);
-                table[entry * columns + b] = half_sum;
+                table[columns == 1 ? entry : (b / 2 * entries + entry) * 2 + b % 2] = half_sum;
             }
         }
         __syncthreads();
@@ -187,14 +189,14 @@ __global__ void __launch_bounds__(256) matmul_tables(Stage stage, int splits, in
                 for (int nibble = 0; nibble < 8; ++nibble) {
                     const int entry = (w * 8 + nibble) * 16 + int(word_bits & 15);
                     word_bits >>= 4;
-                    if constexpr (columns == 4) {
-                        const float4 x = tables[entry];
-                        sum[0] += x.x, sum[1] += x.y, sum[2] += x.z, sum[3] += x.w;
-                    } else if constexpr (columns == 2) {
-                        const float2 x = reinterpret_cast<const float2*>(tables)[entry];
-                        sum[0] += x.x, sum[1] += x.y;
-                    } else {
+                    if constexpr (columns == 1) {
                         sum[0] += table[entry];
+                    } else {
+#pragma unroll
+                        for (int b = 0; b < columns; b += 2) {
+                            const float2 x = tables[b / 2 * entries + entry];
+                            sum[b] += x.x, sum[b + 1] += x.y;
+                        }
                     }
                 }
             }
@@ -216,8 +218,8 @@ __global__ void __launch_bounds__(256) matmul_tables(Stage stage, int splits, in
 
 // 128 rows x 64 columns a block, a word of 32 columns of bits at a time. Bits become +-1/2 in registers, exactly;
 // inputs are split into terms that add up to them.
-template <class Stage, int terms>
-__global__ void __launch_bounds__(256) matmul_tiles(Stage stage, int splits, int words_per_split) {
+template <class Stage, int terms> __global__ void __launch_bounds__(256)
+    matmul_tiles(Stage stage, int splits, int words_per_split) {
     constexpr int ld = 20; // words of a row of 16 pairs, padded so that fragments meet all banks
     SHARED(std::uint32_t, pairs, [terms * 64 * ld]);
     const int group = int(blockIdx.y), split = int(blockIdx.z) % splits, b0 = int(blockIdx.z) / splits * 64;
@@ -328,9 +330,8 @@ struct Workspace {
     }
 };
 
-template <class Stage>
-cudaError_t run(const Stage& stage, int groups, Index height, int splits, const ProductPlan& plan, bool tables,
-                cudaStream_t stream) {
+template <class Stage> cudaError_t run(const Stage& stage, int groups, Index height, int splits,
+                                       const ProductPlan& plan, bool tables, cudaStream_t stream) {
     const int chunks = (stage.words + chunk_words - 1) / chunk_words;
     const int per_split = (chunks + splits - 1) / splits * chunk_words;
     if (!tables) {
@@ -362,10 +363,22 @@ cudaError_t prepare(const Layout& a, const std::uint8_t* Y, const std::uint8_t* 
     const Planes q(a, transposed);
     if (!Y || !Z || !scales || !prepared || a.J > 65535 || a.K > 65535) return cudaErrorInvalidValue;
     unsigned char* base = static_cast<unsigned char*>(prepared);
-    PackJob job{Y, Z, scales, reinterpret_cast<std::uint32_t*>(base + q.z_at()),
-                reinterpret_cast<std::uint32_t*>(base + q.y_at()), reinterpret_cast<float*>(base + q.stacks_at()),
-                reinterpret_cast<double*>(base + q.constants_at()), a.rows, a.cols, q.J, q.K, q.p, q.l, q.z_words(),
-                q.l_words(), transposed};
+    PackJob job{Y,
+                Z,
+                scales,
+                reinterpret_cast<std::uint32_t*>(base + q.z_at()),
+                reinterpret_cast<std::uint32_t*>(base + q.y_at()),
+                reinterpret_cast<float*>(base + q.stacks_at()),
+                reinterpret_cast<double*>(base + q.constants_at()),
+                a.rows,
+                a.cols,
+                q.J,
+                q.K,
+                q.p,
+                q.l,
+                q.z_words(),
+                q.l_words(),
+                transposed};
     const std::size_t blocks = (q.z_size() + q.y_size() + 255) / 256;
     if (blocks > 0x7FFFFFFF) return cudaErrorInvalidValue;
     const cudaError_t e = launch_kernel(matmul_pack, dim3(unsigned(blocks)), dim3(256), 0, stream, job);
@@ -401,7 +414,8 @@ cudaError_t matmul(const Planes& q, const void* prepared, const ConstArray& x, c
         two.v = one.v, two.sigma = one.sigma;
         two.constants = reinterpret_cast<const double*>(base + q.constants_at());
         two.stacks = reinterpret_cast<const float*>(base + q.stacks_at());
-        two.partial = reinterpret_cast<float*>(work + at.partial), two.shared = reinterpret_cast<double*>(work + at.shared);
+        two.partial = reinterpret_cast<float*>(work + at.partial),
+        two.shared = reinterpret_cast<double*>(work + at.shared);
         two.rows = q.rows, two.m = q.m, two.latents = q.latents(), two.words = int(q.y_words());
         two.J = q.J, two.K = q.K, two.p = q.p, two.l = q.l, two.lw = q.l_words(), two.batch = int(batch);
         Finish end{two.partial,

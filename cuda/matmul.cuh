@@ -3,7 +3,8 @@
 //
 // Two stages, as on the CPU (cpp/DESIGN.md, "Centred product"):
 //   stage 1   v = (Z - 1/2) x        block column k: the Z of all blocks (j, k) and stacks under one another
-//   stage 2   y = (Y - 1/2) w        block row j: the Y of all blocks (j, k) and stacks side by side, w = r v + shift sigma
+//   stage 2   y = (Y - 1/2) w        block row j: the Y of all blocks (j, k) and stacks side by side, w = r v + shift
+//   sigma
 // and every row of block row j gets  sum_k ( constant_jk sigma_k + sum_i total_i sum(v_i) ),  sigma_k = sum(x_k).
 #pragma once
 
@@ -46,8 +47,8 @@ cudaError_t prepare(const Layout& a, const std::uint8_t* Y, const std::uint8_t* 
 /// How a product is computed: up to `tables` columns by looking up sums of four inputs in shared memory, more on tensor
 /// cores, with operands split into two or three bfloat16 terms.
 struct ProductPlan {
-    int terms = 3;        ///< 3: float32 class, 2: float16 class (2^-16 relative to the inputs)
-    int tables = 16;      ///< widest batch that tables are used for
+    int terms = 3;   ///< 3: float32 class, 2: float16 class (2^-16 relative to the inputs)
+    int tables = 16; ///< widest batch that tables are used for
     bool accumulate = false;
 };
 

@@ -9,13 +9,13 @@ namespace bqq::cuda {
 /// A tile of `rows` x 64 (rows 64 or 128) by 4 * rows threads.
 template <int rows_, bool rounded> struct ProductTile {
     static constexpr int rows = rows_, cols = 64, threads = 4 * rows;
-    static constexpr int depth = rounded ? 32 : 16;        // of a chunk of the sum
+    static constexpr int depth = rounded ? 32 : 16; // of a chunk of the sum
     static constexpr int a_quarter = rows / 4, b_quarter = cols / 4;
     static constexpr int ld = depth + 8;                   // rounded: pad rows so that fragments meet all banks
     static constexpr int ld_a = rows + 4, ld_b = cols + 4; // float32
     static constexpr int bytes = rounded ? (rows + cols) * ld * 2 : depth * (ld_a + ld_b) * 4;
 
-    unsigned char* room; // shared, `bytes`, aligned to 16
+    unsigned char* room;                // shared, `bytes`, aligned to 16
     std::uint32_t a_next[4], b_next[4]; // floats, or pairs of bfloat16
 
     __device__ __forceinline__ explicit ProductTile(unsigned char* shared) : room(shared) {}
@@ -68,17 +68,20 @@ template <int rows_, bool rounded> struct ProductTile {
         }
     }
 
-    __device__ __forceinline__ void multiply(float (&c)[4][4]) const {
+    // `height` x `width` of the tile are in use: what lies wholly outside is left out.
+    __device__ __forceinline__ void multiply(float (&c)[4][4], int height, int width) const {
         if constexpr (rounded) {
             const std::uint32_t* words = reinterpret_cast<const std::uint32_t*>(room);
             const int lane = lane_of_thread(), g = lane / 4, t = lane % 4;
             const int row = warp_of_thread() / 2 * 16 + g, col = warp_of_thread() % 2 * 32 + g;
+            if (row - g >= height) return;
 #pragma unroll 1
             for (int k = 0; k < depth; k += 16) {
                 const int x = (row * ld + k) / 2 + t;
                 const std::uint32_t a[4] = {words[x], words[x + 4 * ld], words[x + 4], words[x + 4 * ld + 4]};
 #pragma unroll
                 for (int v = 0; v < 4; ++v) {
+                    if (col - g + 8 * v >= width) continue;
                     const int y = ((rows + col + 8 * v) * ld + k) / 2 + t;
                     const std::uint32_t b[2] = {words[y], words[y + 4]};
                     mma_bf16(c[v], a, b);
@@ -87,6 +90,7 @@ template <int rows_, bool rounded> struct ProductTile {
         } else {
             const float4* at = reinterpret_cast<const float4*>(room);
             const int tx = int(threadIdx.x) % 16, ty = int(threadIdx.x) / 16;
+            if (ty >= height || tx >= width) return;
 #pragma unroll 4
             for (int k = 0; k < depth; ++k) {
                 const float4 x = at[(k * ld_a + 4 * ty) / 4], y = at[(depth * ld_a + k * ld_b + 4 * tx) / 4];
@@ -100,7 +104,8 @@ template <int rows_, bool rounded> struct ProductTile {
     }
 
     /// Calls out(i, j, sum_k a(i, k) b(k, j)) for the elements of C (M x N) in the tile at (i0, j0). a and b are asked
-    /// within their bounds only; what they read was written before the last barrier. All threads of the block call this.
+    /// within their bounds only; what they read was written before the last barrier. All threads of the block call
+    /// this.
     template <class A, class B, class Out>
     __device__ __forceinline__ void run(int i0, int j0, int M, int N, int K, const A& a, const B& b, Out&& out) {
         float c[4][4] = {};
@@ -110,7 +115,7 @@ template <int rows_, bool rounded> struct ProductTile {
             store<A, B>();
             __syncthreads();
             if (k0 + depth < K) load(i0, j0, k0 + depth, M, N, K, a, b);
-            multiply(c);
+            multiply(c, M - i0, N - j0);
         }
         const int lane = lane_of_thread(), tx = int(threadIdx.x) % 16, ty = int(threadIdx.x) / 16;
 #pragma unroll

@@ -37,8 +37,8 @@ struct Options {
 
 // One side of the factorisation: `count` rows of bits (Y, or Z transposed), and what the other side makes of X.
 struct Side {
-    int count, words, ld; // rows; words of a row; floats of a row of atoms
-    int i_step, j_step;   // X of row i and the other side's row j: X[i * i_step + j * j_step]
+    int count, words, ld;          // rows; words of a row; floats of a row of atoms
+    int i_step, j_step;            // X of row i and the other side's row j: X[i * i_step + j * j_step]
     std::uint32_t *bits, *columns; // count x words; l x bit_rows, the transpose
     const float *X, *X_sum;
     float *counts, *nu, *atoms; // l x l: <column k, column q>; its diagonal; l x ld: sum_j other_jk X_ij
@@ -278,7 +278,7 @@ __device__ inline void solve_scales(const View& p, const Side& moved, RefineScal
     const int lane = lane_of_thread();
     const Side &y = p.y, &z = p.z;
     {
-        double s[4] = {}; // <Gy, Gz>, nu_z Gy 1, 1 Gy 1, b_r
+        double s[4] = {};    // <Gy, Gz>, nu_z Gy 1, 1 Gy 1, b_r
         double more[2] = {}; // nu_y Gz 1, 1 Gz 1
         for (int k = warp_of_thread(); k < p.l; k += warps_of_block()) {
             double of_y = 0, of_z = 0;
@@ -308,8 +308,7 @@ __device__ inline void solve_scales(const View& p, const Side& moved, RefineScal
         warp_sums(s, room.sums + 6, solve_sums);
     }
     __syncthreads();
-    if (int(threadIdx.x) < solve_sums)
-        room.total[threadIdx.x] = sum_of_warps(room.sums, solve_sums, int(threadIdx.x));
+    if (int(threadIdx.x) < solve_sums) room.total[threadIdx.x] = sum_of_warps(room.sums, solve_sums, int(threadIdx.x));
     __syncthreads();
     if (threadIdx.x == 0) {
         const double* s = room.total;
@@ -467,8 +466,8 @@ __global__ void __launch_bounds__(512)
             make_problem(p, other, room.nu[1 - turn], r, of_side, of_other, s.scales[3]);
             multiply_counts(p, side, other);
             __syncthreads();
-            const int mine = anneal_rows(p, side, other, float(r), float(of_side), float(T), first_row(s.random),
-                                         jumps[0]);
+            const int mine =
+                anneal_rows(p, side, other, float(r), float(of_side), float(T), first_row(s.random), jumps[0]);
             if (lane_of_thread() == 0) room.flips[warp_of_thread()] = mine;
             __syncthreads();
             int flipped = 0;
@@ -487,8 +486,7 @@ __global__ void __launch_bounds__(512)
     }
     __syncthreads();
     copy(Y, p.y.bits, p.y.count * p.y.words), copy(Z, p.z.bits, p.z.count * p.z.words);
-    if (placed & in_atoms)
-        copy_atoms(p, p.y, home.y.atoms, p.y.atoms), copy_atoms(p, p.z, home.z.atoms, p.z.atoms);
+    if (placed & in_atoms) copy_atoms(p, p.y, home.y.atoms, p.y.atoms), copy_atoms(p, p.z, home.z.atoms, p.z.atoms);
     if (threadIdx.x == 0) *kept = s;
 }
 
@@ -510,8 +508,9 @@ bool fits(const RefineBatch& b, const RefineOptions& options) {
 }
 
 Options device_options(const RefineOptions& options) {
-    return {options.T_first, std::pow(options.T_most / options.T_first, 1 / double(heating_sweeps)), options.cooling,
-            options.melting, options.sweeps, std::min<std::int64_t>(options.sweeps / 4, heating_sweeps)};
+    return {options.T_first, std::pow(options.T_most / options.T_first, 1 / double(heating_sweeps)),
+            options.cooling, options.melting,
+            options.sweeps,  std::min<std::int64_t>(options.sweeps / 4, heating_sweeps)};
 }
 
 cudaError_t run(const RefineBatch& b, const RefineOptions& options, std::int64_t passes, bool start, int shared,
@@ -523,9 +522,12 @@ cudaError_t run(const RefineBatch& b, const RefineOptions& options, std::int64_t
     const struct {
         unsigned bit;
         std::size_t size;
-    } wants[] = {{in_bits, a.bit_size},          {in_C, a.c_size},
-                 {in_M, a.count_size},           {in_counts, 2 * a.count_size},
-                 {in_atoms, a.y_atoms_size + a.z_atoms_size}, {in_X, a.x_size}};
+    } wants[] = {{in_bits, a.bit_size},
+                 {in_C, a.c_size},
+                 {in_M, a.count_size},
+                 {in_counts, 2 * a.count_size},
+                 {in_atoms, a.y_atoms_size + a.z_atoms_size},
+                 {in_X, a.x_size}};
     unsigned placed = 0;
     std::size_t floats = 0;
     for (const auto& want : wants)

@@ -35,10 +35,10 @@ struct RefineLayout {
         : scalars(0), pool(0), vectors(0), y_atoms(0), z_atoms(0), X(0), XT(0), C(0), M(0), y_counts(0), z_counts(0),
           bits(0), total(whole_float4(sizeof(RefineScalars) / 4)), pool_size(whole_float4(8192 + std::size_t(l) + 18)),
           vector_size(3 * whole_float4(l) + 2 * whole_float4(std::size_t(l)) + whole_float4(rows) + whole_float4(cols)),
-          y_atoms_size(whole_float4(std::size_t(l) * (rows | 1))), z_atoms_size(whole_float4(std::size_t(l) * (cols | 1))),
-          x_size(whole_float4(std::size_t(rows) * (cols | 1))),
-          c_size(whole_float4(std::size_t(rows > cols ? rows : cols) * l)), count_size(whole_float4(std::size_t(l) * l)),
-          bit_size(0), ld_y(rows | 1), ld_z(cols | 1), bit_rows(0) {
+          y_atoms_size(whole_float4(std::size_t(l) * (rows | 1))),
+          z_atoms_size(whole_float4(std::size_t(l) * (cols | 1))), x_size(whole_float4(std::size_t(rows) * (cols | 1))),
+          c_size(whole_float4(std::size_t(rows > cols ? rows : cols) * l)),
+          count_size(whole_float4(std::size_t(l) * l)), bit_size(0), ld_y(rows | 1), ld_z(cols | 1), bit_rows(0) {
         const int lw = words_of(l), most = rows > cols ? rows : cols;
         bit_rows = words_of(most) | 1;
         bit_size = whole_float4(std::size_t(rows + cols + most) * lw + 2 * std::size_t(l) * bit_rows);
@@ -67,7 +67,8 @@ cudaError_t refine_start(const RefineBatch& batch, const RefineOptions& options,
                          cudaStream_t stream);
 
 /// Up to `passes` more passes (over all rows, all columns and the scales) of every patch that is not done; at most
-/// refine_passes(options) are needed. The bits in `words` are those after the last pass. shared: bytes a block may take.
+/// refine_passes(options) are needed. The bits in `words` are those after the last pass. shared: bytes a block may
+/// take.
 cudaError_t refine_passes(const RefineBatch& batch, const RefineOptions& options, std::int64_t passes, int shared,
                           cudaStream_t stream);
 std::int64_t refine_most_passes(const RefineOptions& options);

@@ -43,7 +43,8 @@ __global__ void __launch_bounds__(256) scale_sums_of_pair(WordBatch batch, int p
     int i = 0, j = int(blockIdx.x);
     while (j > i) j -= ++i;
     const Words q(batch, at);
-    Count s[10] = {}; // PP, P_i rho_j, P_j rho_i, P_i zeta_j, P_j zeta_i, P_i, rho rho, zeta zeta, and sums of rho, zeta
+    Count s[10] =
+        {}; // PP, P_i rho_j, P_j rho_i, P_i zeta_j, P_j zeta_i, P_i, rho rho, zeta zeta, and sums of rho, zeta
     for (int a = warp_of_thread(); a < q.m; a += warps_of_block()) {
         const int rho_i = bits_of(q.row(i, a), q.lw), rho_j = bits_of(q.row(j, a), q.lw);
         Count P_i = 0, P_j = 0;
@@ -119,8 +120,8 @@ __global__ void __launch_bounds__(64) scale_sums_of_margins(WordBatch batch, int
     }
 }
 
-__global__ void __launch_bounds__(256) spread_of_residual(WordBatch batch, int p, const float* all_scales,
-                                                          float* residual, Spread* spread) {
+__global__ void __launch_bounds__(256)
+    spread_of_residual(WordBatch batch, int p, const float* all_scales, float* residual, Spread* spread) {
     SHARED(double, room, [8 * 2]);
     SHARED(double, mean, [1]);
     SHARED(float, extremes, [8 * 2]);
@@ -221,8 +222,8 @@ __global__ void __launch_bounds__(256) planes_to_words(Repack q) {
         const std::size_t f = e - of_y;
         const int width = (b.cols + 7) / 8, column = int(f / lw), word = int(f % lw);
         for (int c = 0; c < 32 && 32 * word + c < b.l; ++c)
-            bits |= std::uint32_t(q.Z[from * q.z_bytes() + std::size_t(32 * word + c) * width + column / 8] >>
-                                      (column % 8) & 1u)
+            bits |= std::uint32_t(
+                        q.Z[from * q.z_bytes() + std::size_t(32 * word + c) * width + column / 8] >> (column % 8) & 1u)
                     << c;
         b.Z[plane * b.cols * lw + f] = bits;
     }
@@ -281,8 +282,8 @@ cudaError_t residuals(const WordBatch& b, int p, const float* scales, float* res
 
 cudaError_t planes_of_words(const WordBatch& b, int p, std::uint8_t* Y, std::uint8_t* Z, cudaStream_t stream) {
     if (!fits(b, p) || p < 1 || std::int64_t(b.count) * p > 65535 || !Y || !Z) return cudaErrorInvalidValue;
-    const std::size_t bytes = std::size_t(b.rows) * std::size_t((b.l + 7) / 8) +
-                              std::size_t(b.l) * std::size_t((b.cols + 7) / 8);
+    const std::size_t bytes =
+        std::size_t(b.rows) * std::size_t((b.l + 7) / 8) + std::size_t(b.l) * std::size_t((b.cols + 7) / 8);
     return launch_kernel(words_to_planes, dim3(unsigned((bytes + 255) / 256), unsigned(b.count * p)), dim3(256), 0,
                          stream, Repack{b, p, Y, Z});
 }
@@ -300,7 +301,8 @@ cudaError_t keep_words(const WordBatch& b, int stack, const WordBatch& best, con
         best.cols != b.cols || best.l != b.l || best.count < b.count || !best.Y || !best.Z || !what)
         return cudaErrorInvalidValue;
     const unsigned words = unsigned(b.rows + b.cols) * unsigned(words_of(b.l));
-    return launch_kernel(keep, dim3((words + 255) / 256, unsigned(b.count)), dim3(256), 0, stream, b, stack, best, what);
+    return launch_kernel(keep, dim3((words + 255) / 256, unsigned(b.count)), dim3(256), 0, stream, b, stack, best,
+                         what);
 }
 
 cudaError_t find_unfit(const float* W, std::int64_t m, std::int64_t n, std::int64_t ldw, float most,

@@ -12,7 +12,9 @@ struct WordBatch {
     int count, rows, cols, l, stacks;
     const Patch* patches;
     std::uint32_t *Y, *Z;
-    std::size_t plane(int patch, int stack) const { return std::size_t(patch) * std::size_t(stacks) + std::size_t(stack); }
+    std::size_t plane(int patch, int stack) const {
+        return std::size_t(patch) * std::size_t(stacks) + std::size_t(stack);
+    }
     std::uint32_t* y(int patch, int stack) const { return Y + plane(patch, stack) * std::size_t(rows * words_of(l)); }
     std::uint32_t* z(int patch, int stack) const { return Z + plane(patch, stack) * std::size_t(cols * words_of(l)); }
 };

@@ -19,7 +19,13 @@ __device__ inline void eigen4(Solve4& e) {
     for (int i = 0; i < 16; ++i) e.V[i / 4][i % 4] = i / 4 == i % 4;
 #pragma unroll 1
     for (int turn = 0; turn < 72; ++turn) { // 12 times all six pairs
-        const int pair = turn % 6, p = pair < 3 ? 0 : pair < 5 ? 1 : 2, q = pair < 3 ? pair + 1 : pair < 5 ? pair - 1 : 3;
+        const int pair = turn % 6,
+                  p = pair < 3   ? 0
+                      : pair < 5 ? 1
+                                 : 2,
+                  q = pair < 3   ? pair + 1
+                      : pair < 5 ? pair - 1
+                                 : 3;
         if (e.A[p][q] == 0) continue;
         const double theta = (e.A[q][q] - e.A[p][p]) / (2 * e.A[p][q]);
         const double t = (theta < 0 ? -1.0 : 1.0) / (fabs(theta) + sqrt(theta * theta + 1));

@@ -1,10 +1,12 @@
 # The kernels of cuda/.
 #   BQQ_CUDA            AUTO: the library bqq_cuda (bqq::cuda) if there is a CUDA compiler that works; ON: it must; OFF
-#   BQQ_CUDA_ARCHITECTURES  for which GPUs; fewer compile faster
+#   BQQ_CUDA_NATIVE     AUTO is for the GPUs of this machine only, and for nothing where there is none (default of pip)
+#   BQQ_CUDA_ARCHITECTURES  for which GPUs otherwise
 #   BQQ_CUDA_EMULATION  the same sources for the host emulation of tests/cuda, by g++, from headers of the toolkit alone
 # Sets BQQ_CUDA_LIBRARIES: what a program that runs the kernels links, empty if there are none.
 set(BQQ_CUDA AUTO CACHE STRING "GPU kernels: AUTO (if there is a CUDA compiler), ON, OFF")
 set_property(CACHE BQQ_CUDA PROPERTY STRINGS AUTO ON OFF)
+option(BQQ_CUDA_NATIVE "With BQQ_CUDA=AUTO, compile for the GPUs of this machine only" OFF)
 option(BQQ_CUDA_EMULATION "Build the CUDA kernels for the host emulation (tests only)" OFF)
 
 set(BQQ_CUDA_LIBRARIES "")
@@ -29,6 +31,25 @@ endif()
 if(BQQ_CUDA STREQUAL "OFF" OR NOT BQQ_CUDA_SOURCES)
   return()
 endif()
+# Architectures of the GPUs of this machine that the kernels and the compiler support.
+function(bqq_cuda_native result)
+  set(found "")
+  find_program(BQQ_NVIDIA_SMI nvidia-smi)
+  if(BQQ_NVIDIA_SMI)
+    execute_process(COMMAND "${BQQ_NVIDIA_SMI}" --query-gpu=compute_cap --format=csv,noheader OUTPUT_VARIABLE gpus ERROR_QUIET)
+    execute_process(COMMAND "${CMAKE_CUDA_COMPILER}" --list-gpu-arch OUTPUT_VARIABLE known ERROR_QUIET)
+    string(REGEX MATCHALL "[0-9]+\\.[0-9]+" gpus "${gpus}")
+    foreach(gpu IN LISTS gpus)
+      string(REPLACE "." "" architecture "${gpu}")
+      if(gpu VERSION_GREATER_EQUAL 8.0 AND known MATCHES "compute_${architecture}[^0-9]")
+        list(APPEND found ${architecture}-real)
+      endif()
+    endforeach()
+    list(REMOVE_DUPLICATES found)
+  endif()
+  set(${result} "${found}" PARENT_SCOPE)
+endfunction()
+
 set(missing "")
 include(CheckLanguage)
 check_language(CUDA)
@@ -36,6 +57,11 @@ if(CMAKE_CUDA_COMPILER)
   enable_language(CUDA)
   if(CMAKE_CUDA_COMPILER_VERSION VERSION_LESS 11.8)
     set(missing "CUDA 11.8 or newer is needed, ${CMAKE_CUDA_COMPILER} is ${CMAKE_CUDA_COMPILER_VERSION}")
+  elseif(BQQ_CUDA STREQUAL "AUTO" AND BQQ_CUDA_NATIVE)
+    bqq_cuda_native(native)
+    if(NOT native)
+      set(missing "nvidia-smi shows no GPU of compute capability 8.0 or more (BQQ_CUDA=ON is for all that can be)")
+    endif()
   endif()
 else()
   set(missing "no CUDA compiler works here (nvcc on PATH, or named in CMAKE_CUDA_COMPILER)")
@@ -49,13 +75,14 @@ if(missing)
 endif()
 
 # Machine code for the data-centre GPUs since A100, PTX of the newest for what comes after.
-set(architectures 80-real 90-real)
+set(architectures 80-real 90-real 90-virtual)
 if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.8)
-  list(APPEND architectures 100-real 100-virtual)
-else()
-  list(APPEND architectures 90-virtual)
+  set(architectures 80-real 90-real 100-real 100-virtual)
 endif()
 set(BQQ_CUDA_ARCHITECTURES "${architectures}" CACHE STRING "GPU architectures, as CMAKE_CUDA_ARCHITECTURES")
+if(native)
+  set(BQQ_CUDA_ARCHITECTURES "${native}")
+endif()
 
 # What every target with device code is compiled with.
 function(bqq_cuda_common target)
@@ -76,6 +103,7 @@ endfunction()
 # CMake adds it to whatever links this in the same build (CUDA_RUNTIME_LIBRARY).
 add_library(bqq_cuda STATIC ${BQQ_CUDA_SOURCES})
 bqq_cuda_common(bqq_cuda)
+target_include_directories(bqq_cuda PUBLIC $<BUILD_INTERFACE:${BQQ_CUDA_DIR}/include> $<INSTALL_INTERFACE:include>)
 target_compile_definitions(bqq_cuda PRIVATE BQQ_STATIC)
 add_library(bqq::cuda ALIAS bqq_cuda)
 set(BQQ_CUDA_LIBRARIES bqq_cuda)

@@ -70,10 +70,18 @@ foreach(kind IN LISTS bqq_kinds)
     COMPONENT dev)
 endforeach()
 
-if(TARGET bqq_cuda)
+if(TARGET bqq_cuda AND TARGET bqq_static)
   set_target_properties(bqq_cuda PROPERTIES EXPORT_NAME cuda)
-  target_link_libraries(bqq_cuda INTERFACE $<INSTALL_INTERFACE:CUDA::cudart_static>)
-  install(TARGETS bqq_cuda EXPORT bqq-cuda ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT dev)
+  target_link_libraries(bqq_cuda INTERFACE $<INSTALL_INTERFACE:bqq::bqq_static> $<INSTALL_INTERFACE:CUDA::cudart_static>)
+  install(
+    DIRECTORY "${BQQ_CUDA_DIR}/include/bqq"
+    DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
+    COMPONENT dev)
+  install(
+    TARGETS bqq_cuda
+    EXPORT bqq-cuda
+    ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT dev
+    INCLUDES DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
   install(
     EXPORT bqq-cuda
     FILE bqq-cuda-targets.cmake

@@ -20,7 +20,7 @@ namespace {
 
 using namespace detail;
 
-constexpr Index kCoupledPatch = 128;   // making up for the error of the patches before is worth more than large blocks
+constexpr Index kCoupledPatch = 128; // making up for the error of the patches before is worth more than large blocks
 
 // Counts steps over all threads; talks to the caller on the calling thread only.
 class Progress {

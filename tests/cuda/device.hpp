@@ -26,14 +26,18 @@ inline bool there_is_one = [] {
 /// An array on the device.
 template <class T> class Array {
   public:
-    explicit Array(std::size_t size) : size_(size) { must(cudaMalloc(reinterpret_cast<void**>(&at_), size * sizeof(T))); }
+    explicit Array(std::size_t size) : size_(size) {
+        must(cudaMalloc(reinterpret_cast<void**>(&at_), size * sizeof(T)));
+    }
     explicit Array(const std::vector<T>& x) : Array(x.size()) { set(x); }
     Array(const Array&) = delete;
     Array& operator=(const Array&) = delete;
     ~Array() { cudaFree(at_); }
     T* at() const { return at_; }
     std::size_t size() const { return size_; }
-    void set(const std::vector<T>& x) const { must(cudaMemcpy(at_, x.data(), size_ * sizeof(T), cudaMemcpyHostToDevice)); }
+    void set(const std::vector<T>& x) const {
+        must(cudaMemcpy(at_, x.data(), size_ * sizeof(T), cudaMemcpyHostToDevice));
+    }
     std::vector<T> get(std::size_t first, std::size_t count) const {
         std::vector<T> x(count);
         must(cudaMemcpy(x.data(), at_ + first, count * sizeof(T), cudaMemcpyDeviceToHost));

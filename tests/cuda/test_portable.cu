@@ -157,13 +157,13 @@ __global__ void __launch_bounds__(32) conversions(const float* x, std::uint32_t*
 }
 
 template <class Kernel> std::vector<float> product(Kernel kernel, dim3 grid, dim3 shape, std::size_t smem, bool bf16) {
-    const std::vector<float> A = uniform(1024, 1), B = uniform(1024, 2);
     const auto narrow = [&](const std::vector<float>& x) {
         std::vector<std::uint16_t> y;
         for (float v : x) y.push_back(bf16 ? f32_to_bf16(v) : f32_to_f16(v));
         return y;
     };
-    const Array<std::uint16_t> a(narrow(A)), b(narrow(B));
+    const std::vector<std::uint16_t> A = narrow(uniform(1024, 1)), B = narrow(uniform(1024, 2));
+    const Array<std::uint16_t> a(A), b(B);
     Array<float> c(1024);
     must(launch_kernel(kernel, grid, shape, smem, nullptr, a.at(), b.at(), c.at()));
     std::vector<float> error = c.get();
@@ -171,7 +171,7 @@ template <class Kernel> std::vector<float> product(Kernel kernel, dim3 grid, dim
         for (int j = 0; j < 32; ++j) {
             double sum = 0;
             for (int k = 0; k < 32; ++k) {
-                const std::uint16_t x = narrow(A)[i * 32 + k], y = narrow(B)[k * 32 + j];
+                const std::uint16_t x = A[i * 32 + k], y = B[k * 32 + j];
                 sum += bf16 ? double(bf16_to_f32(x)) * bf16_to_f32(y) : double(f16_to_f32(x)) * f16_to_f32(y);
             }
             error[i * 32 + j] -= float(sum);

@@ -1,4 +1,5 @@
-// The refinement on the device against the CPU's: same random numbers, so the same flips until rounding tells them apart.
+// The refinement on the device against the CPU's: same random numbers, so the same flips until rounding tells them
+// apart.
 #include "check.hpp"
 #include "kernels/dispatch.hpp"
 #include "refine.cuh"
@@ -90,8 +91,7 @@ void compare(Index m, Index n, Index l, unsigned seed, Index sweeps, int shared,
     CHECK_NEAR(s.error, cpu.error, 1e-4 * cpu.error);
     CHECK(gpu.q.Y == cpu.q.Y);
     CHECK(gpu.q.Z == cpu.q.Z);
-    for (std::size_t i = 0; i < 4; ++i)
-        CHECK_NEAR(s.scales[i], cpu.scales[i], 1e-5 * (1 + std::fabs(cpu.scales[i])));
+    for (std::size_t i = 0; i < 4; ++i) CHECK_NEAR(s.scales[i], cpu.scales[i], 1e-5 * (1 + std::fabs(cpu.scales[i])));
 }
 
 } // namespace

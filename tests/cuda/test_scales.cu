@@ -62,16 +62,17 @@ TEST(sums_and_scales_equal_the_cpu) {
         device::must(residuals(words.batch(), int(p), scales.at(), residual.at(), spreads.at(), nullptr));
         const auto spread = spreads.get();
         for (Index block = 0; block < blocks; ++block) {
-            const Index j = block / q.layout.K, k = block % q.layout.K, m = q.layout.rows_of(j), n = q.layout.cols_of(k);
+            const Index j = block / q.layout.K, k = block % q.layout.K, m = q.layout.rows_of(j),
+                        n = q.layout.cols_of(k);
             std::vector<float> expected(static_cast<std::size_t>(m * n));
-            bqq::detail::block_residual(bqq::detail::BlockProducts(q.view(), j, k, p),
-                                        all_scales.data() + block * count,
-                                        w.data() + j * q.layout.rows * q.layout.n + k * q.layout.cols, q.layout.n,
-                                        expected.data());
+            bqq::detail::block_residual(
+                bqq::detail::BlockProducts(q.view(), j, k, p), all_scales.data() + block * count,
+                w.data() + j * q.layout.rows * q.layout.n + k * q.layout.cols, q.layout.n, expected.data());
             double error = 0, sum = 0, squares = 0;
             float low = expected[0], high = low;
             for (Index a = 0; a < m; ++a) {
-                const auto row = residual.get(std::size_t(block) * size + std::size_t(a * q.layout.cols), std::size_t(n));
+                const auto row =
+                    residual.get(std::size_t(block) * size + std::size_t(a * q.layout.cols), std::size_t(n));
                 for (Index c = 0; c < n; ++c) {
                     const float x = expected[std::size_t(a * n + c)];
                     CHECK_NEAR(row[std::size_t(c)], x, 1e-6);

@@ -28,8 +28,8 @@ class Words {
         must(bqq::cuda::words_of_planes(batch(), int(layout.p), y.at(), z.at(), nullptr));
     }
     bqq::cuda::WordBatch batch() const {
-        return {int(layout.blocks()), int(layout.rows), int(layout.cols), int(layout.l), int(layout.p),
-                patches.at(),         Y.at(),           Z.at()};
+        return {int(layout.blocks()), int(layout.rows), int(layout.cols), int(layout.l),
+                int(layout.p),        patches.at(),     Y.at(),           Z.at()};
     }
     /// The planes as they are now.
     bqq::Matrix get() const {

@@ -85,15 +85,15 @@ def run(cmd: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None = No
     return done.stdout
 
 
-def configure(source: Path, build: Path, *arguments: str) -> None:
-    """Configures `source` into `build`, an optimised build that finds Eigen."""
+def configure(source: Path, build: Path, *arguments: str) -> str:
+    """Configures `source` into `build`, an optimised build that finds Eigen; returns what was printed."""
     cmake = cmake_command()
     assert cmake is not None, "cmake not found"
     command = [cmake, "-S", str(source), "-B", str(build), *generator()]
     command += ["-DCMAKE_BUILD_TYPE=Release", *arguments]
     if not any(a.startswith("-DCMAKE_PREFIX_PATH=") for a in arguments) and prefix_path():
         command.append(f"-DCMAKE_PREFIX_PATH={prefix_path()}")
-    run(command, ROOT)
+    return run(command, ROOT)
 
 
 def compile_all(build: Path, *targets: str) -> str:

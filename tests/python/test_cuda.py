@@ -122,13 +122,31 @@ def test_a_program_starts_without_a_driver(by_nvcc: tuple[Path, str]) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_native_build_is_for_the_gpus_of_the_machine(tmp_path: Path) -> None:
+    """The default of pip: their architectures, those that the kernels and nvcc know; without one, the CPU alone."""
+    nvcc = _build.nvcc_command()
+    if nvcc is None:
+        pytest.skip("no nvcc: install the CUDA toolkit, or pip install 'bqq[nvcc]'")
+    smi = tmp_path / "nvidia-smi"
+    native = ["-DBQQ_CUDA_NATIVE=ON", f"-DBQQ_NVIDIA_SMI={smi}", f"-DCMAKE_CUDA_COMPILER={nvcc}"]
+    for gpus, says in (
+        ("9.0\n7.5\n8.0\n9.0", "for 90-real;80-real"),
+        ("7.5", "shows no GPU"),
+        ("99.0", "shows no GPU"),
+        ("", "shows no GPU"),
+    ):
+        smi.write_text(f"#!/bin/sh\ncat <<'END'\n{gpus}\nEND\n")
+        smi.chmod(0o755)
+        assert says in _build.configure(ROOT, tmp_path / "build", *native), gpus
+
+
 CONSUMER = """\
 cmake_minimum_required(VERSION 3.24)
 project(probe LANGUAGES CXX)
-find_package(bqq REQUIRED COMPONENTS static cuda)
-file(WRITE "${CMAKE_BINARY_DIR}/main.cpp" "int main() {}")
+find_package(bqq REQUIRED COMPONENTS cuda)
+file(WRITE "${CMAKE_BINARY_DIR}/main.cpp" "#include <bqq/cuda.hpp>\nint main() {}\n")
 add_executable(probe "${CMAKE_BINARY_DIR}/main.cpp")
-target_link_libraries(probe PRIVATE $<LINK_LIBRARY:WHOLE_ARCHIVE,bqq::cuda> bqq::bqq)
+target_link_libraries(probe PRIVATE $<LINK_LIBRARY:WHOLE_ARCHIVE,bqq::cuda>)
 """
 
 

@@ -1,5 +1,6 @@
-// The GPU's twins of decompose, extend and matmul. Every array is on the current device; `stream` is a cudaStream_t (NULL
-// is the legacy default stream) on which work is ordered after what the caller has put there. No header of CUDA is needed.
+// The GPU's twins of decompose, extend and matmul. Every array is on the current device; `stream` is a cudaStream_t
+// (NULL is the legacy default stream) on which work is ordered after what the caller has put there. No header of CUDA
+// is needed.
 //
 // Errors are those of the CPU's functions; a failing CUDA call is Error(internal) with its name and text, no memory on
 // the device std::bad_alloc, no device Error(unsupported).
@@ -37,8 +38,8 @@ BQQ_API void to_float32(const ConstArray& x, float* out, void* stream);
 BQQ_API void extend(const View& q, const Layout& layout, const float* W, Index ldw, const DecomposeOptions& options,
                     const Result& out, void* stream);
 
-/// Planes re-ordered for matmul, of What or (transposed) of What^T. `buffer`: prepared_size bytes on the device, aligned
-/// to 16. q is not validated. Does not wait.
+/// Planes re-ordered for matmul, of What or (transposed) of What^T. `buffer`: prepared_size bytes on the device,
+/// aligned to 16. q is not validated. Does not wait.
 BQQ_API std::size_t prepared_size(const Layout& layout, bool transposed);
 BQQ_API void prepare(const View& q, bool transposed, void* buffer, std::size_t size, void* stream);
 

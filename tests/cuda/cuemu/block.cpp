@@ -18,6 +18,7 @@ namespace cuemu {
 Block block;
 Counters counts{};
 thread_local Thread* current = nullptr;
+thread_local std::uintptr_t own_stack = 0;
 thread_local int unchecked = 0;
 
 namespace {
@@ -65,7 +66,9 @@ void try_meet(Thread& t) {
     for (int i = base; i < top; ++i) {
         const Thread& o = block.threads[i];
         if (!(t.mask >> o.lane() & 1) || o.state == State::done) continue;
-        if (o.state != State::at_warp || o.mask != t.mask || o.meet != t.meet || std::strcmp(o.what, t.what)) return;
+        if (o.state != State::at_warp || o.mask != t.mask || o.meet != t.meet ||
+            (o.what != t.what && std::strcmp(o.what, t.what)))
+            return;
         present |= 1u << o.lane();
         requests[o.lane()] = o.request;
     }
@@ -165,9 +168,11 @@ void run_block() {
             ready_head = 0;
         }
         current = &t;
+        own_stack = std::uintptr_t(stack_of(t.id));
         thread_index = t.index;
         swap(scheduler, t.context);
         current = nullptr;
+        own_stack = 0;
     }
 }
 

@@ -207,14 +207,13 @@ void check_global(Allocation& a, std::uintptr_t address, std::size_t bytes, Acce
 bool checked() { return instrumented; }
 
 void check(std::uintptr_t address, std::size_t bytes, Access kind, Where at, void* pc) {
-    if (unchecked) return;
+    if (address - own_stack < stack_bytes || unchecked) return;
     if (!current) {
         if (is_device_address(address) && first_at(pc, "host"))
             report(cudaSuccess, "HOST CODE TOUCHES DEVICE MEMORY at %s", source_of(at, pc).c_str());
         return;
     }
     const Thread& t = *current;
-    if (address - std::uintptr_t(stack_of(t.id)) < stack_bytes) return;
     if (kind == Access::read && (address - std::uintptr_t(__start_cuemu_built_in) <
                                      std::size_t(__stop_cuemu_built_in - __start_cuemu_built_in) ||
                                  address - std::uintptr_t(block.arguments) < block.argument_bytes))

@@ -96,6 +96,7 @@ struct Block {
 extern Block block;
 extern Counters counts;
 extern thread_local Thread* current; ///< the device thread that runs on this host thread
+extern thread_local std::uintptr_t own_stack; ///< where its stack begins
 extern thread_local int unchecked;   ///< > 0: the emulation itself is at work
 
 /// Runs all blocks of a launch as operation `operation`.
