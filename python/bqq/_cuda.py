@@ -22,8 +22,8 @@ def require(what: str) -> None:
     """RuntimeError that says why there is no GPU to use."""
     if not built:
         raise RuntimeError(
-            f"{what} is on a CUDA device, but this bqq was built without CUDA: install it where nvcc is on PATH, "
-            "with -Ccmake.define.BQQ_CUDA=ON to be told what is missing"
+            f"{what} is on a CUDA device, but bqq was built without CUDA: install it with "
+            "-Ccmake.define.BQQ_CUDA=ON where nvcc is on PATH"
         )
     if not _core.devices():
         raise RuntimeError(f"{what} is on a CUDA device, but there is no CUDA device: {_core.no_device()}")

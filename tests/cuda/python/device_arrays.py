@@ -19,7 +19,7 @@ import pytest
 import bqq
 from bqq import _core, _cuda
 from conftest import dense, random_matrix, same
-from fake_arrays import FAST, KINDS, LEGACY, FakeArray, FakeDLPack, call, dlpack, dlpack_versioned, interface, numbers
+from fake_arrays import FAST, KINDS, LEGACY, FakeArray, FakeDLPack, dlpack, dlpack_versioned, free, interface, numbers
 
 BATCHES = (0, 1, 2, 3, 5, 16, 17, 65)
 
@@ -230,7 +230,7 @@ def test_read_only_operands_are_fine_and_read_only_dlpack_out_is_not():
 def test_memory_that_is_gone():
     q = random_matrix(5, 4)
     x = FakeArray(np.ones(4, np.float32))
-    call("free", x.base)
+    free(x.base)
     x.base = 0
     with pytest.raises(ValueError, match="its memory is not"):
         q @ x

@@ -16,29 +16,64 @@ import pytest
 
 from bqq import _core
 
-_library = ctypes.CDLL(_core.__file__)
-_pointer, _size = ctypes.c_void_p, ctypes.c_size_t
-for _name, _result, _arguments in (
-    ("malloc", _pointer, [_size]),
-    ("malloc_host", _pointer, [_size]),
-    ("free", ctypes.c_int, [_pointer]),
-    ("stream", _pointer, []),
-    ("copy", ctypes.c_int, [_pointer, _pointer, _size, _pointer]),
-    ("wait", ctypes.c_int, [_pointer, _pointer]),
-    ("synchronize", ctypes.c_int, [_pointer]),
-    ("defer", None, [ctypes.c_bool, ctypes.c_int, ctypes.c_uint64]),
-    ("reports", ctypes.c_char_p, []),
-):
-    _function = getattr(_library, f"emulated_{_name}")
-    _function.restype, _function.argtypes = _result, _arguments
+_library = ctypes.CDLL(_core.__file__)  # offers the emulation's cudaMalloc and the like
+_library.emulated_defer.argtypes = [ctypes.c_bool, ctypes.c_int, ctypes.c_uint64]
+_library.emulated_reports.restype = ctypes.c_char_p
+_DEFAULT_KIND, _NON_BLOCKING = 4, 1  # cudaMemcpyDefault, cudaStreamNonBlocking
 
 
-def call(name: str, *arguments: Any) -> Any:
-    """A function of emulated.cpp; the integer ones return an error code."""
-    result = getattr(_library, f"emulated_{name}")(*arguments)
-    if name not in ("malloc", "malloc_host", "stream", "defer", "reports"):
-        assert result == 0, f"CUDA error {result} of {name}"
-    return result
+def _cuda(name: str, *arguments: Any) -> None:
+    """A function of the CUDA runtime; integers are addresses, streams or sizes."""
+    words = [ctypes.c_void_p(a) if isinstance(a, int) else a for a in arguments]
+    error = getattr(_library, f"cuda{name}")(*words)
+    assert error == 0, f"cuda{name} ended with {error}"
+
+
+def _made(name: str, *arguments: Any) -> int:
+    """What such a function writes to its first argument."""
+    made = ctypes.c_void_p()
+    _cuda(name, ctypes.byref(made), *arguments)
+    return made.value or 0
+
+
+def new_stream() -> int:
+    """A stream that the default stream does not wait for."""
+    return _made("StreamCreateWithFlags", _NON_BLOCKING)
+
+
+def copy(to: int, source: int, size: int, stream: int) -> None:
+    """Asks for a copy, between host and device in any direction."""
+    _cuda("MemcpyAsync", to, source, size, _DEFAULT_KIND, stream)
+
+
+def synchronize(stream: int) -> None:
+    """Waits until what the stream has been given is done."""
+    _cuda("StreamSynchronize", stream)
+
+
+def wait(stream: int, before: int) -> None:
+    """`stream` goes on once what `before` has been given until now is done."""
+    event = _made("EventCreate")
+    _cuda("EventRecord", event, before)
+    _cuda("StreamWaitEvent", stream, event, 0)
+    _cuda("EventDestroy", event)
+
+
+def free(address: int) -> None:
+    """Gives memory back."""
+    _cuda("Free", address)
+
+
+def late(array: npt.NDArray[Any]) -> int:
+    """A copy in pinned memory, which the device reads when a copy runs, not when it is asked for."""
+    address = _made("MallocHost", array.nbytes)
+    ctypes.memmove(address, np.ascontiguousarray(array).ctypes.data, array.nbytes)
+    return address
+
+
+def defer(deferred: bool, order: int = 0, seed: int = 0) -> None:
+    """Whether work of a stream runs only when something waits for it, and in which order of streams."""
+    _library.emulated_defer(deferred, order, seed)
 
 
 LEGACY = 1  # the default stream in both protocols
@@ -66,7 +101,7 @@ class FakeArray:
         steps = [step * (size - 1) for step, size in zip(array.strides, array.shape, strict=True)]
         self._before = -sum(step for step in steps if step < 0)
         self.nbytes = self._before + sum(step for step in steps if step > 0) + array.itemsize if array.size else 0
-        self.base = call("malloc_host" if on_host else "malloc", self.nbytes) or 0
+        self.base = _made("MallocHost" if on_host else "Malloc", self.nbytes)
         self.address = self.base + self._before
         if self.nbytes:
             self.put(array)
@@ -74,7 +109,7 @@ class FakeArray:
     def put(self, array: npt.NDArray[Any], source: int | None = None) -> None:
         """Fills the memory on its stream from an array of the same strides, or from `nbytes` at an address."""
         assert array.strides == self.strides
-        call("copy", self.base, source or array.ctypes.data - self._before, self.nbytes, self._handle)
+        copy(self.base, source or array.ctypes.data - self._before, self.nbytes, self._handle)
 
     @property
     def _handle(self) -> int:
@@ -85,8 +120,8 @@ class FakeArray:
         if not self.nbytes:
             return np.empty(self.shape, self.bits)
         room = np.empty(self.nbytes, np.uint8)
-        call("synchronize", self._handle)
-        call("copy", room.ctypes.data, self.base, self.nbytes, self._handle)
+        synchronize(self._handle)
+        copy(room.ctypes.data, self.base, self.nbytes, self._handle)
         return np.ndarray(self.shape, self.bits, room, self._before, self.strides).copy()
 
     @property
@@ -102,7 +137,7 @@ class FakeArray:
 
     def __del__(self) -> None:
         if self.base:
-            call("free", self.base)
+            free(self.base)
 
 
 class _Tensor(ctypes.Structure):
@@ -160,7 +195,7 @@ class FakeDLPack:
             raise TypeError("an unknown argument, as before DLPack 1.0")
         a = self.array
         if stream != -1 and a.stream != stream:
-            call("wait", 0 if stream in (None, LEGACY) else stream, a._handle)
+            wait(0 if stream in (None, LEGACY) else stream, a._handle)
         itemsize = a.bits.itemsize
         shape = (ctypes.c_int64 * len(a.shape))(*a.shape)
         strides = (ctypes.c_int64 * len(a.shape))(*(step // itemsize for step in a.strides))
@@ -183,10 +218,10 @@ class FakeDLPack:
 
 @pytest.fixture(autouse=True)
 def no_findings():
-    call("defer", False, 0, 0)
+    defer(False)
     yield
-    call("defer", False, 0, 0)
-    assert call("reports") == b""
+    defer(False)
+    assert _library.emulated_reports() == b""
 
 
 def interface(array: npt.NDArray[Any], **more: Any) -> FakeArray:
@@ -214,7 +249,7 @@ def numbers(shape: Any, seed: int = 0) -> npt.NDArray[np.float32]:
 @pytest.fixture
 def cupy(monkeypatch):
     """The few names of CuPy that bqq uses, over the emulated device; the current stream is not the default one."""
-    stream = call("stream")
+    stream = new_stream()
 
     class ndarray(FakeArray):
         device = types.SimpleNamespace(id=0)
