@@ -21,6 +21,7 @@ PROGRAMS = sorted(path.stem for path in CUDA_TESTS.glob("test_*.cu"))
 OF_THE_EMULATION = sorted(path.stem for path in (CUDA_TESTS / "cuemu").glob("test_*.cu"))
 ORDERS = ("ascending", "descending", "random")
 SEEDS = (1, 2, 3)
+PREEMPTION = (8, 64, 0)  # of each seed: another thread may go on at every 8th access, every 64th, never
 
 
 def compiler_is_gnu() -> bool:
@@ -61,7 +62,10 @@ def test_kernels_in_every_order(emulated: Path, program: str) -> None:
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_kernels_with_every_access_checked(emulated: Path, program: str) -> None:
     """Races, bounds, uninitialised data, missing waits: nothing is found, whoever goes first."""
-    environments = [{"CUEMU_SEED": str(seed), "CUEMU_PREEMPT": "8", "CUEMU_DEFER": "1"} for seed in SEEDS]
+    environments = [
+        {"CUEMU_SEED": str(seed), "CUEMU_PREEMPT": str(preempt), "CUEMU_DEFER": "1"}
+        for seed, preempt in zip(SEEDS, PREEMPTION, strict=True)
+    ]
     passed(emulated / f"{program}_checked", environments)
 
 

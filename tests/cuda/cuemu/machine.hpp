@@ -95,9 +95,9 @@ struct Block {
 };
 extern Block block;
 extern Counters counts;
-extern thread_local Thread* current; ///< the device thread that runs on this host thread
+extern thread_local Thread* current;          ///< the device thread that runs on this host thread
 extern thread_local std::uintptr_t own_stack; ///< where its stack begins
-extern thread_local int unchecked;   ///< > 0: the emulation itself is at work
+extern thread_local int unchecked;            ///< > 0: the emulation itself is at work
 
 /// Runs all blocks of a launch as operation `operation`.
 void run_grid(dim3 grid, dim3 shape, std::size_t dynamic_bytes, const Call& call);
