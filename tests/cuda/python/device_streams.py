@@ -15,10 +15,10 @@ from fake_arrays import FAST, KINDS, FakeArray, copy, defer, interface, late, ne
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_known_library_says_what_stream_it_works_on(cupy, seed):
+def test_a_known_library_says_what_stream_it_works_on(library, seed):
     q = random_matrix(11, 7, p=2, l=5)
     new = numbers((7, 3))
-    x, out = cupy.asarray(np.zeros((7, 3), np.float32)), cupy.empty((11, 3), np.float32)
+    x, out = library.asarray(np.zeros((7, 3), np.float32)), library.asarray(np.zeros((11, 3), np.float32))
     address = late(new)
     defer(True, 2, seed)
     x.put(new, address)

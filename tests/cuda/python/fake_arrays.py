@@ -246,33 +246,79 @@ def numbers(shape: Any, seed: int = 0) -> npt.NDArray[np.float32]:
     return (np.random.default_rng(seed).standard_normal(shape) * 3).astype(np.float32)
 
 
-@pytest.fixture
-def cupy(monkeypatch):
-    """The few names of CuPy that bqq uses, over the emulated device; the current stream is not the default one."""
-    stream = new_stream()
-
+def _fake_cupy(stream: int) -> types.ModuleType:
     class ndarray(FakeArray):
         device = types.SimpleNamespace(id=0)
 
-        def astype(self, dtype):
+        def astype(self, dtype: Any) -> ndarray:
             return ndarray(self.get().astype(dtype), stream=stream)
 
-    ndarray.__module__ = "cupy"
-
     class Device:
-        def __init__(self, number):
+        def __init__(self, number: int) -> None:
             assert number == 0
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
+        def __enter__(self) -> None:
             pass
 
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    ndarray.__module__ = "cupy"
     module = types.ModuleType("cupy")
-    module.ndarray = ndarray
     module.empty = lambda shape, dtype: ndarray(np.full(shape, np.nan, dtype), stream=stream)
     module.cuda = types.SimpleNamespace(Device=Device, get_current_stream=lambda: types.SimpleNamespace(ptr=stream))
-    module.asarray = lambda x: ndarray(x, stream=stream)
-    monkeypatch.setitem(sys.modules, "cupy", module)
+    module.array_type, module.asarray = ndarray, lambda x: ndarray(x, stream=stream)
+    return module
+
+
+def _fake_torch(stream: int) -> types.ModuleType:
+    class Tensor:
+        device = types.SimpleNamespace(type="cuda", index=0)
+
+        def __init__(self, array: npt.NDArray[Any]) -> None:
+            self.array = FakeArray(array, stream=stream)
+            self.dtype, self.shape = f"torch.{array.dtype.name}", array.shape
+            self.get, self.put = self.array.get, self.array.put
+
+        def detach(self) -> Tensor:
+            return self
+
+        resolve_conj = resolve_neg = detach
+
+        def to(self, dtype: str) -> Tensor:
+            return Tensor(self.get().astype(dtype))
+
+        def stride(self) -> tuple[int, ...]:
+            return tuple(step // self.array.bits.itemsize for step in self.array.strides)
+
+        def data_ptr(self) -> int:
+            return self.array.address
+
+        def is_complex(self) -> bool:
+            return self.array.bits.kind == "c"
+
+        def is_floating_point(self) -> bool:
+            return self.array.bits.kind == "f"
+
+    def empty(shape: tuple[int, ...], dtype: str, device: str) -> Tensor:
+        assert device == "cuda:0"
+        return Tensor(np.full(shape, np.nan, dtype))
+
+    def current_stream(device: int) -> types.SimpleNamespace:
+        assert device == 0
+        return types.SimpleNamespace(cuda_stream=stream)
+
+    Tensor.__module__ = "torch"
+    module = types.ModuleType("torch")
+    module.float32, module.float64 = "float32", "float64"
+    module.empty, module.cuda = empty, types.SimpleNamespace(current_stream=current_stream)
+    module.array_type = module.asarray = Tensor
+    return module
+
+
+@pytest.fixture(params=[_fake_cupy, _fake_torch])
+def library(request, monkeypatch):
+    """The few names of CuPy or torch that bqq uses, over the emulated device; not on its default stream."""
+    module = request.param(new_stream())
+    monkeypatch.setitem(sys.modules, module.__name__, module)
     return module
