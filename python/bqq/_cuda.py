@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Iterator, Sequence
@@ -25,8 +26,13 @@ def require(what: str) -> None:
             f"{what} is on a CUDA device, but bqq was built without CUDA: install it with "
             "-Ccmake.define.BQQ_CUDA=ON where nvcc is on PATH"
         )
-    if not _core.devices():
+    if not _found():
         raise RuntimeError(f"{what} is on a CUDA device, but there is no CUDA device: {_core.no_device()}")
+
+
+@functools.cache
+def _found() -> bool:
+    return bool(_core.devices())
 
 
 def describe() -> str:
