@@ -259,7 +259,6 @@ __device__ inline int anneal_rows(const View& p, const Side& side, const Side& o
             __syncwarp(); // all lanes have read the word
             if (lane == 0 && word != start) side.bits[row * side.words + w] = word, flips += __popc(word ^ start);
         }
-        __syncwarp();
     }
     return flips;
 }
@@ -484,7 +483,6 @@ __global__ void __launch_bounds__(512)
         }
         if (threadIdx.x == 0) next_pass(s, o, double(p.l) * double(p.y.count + p.z.count), flips, size);
     }
-    __syncthreads();
     copy(Y, p.y.bits, p.y.count * p.y.words), copy(Z, p.z.bits, p.z.count * p.z.words);
     if (placed & in_atoms) copy_atoms(p, p.y, home.y.atoms, p.y.atoms), copy_atoms(p, p.z, home.z.atoms, p.z.atoms);
     if (threadIdx.x == 0) *kept = s;
