@@ -99,29 +99,37 @@ def test_functions_of_the_host_alone_say_so(function: Any) -> None:
             bqq.decompose(np.eye(4), 1, weight=x)
 
 
-@pytest.fixture(scope="session")
-def emulated_module(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to import bqq from whose module runs on the emulated device."""
-    headers = _build.cuda_headers()
-    if sys.platform != "linux" or not compiler_is_gnu() or headers is None:
-        pytest.skip("the emulation of CUDA needs g++ on Linux and CUDA headers: pip install 'bqq[test]' or the toolkit")
+def build_module(built: Path, folder: Path, *options: str) -> Path:
+    """A folder to import a bqq from that is built with these options."""
     pybind11 = pytest.importorskip("pybind11", reason="pybind11 not found (pip install 'bqq[test]')")
-    _build.configure(
-        ROOT,
-        built,
-        "-DBQQ_CUDA=OFF",
-        "-DBQQ_CUDA_EMULATION=ON",
-        f"-DBQQ_CUDA_INCLUDE_DIR={headers}",
-        "-DBQQ_BUILD_PYTHON=ON",
-        f"-DPython_EXECUTABLE={sys.executable}",
-        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
-    )
+    python = [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    _build.configure(ROOT, built, "-DBQQ_BUILD_PYTHON=ON", *python, *options)
     _build.compile_all(built, "_core")
-    folder = tmp_path_factory.mktemp("emulated")
     shutil.copytree(ROOT / "python" / "bqq", folder / "bqq", ignore=shutil.ignore_patterns("__pycache__", "_core*.so"))
     for module in (built / "python").glob("_core.*"):
         shutil.copy(module, folder / "bqq")
     return folder
+
+
+@pytest.fixture(scope="session")
+def emulated_module(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of which the module runs on the emulated device."""
+    headers = _build.cuda_headers()
+    if sys.platform != "linux" or not compiler_is_gnu() or headers is None:
+        pytest.skip("the emulation of CUDA needs g++ on Linux and CUDA headers: pip install 'bqq[test]' or the toolkit")
+    options = ["-DBQQ_CUDA=OFF", "-DBQQ_CUDA_EMULATION=ON", f"-DBQQ_CUDA_INCLUDE_DIR={headers}"]
+    return build_module(built, tmp_path_factory.mktemp("emulated"), *options)
+
+
+@pytest.fixture(scope="session")
+def module_by_nvcc(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of which the module is the real one."""
+    nvcc = _build.nvcc_command()
+    if nvcc is None:
+        pytest.skip("no nvcc: install the CUDA toolkit, or pip install 'bqq[nvcc]'")
+    options = ["-DBQQ_CUDA=ON", "-DBQQ_CUDA_EMULATION=OFF", f"-DCMAKE_CUDA_COMPILER={nvcc}"]
+    options += ["-DBQQ_CUDA_ARCHITECTURES=80-real;90-real", "-DCMAKE_CUDA_FLAGS=-Xptxas -v"]  # those of test_cuda.py
+    return build_module(built, tmp_path_factory.mktemp("nvcc"), *options)
 
 
 @pytest.mark.parametrize("tests", ["device_arrays.py", "device_streams.py"])
@@ -148,3 +156,18 @@ if {devices} == 0:
 """
     path = f"{emulated_module}:{ROOT / 'tests' / 'python'}"
     finish(start_python(code, CUEMU_DEVICES=str(devices), PYTHONPATH=path))
+
+
+def test_a_module_by_nvcc_imports_without_a_driver(module_by_nvcc: Path) -> None:
+    """Where there is a GPU, it only imports: device_arrays.py is for the emulation."""
+    code = """
+import test_cuda_arrays as t
+said = t.cuda()
+assert said.startswith("built with "), said
+if "no device" in said:
+    t.check_no_device("there is no CUDA device: .")
+"""
+    path = f"{module_by_nvcc}:{ROOT / 'tests' / 'python'}"
+    finish(start_python(code, PYTHONPATH=path))
+    (module,) = (module_by_nvcc / "bqq").glob("_core.*.so")
+    assert "libcuda" not in _build.run(["ldd", module], module_by_nvcc)
