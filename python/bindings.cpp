@@ -1,52 +1,15 @@
 // Binds the C++ face to Python, for NumPy arrays of the right type only: checking and converting is the Python side's
 // work.
-#include "bqq/bqq.hpp"
+#include "bindings.hpp"
 
 #include <pybind11/functional.h>
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
-#include <memory>
-#include <mutex>
-
-namespace py = pybind11;
 using bqq::Error;
 using bqq::ErrorCode;
-using bqq::Index;
 
 namespace {
 
-using Floats = py::array_t<float, py::array::c_style>;
-using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
-
-// A compressed matrix with its prepared planes, made on first use.
-struct Holder {
-    bqq::Matrix q;
-
-    explicit Holder(bqq::Matrix matrix) : q(std::move(matrix)) {}
-
-    const void* prepared() {
-        std::lock_guard<std::mutex> lock(guard_);
-        if (!memory_) {
-            const std::size_t size = bqq::prepared_size(q.view());
-            std::unique_ptr<std::uint8_t[]> memory(new std::uint8_t[size + 64]);
-            void* start = memory.get() + (64 - reinterpret_cast<std::uintptr_t>(memory.get()) % 64) % 64;
-            bqq::prepare(q.view(), start, size);
-            memory_ = std::move(memory);
-            start_ = start;
-        }
-        return start_;
-    }
-
-  private:
-    std::mutex guard_;
-    std::unique_ptr<std::uint8_t[]> memory_;
-    void* start_ = nullptr;
-};
-using Handle = std::shared_ptr<Holder>;
-
-Handle hold(bqq::Matrix q) { return std::make_shared<Holder>(std::move(q)); }
+using namespace bindings;
 
 bqq::Dtype dtype_of(const py::array& a) {
     const py::dtype dtype = a.dtype();
@@ -85,38 +48,6 @@ template <class Result, class Pointer> Result oriented(const py::array& a, Point
     if (last == 0) return {data, bqq::Dtype::f32, a.shape(0), 1, a.strides(0) / size, 1};
     const py::ssize_t row = left ? 1 : 0, col = 1 - row;
     return {data, bqq::Dtype::f32, a.shape(row), a.shape(col), a.strides(row) / size, a.strides(col) / size};
-}
-
-// effort: the numbers of bqq::Effort. refine: as in DecomposeOptions.
-// weight: n x n, n, or without elements for none.
-bqq::DecomposeOptions options_of(Index l, Index patch, const std::string& schedule, int effort, Index steps,
-                                 Index refine, const Floats& weight, double damping, std::uint64_t seed, int threads,
-                                 const py::object& progress) {
-    bqq::DecomposeOptions options;
-    options.l = l, options.patch = patch, options.steps = steps, options.seed = seed, options.threads = threads;
-    options.effort = static_cast<bqq::Effort>(effort), options.refine = refine;
-    if (weight.size()) options.weight = weight.data(), options.ldweight = weight.ndim() == 2 ? weight.shape(1) : 0;
-    options.damping = damping;
-    options.schedule = schedule == "paper" ? bqq::Schedule::paper : bqq::Schedule::adaptive;
-    // Runs on the calling thread: the place where Ctrl-C and the caller's own exceptions surface.
-    options.progress = [progress](Index done, Index total) {
-        py::gil_scoped_acquire gil;
-        if (PyErr_CheckSignals()) throw py::error_already_set();
-        if (!progress.is_none()) progress(done, total);
-        return true;
-    };
-    return options;
-}
-
-void check_shape(const Floats& W) {
-    if (W.ndim() != 2) throw py::value_error("expected a 2-D array");
-}
-
-py::dict layout_dict(const bqq::Layout& a) {
-    py::dict d;
-    d["m"] = a.m, d["n"] = a.n, d["J"] = a.J, d["K"] = a.K, d["rows"] = a.rows, d["cols"] = a.cols;
-    d["p"] = a.p, d["l"] = a.l, d["nbytes"] = a.nbytes(), d["bits_per_weight"] = a.bits_per_weight();
-    return d;
 }
 
 // Read-only array over memory that `owner` keeps alive.
@@ -308,4 +239,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     });
     m.def("config", &bqq::config);
     m.def("isa", &bqq::isa);
+#if defined(BQQ_WITH_CUDA)
+    bind_cuda(m);
+#endif
 }

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from bqq import _arrays, _core
+from bqq import _arrays, _core, _cuda
 from bqq._matrix import Matrix, _index, _threads, product, product_left
 
 Progress = bool | Callable[[int, int], object] | None
@@ -38,7 +38,9 @@ def decompose(
 
     Parameters
     ----------
-    W : (m, n) array of real numbers (NumPy, torch on the CPU, anything with ``__array__``); computed in float32
+    W : (m, n) array of real numbers (NumPy, torch, anything with ``__array__``); computed in float32. Of an array on
+        a CUDA device (CuPy, torch, ``__cuda_array_interface__``, DLPack) the matrix is found and stays there, without
+        a weight so far
     p : number of stacks, 1 to 64; with the default l about p bits per element
     l : inner dimension, 1 to 65535; default ``rows*cols/(rows+cols)`` of a block, rounded half up
     patch : largest side of a block; default: one block up to 512 x 512, else blocks of at most 128 x 128;
@@ -71,15 +73,25 @@ def decompose(
     ------
     ValueError, TypeError
         W that is not 2-D, empty, not real or not finite; parameters out of range.
+    RuntimeError
+        W on a device, and bqq built without CUDA, or no device found, or a weight given.
 
     Notes
     -----
     About 8 rows*cols*l flop per step, stack and block. Ctrl-C stops within one step.
     """
-    w = _arrays.as_float32_matrix("W", W)
     stacks = _index("p", p)
     inner = _positive("l", l)
     side = _positive("patch", patch)
+    if _arrays.on_device(W):
+        array = _cuda.matrix_view("W", W)
+        solver = _solver_arguments(array.shape[1], effort, schedule, steps, refine, weight, damping, seed, threads)
+        with _reporter(progress) as report:
+            planes = _core.device_decompose(
+                _cuda.strided(array), stacks, inner, side, *solver, report, array.device, _cuda.stream_of(array)
+            )
+        return Matrix._on_device(planes, library=array.library)
+    w = _arrays.as_float32_matrix("W", W)
     with _reporter(progress) as report:
         core = _core.decompose(
             w,
@@ -115,10 +127,23 @@ def extend(
     """
     if not isinstance(q, Matrix):
         raise TypeError(f"q is {type(q).__name__}, expected a bqq.Matrix")
-    w = q._same_shape(W)
     stacks = _index("p", p, limit=None)
     if not q.p <= stacks <= 64:
         raise ValueError(f"p is {stacks}, expected {q.p} (what q has) to 64")
+    if _arrays.on_device(W):
+        array = _cuda.matrix_view("W", W)
+        if array.shape != q.shape:
+            raise ValueError(f"W has shape {array.shape}, expected {q.shape}")
+        planes, transposed = q._copy_on(array.device)
+        if transposed:
+            planes = _core.DeviceMatrix(q._core, array.device)
+        solver = _solver_arguments(array.shape[1], effort, schedule, steps, refine, weight, damping, seed, threads)
+        with _reporter(progress) as report:
+            planes = _core.device_extend(planes, _cuda.strided(array), stacks, *solver, report, _cuda.stream_of(array))
+        return Matrix._on_device(planes, library=array.library)
+    if q.device != "cpu":
+        raise ValueError(f"W is on the host, q on {q.device}: pass an array there, or q.to('cpu')")
+    w = q._same_shape(W)
     with _reporter(progress) as report:
         core = _core.extend(
             q._core,
@@ -148,7 +173,12 @@ def matmul(
     8 bits with a scale per 256 of them; up to twice as fast, mean squared error at most 5e-4 of the mean square of
     the result for inputs without extreme outliers (1e-4 to 2.5e-4 for Gaussian ones). The bit planes are exact in both.
 
-    Raises ValueError or TypeError if shapes or dtypes do not fit, or out overlaps the operand.
+    An array on a CUDA device (CuPy, torch, ``__cuda_array_interface__``, DLPack) is multiplied there, ordered on the
+    current stream of its library, without waiting; ``"int8"`` is the float32 class there, float16 and bfloat16
+    operands with an ``out`` of one of them are exact to 2e-3 before rounding, and threads is ignored.
+
+    Raises ValueError or TypeError if shapes, dtypes or devices do not fit, or out overlaps the operand; RuntimeError
+    for an array on a device where bqq was built without CUDA or finds no device.
     """
     if isinstance(a, Matrix) == isinstance(b, Matrix):
         raise TypeError(f"matmul takes one bqq.Matrix and one array, got {type(a).__name__} and {type(b).__name__}")
@@ -240,8 +270,9 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def show_config(mode: Literal["stdout", "dict"] = "stdout") -> dict[str, str] | None:
-    """Version, compiler, instruction set in use and available, threads: what a bug report needs."""
+    """Version, compiler, instruction set in use and available, threads, CUDA: what a bug report needs."""
     pairs = dict(line.split(": ", 1) for line in _core.config().splitlines())
+    pairs["cuda"] = _cuda.describe()
     pairs["numpy"] = np.__version__
     if mode == "dict":
         return pairs

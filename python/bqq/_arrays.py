@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bqq import _core
+
 Array = npt.NDArray[Any]
 
 # safetensors names of the dtypes NumPy has
@@ -98,7 +100,7 @@ def _torch() -> Any:
 def to_numpy(name: str, value: Any) -> tuple[Array, Callable[[Array], Any]]:
     """``value`` as a NumPy array, and the function that turns a NumPy result into the same library's array.
 
-    Raises TypeError for what is no array and ValueError for an array on another device.
+    Raises TypeError for what is no array and ValueError for an array on a device.
     """
     if isinstance(value, np.ma.MaskedArray):
         masked = np.argwhere(np.ma.getmaskarray(value))
@@ -110,7 +112,7 @@ def to_numpy(name: str, value: Any) -> tuple[Array, Callable[[Array], Any]]:
         return value, _same
     if _module(value) == "torch":
         if value.device.type != "cpu":
-            raise ValueError(f"{name} is on device {value.device}, this build computes on the CPU: pass {name}.cpu()")
+            raise ValueError(f"{name} is on device {value.device}, expected a host array: pass {name}.cpu()")
         try:
             tensor = value.detach().resolve_conj().resolve_neg()
             if tensor.is_floating_point() and str(tensor.dtype) not in _TORCH_FLOATS:
@@ -118,10 +120,10 @@ def to_numpy(name: str, value: Any) -> tuple[Array, Callable[[Array], Any]]:
             return tensor.numpy(), _torch().from_numpy
         except (TypeError, RuntimeError) as error:
             raise TypeError(f"{name} is a torch tensor without a NumPy form: {error}") from error
+    if hasattr(value, "__cuda_array_interface__"):
+        raise ValueError(f"{name} is on a CUDA device, expected a host array")
     if hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) != 1:
-        raise ValueError(
-            f"{name} is on DLPack device {value.__dlpack_device__()}, this build computes on the CPU: pass a host array"
-        )
+        raise ValueError(f"{name} is on DLPack device {value.__dlpack_device__()}, expected a host array")
     restore: Callable[[Array], Any] = _same
     if hasattr(value, "__array_namespace__"):
         namespace = value.__array_namespace__()
@@ -137,6 +139,8 @@ def to_numpy(name: str, value: Any) -> tuple[Array, Callable[[Array], Any]]:
 
 def writable(name: str, value: Any) -> Array:
     """The memory of an array to write results to. Raises TypeError for what would only be written to a copy."""
+    if on_device(value):
+        raise ValueError(f"{name} is on a CUDA device, expected a host array as the operands are")
     if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
         return value
     if _module(value) == "torch" and str(value.dtype) in _TORCH_FLOATS:
@@ -199,3 +203,148 @@ def _as_float32(name: str, value: Any, dimensions: tuple[int, ...]) -> npt.NDArr
         what = "too large for float32" if np.isfinite(value) else "expected finite values"
         raise ValueError(f"{name}[{', '.join(map(str, at))}] is {value}, {what}")
     return result
+
+
+# --- arrays on a CUDA device ---
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceView:
+    """An array in the memory of a CUDA device, of real numbers."""
+
+    owner: Any
+    library: str  # "cupy", "torch", or "" for any other
+    address: int
+    dtype: str  # of DEVICE_DTYPES
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # in elements
+    device: int
+    stream: int | None  # what its contents are ordered on; None if they are complete and the stream is not known
+    read_only: bool
+
+
+DEVICE_DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2, "float64": 3}  # bqq::Dtype
+_CUDA = (2, 13)  # DLPack's device types
+_DLPACK_NAMES = {0: "int", 1: "uint", 2: "float", 4: "bfloat", 5: "complex", 6: "bool"}
+
+
+def on_device(value: Any) -> bool:
+    """Whether `value` is an array on a CUDA device: torch, ``__cuda_array_interface__`` or DLPack."""
+    if isinstance(value, np.ndarray):
+        return False
+    if _module(value) == "torch":
+        return bool(value.device.type == "cuda")
+    if hasattr(value, "__cuda_array_interface__"):
+        return True
+    return hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) in _CUDA
+
+
+def device_view(name: str, value: Any) -> DeviceView:
+    """The memory of an array on a device; integers and booleans become what NumPy promotes them to.
+
+    Raises TypeError for dtypes that are not real, ValueError for memory that is not what the array claims.
+    """
+    library = _module(value)
+    if library == "torch":
+        return _torch_view(name, value)
+    if library == "cupy" and value.dtype.kind in "biu":
+        value = value.astype(np.result_type(value.dtype, np.float32))
+    if hasattr(value, "__cuda_array_interface__"):
+        return _interface_view(name, value, "cupy" if library == "cupy" else "")
+    return _dlpack_view(name, value)
+
+
+def _checked_dtype(name: str, dtype: str) -> str:
+    if dtype not in DEVICE_DTYPES:
+        raise TypeError(f"{name} has dtype {dtype}, expected {', '.join(DEVICE_DTYPES)} on a device")
+    return dtype
+
+
+def _torch_view(name: str, value: Any) -> DeviceView:
+    torch = _torch()
+    tensor = value.detach().resolve_conj().resolve_neg()
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if dtype not in DEVICE_DTYPES and not tensor.is_complex():
+        dtype = "float32" if tensor.is_floating_point() else np.result_type(dtype, np.float32).name
+        tensor = tensor.to(getattr(torch, dtype))
+    device = int(tensor.device.index)
+    stream = int(torch.cuda.current_stream(device).cuda_stream)
+    shape, strides = tuple(tensor.shape), tuple(tensor.stride())
+    dtype = _checked_dtype(name, dtype)
+    return DeviceView(tensor, "torch", int(tensor.data_ptr()), dtype, shape, strides, device, stream, False)
+
+
+def _interface_view(name: str, value: Any, library: str) -> DeviceView:
+    """https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html"""
+    interface = value.__cuda_array_interface__
+    if interface.get("mask") is not None:
+        raise TypeError(f"{name} is masked, expected plain numbers")
+    bfloat16 = str(getattr(value, "dtype", "")).endswith("bfloat16")
+    dtype = "bfloat16" if bfloat16 else np.dtype(interface["typestr"])
+    if isinstance(dtype, np.dtype):
+        dtype = dtype.name if dtype.isnative else f"{dtype.name} in foreign byte order"
+    itemsize = 2 if _checked_dtype(name, dtype) == "bfloat16" else np.dtype(dtype).itemsize
+    shape = tuple(int(size) for size in interface["shape"])
+    steps = interface.get("strides")
+    if steps is not None and any(step % itemsize for step in steps):
+        raise ValueError(f"{name} has strides {tuple(steps)}, expected multiples of the {itemsize} bytes of an element")
+    strides = _plain_strides(shape) if steps is None else tuple(int(step) // itemsize for step in steps)
+    address, read_only = interface["data"]
+    stream = interface.get("stream")
+    if stream == 0:
+        raise ValueError(f"{name} has stream 0 in its __cuda_array_interface__, expected None, 1, 2 or a stream")
+    device = _core.device_of(name, int(address)) if 0 not in shape else 0
+    if library == "cupy":
+        cupy = _cupy()
+        device = int(value.device.id)
+        with cupy.cuda.Device(device):
+            stream = int(cupy.cuda.get_current_stream().ptr)
+    return DeviceView(value, library, int(address or 0), dtype, shape, strides, device, stream, bool(read_only))
+
+
+def _dlpack_view(name: str, value: Any) -> DeviceView:
+    """https://data-apis.org/array-api/latest/API_specification/generated/array_api.array.__dlpack__.html"""
+    legacy = 1  # the default stream, which the array's own library makes wait for it
+    try:
+        capsule = value.__dlpack__(stream=legacy, max_version=(1, 0))
+    except TypeError:
+        capsule = value.__dlpack__(stream=legacy)
+    address, code, bits, device, shape, strides, read_only, owner = _core.from_dlpack(capsule)
+    dtype = _checked_dtype(name, f"{_DLPACK_NAMES.get(code, code)}{bits}")
+    if 0 not in shape:
+        device = _core.device_of(name, address)
+    return DeviceView((value, owner), "", address, dtype, shape, strides, device, None, read_only)
+
+
+def _plain_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    steps = [1]
+    for size in shape[:0:-1]:
+        steps.append(steps[-1] * size)
+    return tuple(steps[: len(shape)][::-1])
+
+
+def empty_on_device(library: str, device: int, shape: tuple[int, ...], dtype: str) -> Any:
+    """A fresh array of the library, ordered on its current stream; None for a library we do not know."""
+    if library == "torch":
+        torch = _torch()
+        return torch.empty(shape, dtype=getattr(torch, dtype), device=f"cuda:{device}")
+    if library == "cupy":
+        cupy = _cupy()
+        with cupy.cuda.Device(device):
+            return cupy.empty(shape, dtype)
+    return None
+
+
+def restore_on_device(like: Any, array: Any) -> Any:
+    """An array of our own as the library of `like` has it, if that says how (``__array_namespace__``)."""
+    if hasattr(like, "__array_namespace__"):
+        namespace = like.__array_namespace__()
+        if hasattr(namespace, "from_dlpack"):
+            return namespace.from_dlpack(array)
+    return array
+
+
+def _cupy() -> Any:
+    import cupy  # only reached with a cupy array in hand
+
+    return cupy

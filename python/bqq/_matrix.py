@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+import weakref
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bqq import _arrays, _core
+from bqq import _arrays, _core, _cuda
+
+if TYPE_CHECKING:
+    from bqq._core import DeviceMatrix, _Layout
+    from bqq._core import Matrix as HostMatrix
 
 PRECISIONS = {"float32": 0, "int8": 1}  # bqq::Precision
 
@@ -17,17 +22,63 @@ class Matrix:
     """A real m x n matrix stored as p stacks of binary factors; made by :func:`bqq.decompose` or :func:`bqq.load`.
 
     Immutable. Behaves like a 2-D float32 array where products are concerned: ``q @ x``, ``q @ X``, ``X @ q``, ``q.T``.
+
+    It lives on the host or on a CUDA device (:attr:`device`, :meth:`to`). A product is computed where its array is: a
+    matrix on the host copies its planes to the device of the array on first use and keeps them there. The rest (``Y``,
+    ``Z``, ``scales``, ``prefix``, ``error``, ``reconstruct``, saving, pickling) is computed on the host from a copy of
+    the planes, made on first use too.
     """
 
     __array_ufunc__ = None  # so that ndarray @ q comes here
-    __slots__ = ("_core", "_transposed")
+    __slots__ = ("__weakref__", "_copies", "_device", "_host", "_library", "_original", "_transposed")
 
     ndim = 2
     dtype = np.dtype(np.float32)
 
-    def __init__(self, core: _core.Matrix) -> None:
-        self._core = core
+    def __init__(self, core: HostMatrix | None) -> None:
+        self._host = core
+        self._device: int | None = None
+        self._copies: dict[int, tuple[DeviceMatrix, bool]] = {}  # on devices, True: of the transpose
+        self._library = ""  # of the arrays that reconstruct() makes on a device
         self._transposed: Matrix | None = None
+        self._original: weakref.ref[Matrix] | None = None  # what this is the transpose of: no circle of owners
+
+    @classmethod
+    def _on_device(cls, planes: DeviceMatrix, transposed: bool = False, library: str = "") -> Matrix:
+        q = cls(None)
+        q._device, q._library = planes.device, library
+        q._copies[planes.device] = planes, transposed
+        return q
+
+    @property
+    def _core(self) -> HostMatrix:
+        """The matrix on the host."""
+        if self._host is None:
+            assert self._device is not None
+            planes, transposed = self._copies[self._device]
+            host = planes.to_host()
+            self._host = host.transpose() if transposed else host
+        return self._host
+
+    @property
+    def _layout(self) -> _Layout:
+        if self._host is not None or self._device is None:
+            return self._core.layout
+        planes, transposed = self._copies[self._device]
+        return planes.layout(transposed)
+
+    def _copy_on(self, device: int) -> tuple[DeviceMatrix, bool]:
+        """The matrix on a device, made on first use, and whether its transpose is meant."""
+        if self._device is not None and self._device != device:
+            raise ValueError(f"the matrix is on {self.device}, the array on cuda:{device}: pass q.to('cuda:{device}')")
+        if device not in self._copies:
+            partner = self._transposed or (self._original() if self._original is not None else None)
+            if partner is not None and device in partner._copies:
+                planes, transposed = partner._copies[device]
+                self._copies[device] = planes, not transposed
+            else:
+                self._copies[device] = _core.DeviceMatrix(self._core, device), False
+        return self._copies[device]
 
     @classmethod
     def from_factors(
@@ -84,40 +135,40 @@ class Matrix:
     @property
     def shape(self) -> tuple[int, int]:
         """(m, n) of the matrix it stands for."""
-        a = self._core.layout
+        a = self._layout
         return a["m"], a["n"]
 
     @property
     def p(self) -> int:
         """Number of stacks: about the bits per element at the default l."""
-        return self._core.layout["p"]
+        return self._layout["p"]
 
     @property
     def l(self) -> int:
         """Inner dimension of each stack."""
-        return self._core.layout["l"]
+        return self._layout["l"]
 
     @property
     def patch(self) -> tuple[int, int]:
         """(rows, cols) of a block; blocks of the last row and column may be smaller."""
-        a = self._core.layout
+        a = self._layout
         return a["rows"], a["cols"]
 
     @property
     def grid(self) -> tuple[int, int]:
         """(J, K): number of block rows and block columns."""
-        a = self._core.layout
+        a = self._layout
         return a["J"], a["K"]
 
     @property
     def nbytes(self) -> int:
         """Bytes of bit planes and float32 scales, padding included: the matrix's share of a file."""
-        return self._core.layout["nbytes"]
+        return self._layout["nbytes"]
 
     @property
     def bits_per_weight(self) -> float:
         """``8 * nbytes / (m * n)``."""
-        return self._core.layout["bits_per_weight"]
+        return self._layout["bits_per_weight"]
 
     @property
     def Y(self) -> npt.NDArray[np.uint8]:
@@ -141,29 +192,63 @@ class Matrix:
             f"{self.bits_per_weight:.3g} bits per weight, {self.nbytes} bytes)"
         )
 
+    # --- where it is ---
+
+    @property
+    def device(self) -> str:
+        """``"cpu"`` or ``"cuda:<number>"``."""
+        return "cpu" if self._device is None else f"cuda:{self._device}"
+
+    def to(self, device: Any) -> Matrix:
+        """The same matrix on ``"cpu"``, ``"cuda"`` (the first device) or ``"cuda:<number>"``; itself if it is there.
+
+        Raises RuntimeError where there is no such device or bqq was built without CUDA, ValueError for other names.
+        """
+        number = _cuda.device_number(device)
+        if number == self._device:
+            return self
+        if number is None:
+            return Matrix(self._core)
+        source = self if self._device is None else self.to("cpu")
+        return Matrix._on_device(*source._copy_on(number), self._library)
+
     # --- other forms of the same matrix ---
 
     @property
     def T(self) -> Matrix:
         """The transpose: the same bits re-ordered, exactly. Made once and kept."""
+        original = self._original() if self._original is not None else None
+        if original is not None:
+            return original
         if self._transposed is None:
-            other = Matrix(self._core.transpose())
-            other._transposed = self
+            if self._device is None:
+                other = Matrix(self._core.transpose())
+            else:
+                planes, transposed = self._copies[self._device]
+                other = Matrix._on_device(planes, not transposed, self._library)
+            other._original = weakref.ref(self)
             self._transposed = other
         return self._transposed
 
     def prefix(self, k: int) -> Matrix:
         """The first k stacks as a coarser matrix of their own (1 <= k <= p): same bits, block means kept."""
-        return Matrix(self._core.prefix(_index("k", k)))
+        shorter = Matrix(self._core.prefix(_index("k", k)))
+        shorter._library = self._library
+        return shorter.to(self.device)
 
-    def reconstruct(self, *, threads: int | None = None) -> npt.NDArray[np.float32]:
-        """The dense m x n float32 array this matrix stands for. O(p l m n / 2) integer additions."""
-        return self._core.reconstruct(_threads(threads))
+    def reconstruct(self, *, threads: int | None = None) -> Any:
+        """The dense m x n float32 array this matrix stands for. O(p l m n / 2) integer additions, on the host.
+
+        A NumPy array, or, of a matrix on a device, a copy there: an array of the library of the W it was made from, or
+        one with ``__cuda_array_interface__`` and DLPack.
+        """
+        dense = self._core.reconstruct(_threads(threads))
+        return dense if self._device is None else _cuda.to_device(dense, self._library, self._device)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         if copy is False:
             raise ValueError("a dense array can only be made as a copy")
-        dense = self.reconstruct()
+        dense = self._core.reconstruct(0)
         return dense if dtype is None else dense.astype(dtype)
 
     def error(self, W: Any) -> float:
@@ -180,7 +265,7 @@ class Matrix:
         return self._core.squared_error(w, 0) / w.size
 
     def _same_shape(self, W: Any) -> npt.NDArray[np.float32]:
-        w = _arrays.as_float32_matrix("W", W)
+        w = _arrays.as_float32_matrix("W", _cuda.to_host("W", W) if _arrays.on_device(W) else W)
         if w.shape != self.shape:
             raise ValueError(f"W has shape {w.shape}, expected {self.shape}")
         return w
@@ -251,7 +336,7 @@ def _quick(q: Matrix, X: Any, out: Any, threads: int | None, precision: str, lef
     """The product of the commonest operands, plain float32 arrays of one or two dimensions; None for all others."""
     if type(X) is not np.ndarray or not (out is None or type(out) is np.ndarray):
         return None
-    if type(precision) is not str or precision not in PRECISIONS:
+    if type(precision) is not str or precision not in PRECISIONS or q._device is not None:
         return None
     return q._core.quick(X, out, left, _threads(threads), PRECISIONS[precision])
 
@@ -261,6 +346,9 @@ def product(q: Matrix, X: Any, out: Any = None, threads: int | None = None, prec
     quick = _quick(q, X, out, threads, precision, left=False)
     if quick is not None:
         return quick
+    if _arrays.on_device(X):
+        return _product_on_device(q, X, out, threads, precision, left=False)
+    _check_host(q)
     array, restore = _arrays.to_numpy("X", X)
     x = _arrays.as_real("X", array)
     m, n = q.shape
@@ -275,9 +363,12 @@ def product(q: Matrix, X: Any, out: Any = None, threads: int | None = None, prec
 
 def product_left(X: Any, q: Matrix, out: Any = None, threads: int | None = None, precision: str = "float32") -> Any:
     """X @ q for X of shape (m,) or (..., m): the transpose of q.T times the transpose of X."""
+    if _arrays.on_device(X):
+        return _product_on_device(q, X, out, threads, precision, left=True)
     quick = _quick(q.T, X, out, threads, precision, left=True)
     if quick is not None:
         return quick
+    _check_host(q)
     array, restore = _arrays.to_numpy("X", X)
     x = _arrays.as_real("X", array)
     m, n = q.shape
@@ -287,6 +378,28 @@ def product_left(X: Any, q: Matrix, out: Any = None, threads: int | None = None,
     target, returned = _result("X", shape, x, out)
     _multiply(q.T, np.moveaxis(x, -1, 0), np.moveaxis(target, -1, 0), threads, precision)
     return restore(target) if returned is None else returned
+
+
+def _check_host(q: Matrix) -> None:
+    if q._device is not None:
+        raise ValueError(f"X is on the host, the matrix on {q.device}: pass an array there, or q.to('cpu')")
+
+
+def _product_on_device(q: Matrix, X: Any, out: Any, threads: int | None, precision: str, left: bool) -> Any:
+    """q @ X or, with `left`, X @ q on the device of X. Both precisions are the float32 class there."""
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}, expected 'float32' or 'int8'")
+    _threads(threads)
+    x = _cuda.view("X", X)
+    (m, n), d = q.shape, len(x.shape)
+    axis = d - 1 if left or d < 2 else d - 2
+    inner, outer = (m, n) if left else (n, m)
+    if d == 0 or x.shape[axis] != inner:
+        what = "columns" if left else "rows"
+        raise ValueError(f"X has shape {x.shape}, expected {inner} {what} beside a {m} x {n} matrix")
+    planes, transposed = q._copy_on(x.device)
+    shape = x.shape[:axis] + (outer,) + x.shape[axis + 1 :]
+    return _cuda.product(planes, transposed != left, x, X, axis, out, shape)
 
 
 def _multiply(q: Matrix, x: npt.NDArray[Any], target: npt.NDArray[Any], threads: int | None, precision: str) -> None:

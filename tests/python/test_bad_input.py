@@ -105,12 +105,12 @@ def test_torch(error, words, make):
 
 
 class OnDevice:
-    """An array of another library, on a CUDA device."""
+    """An array of another library, on a device of another make (ROCm; test_cuda_arrays.py has CUDA's)."""
 
     shape = (3, 3)
 
     def __dlpack_device__(self):
-        return (2, 0)
+        return (10, 0)
 
     def __dlpack__(self, **_):
         raise AssertionError("must not be asked for")

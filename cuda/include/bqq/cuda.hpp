@@ -30,6 +30,10 @@ struct Result {
 BQQ_API void decompose(const Layout& layout, const float* W, Index ldw, const DecomposeOptions& options,
                        const Result& out, void* stream);
 
+/// out (x.rows x x.cols, row-major, without gaps) = x: what decompose reads, from another dtype or other strides. Does
+/// not wait.
+BQQ_API void to_float32(const ConstArray& x, float* out, void* stream);
+
 /// As bqq::extend: q on the device, `layout` that of q with more stacks.
 BQQ_API void extend(const View& q, const Layout& layout, const float* W, Index ldw, const DecomposeOptions& options,
                     const Result& out, void* stream);

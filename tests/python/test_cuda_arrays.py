@@ -1,0 +1,173 @@
+"""Arrays on a CUDA device: what happens where there is none, and all of it on the emulated module."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import _build
+import bqq
+from _build import ROOT
+from conftest import dense, finish, random_matrix, start_python
+from test_cuda import compiler_is_gnu
+
+
+class OnDevice:
+    """What claims to be four floats on a device."""
+
+    shape = (4,)
+    dtype = np.dtype(np.float32)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+    def __dlpack__(self, **_: Any) -> Any:
+        raise AssertionError("nobody should ask")
+
+
+class WithInterface(OnDevice):
+    __cuda_array_interface__ = {  # noqa: RUF012
+        "version": 3,
+        "shape": (4,),
+        "typestr": "<f4",
+        "data": (4096, False),
+        "strides": None,
+        "stream": None,
+    }
+
+
+def check_no_device(reason: str) -> None:
+    """Without a GPU: RuntimeError that says why, and everything on the host works."""
+    q = random_matrix(5, 4)
+    for x in (OnDevice(), WithInterface()):
+        for call in (
+            lambda x=x: q @ x,
+            lambda x=x: bqq.matmul(x, q.T),
+            lambda x=x: bqq.decompose(x, 1),
+            lambda x=x: bqq.extend(q, x, 2),
+            lambda x=x: q.error(x),
+        ):
+            with pytest.raises(RuntimeError, match=rf"[XW] is on a CUDA device, but .*{reason}"):
+                call()
+    with pytest.raises(RuntimeError, match=rf"device 'cuda' is on a CUDA device, but .*{reason}"):
+        q.to("cuda")
+    assert q.to("cpu") is q
+    assert q.device == "cpu"
+    np.testing.assert_allclose(q @ np.ones(4), dense(q).sum(1), atol=1e-4)
+    assert bqq.decompose(np.eye(6), 1, steps=20, refine=False).device == "cpu"
+
+
+def cuda() -> str:
+    config = bqq.show_config("dict")
+    assert config is not None
+    return config["cuda"]
+
+
+def test_without_a_gpu() -> None:
+    """The installed module: built by nvcc it imports without a driver, built without it has no GPU part."""
+    said = cuda()
+    if said == "not built":
+        check_no_device("built without CUDA")
+    elif "no device" in said:
+        assert re.match(r"built with \d+\.\d+, no device: .", said)
+        check_no_device("there is no CUDA device: .")
+    else:
+        pytest.skip(f"there is a GPU: {said}")
+
+
+def test_the_bench_ends_well_without_a_gpu() -> None:
+    if "cuda:0" in cuda():
+        pytest.skip(f"there is a GPU: {cuda()}")
+    out = _build.run([sys.executable, ROOT / "bench" / "bench_cuda.py"], ROOT)
+    assert "nothing measured: bqq finds no CUDA device" in out
+
+
+@pytest.mark.parametrize("function", [bqq.plan, bqq.error_bound])
+def test_functions_of_the_host_alone_say_so(function: Any) -> None:
+    for x in (OnDevice(), WithInterface()):
+        with pytest.raises(ValueError, match=r"W is on .*expected a host array"):
+            function(x, 1)
+        with pytest.raises(ValueError, match=r"weight is on .*expected a host array"):
+            bqq.decompose(np.eye(4), 1, weight=x)
+
+
+def build_module(built: Path, folder: Path, *options: str) -> Path:
+    """A folder to import a bqq from that is built with these options."""
+    pybind11 = pytest.importorskip("pybind11", reason="pybind11 not found (pip install 'bqq[test]')")
+    python = [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    _build.configure(ROOT, built, "-DBQQ_BUILD_PYTHON=ON", *python, *options)
+    _build.compile_all(built, "_core")
+    shutil.copytree(ROOT / "python" / "bqq", folder / "bqq", ignore=shutil.ignore_patterns("__pycache__", "_core*.so"))
+    for module in (built / "python").glob("_core.*"):
+        shutil.copy(module, folder / "bqq")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def emulated_module(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of which the module runs on the emulated device."""
+    headers = _build.cuda_headers()
+    if sys.platform != "linux" or not compiler_is_gnu() or headers is None:
+        pytest.skip("the emulation of CUDA needs g++ on Linux and CUDA headers: pip install 'bqq[test]' or the toolkit")
+    options = ["-DBQQ_CUDA=OFF", "-DBQQ_CUDA_EMULATION=ON", f"-DBQQ_CUDA_INCLUDE_DIR={headers}"]
+    return build_module(built, tmp_path_factory.mktemp("emulated"), *options)
+
+
+@pytest.fixture(scope="session")
+def module_by_nvcc(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of which the module is the real one."""
+    nvcc = _build.nvcc_command()
+    if nvcc is None:
+        pytest.skip("no nvcc: install the CUDA toolkit, or pip install 'bqq[nvcc]'")
+    options = ["-DBQQ_CUDA=ON", "-DBQQ_CUDA_EMULATION=OFF", f"-DCMAKE_CUDA_COMPILER={nvcc}"]
+    options += ["-DBQQ_CUDA_ARCHITECTURES=80-real;90-real", "-DCMAKE_CUDA_FLAGS=-Xptxas -v"]  # those of test_cuda.py
+    return build_module(built, tmp_path_factory.mktemp("nvcc"), *options)
+
+
+@pytest.mark.parametrize("tests", ["device_arrays.py", "device_streams.py"])
+def test_on_the_emulated_device(emulated_module: Path, tests: str) -> None:
+    """The tests of tests/cuda/python, in a process of their own."""
+    folder = ROOT / "tests" / "cuda" / "python"
+    path = os.pathsep.join(map(str, (emulated_module, ROOT / "tests" / "python", folder)))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "fake_arrays", str(folder / tests)]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^[1-9]\d* passed in", done.stdout, re.M), done.stdout
+
+
+@pytest.mark.parametrize("devices", [0, 1])
+def test_what_a_module_with_cuda_says(emulated_module: Path, devices: int) -> None:
+    said = "no device: ." if devices == 0 else r"cuda:0 \(compute capability \d\.\d, \d+ multiprocessors\)"
+    code = f"""
+import re, test_cuda_arrays as t
+assert re.match(r"built with \\d+\\.\\d+, {said}", t.cuda()), t.cuda()
+if {devices} == 0:
+    t.check_no_device("there is no CUDA device: .")
+"""
+    path = f"{emulated_module}:{ROOT / 'tests' / 'python'}"
+    finish(start_python(code, CUEMU_DEVICES=str(devices), PYTHONPATH=path))
+
+
+def test_a_module_by_nvcc_imports_without_a_driver(module_by_nvcc: Path) -> None:
+    """Where there is a GPU, it only imports: device_arrays.py is for the emulation."""
+    code = """
+import test_cuda_arrays as t
+said = t.cuda()
+assert said.startswith("built with "), said
+if "no device" in said:
+    t.check_no_device("there is no CUDA device: .")
+"""
+    path = f"{module_by_nvcc}:{ROOT / 'tests' / 'python'}"
+    finish(start_python(code, PYTHONPATH=path))
+    (module,) = (module_by_nvcc / "bqq").glob("_core.*.so")
+    assert "libcuda" not in _build.run(["ldd", module], module_by_nvcc)
