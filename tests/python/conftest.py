@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,9 @@ HERE = Path(__file__).resolve().parent
 # Same examples on every run, no files left behind, no opinion on speed.
 settings.register_profile("bqq", deadline=None, derandomize=True, database=None)
 settings.load_profile("bqq")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job: programs under test would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def torch_randn(seed: int, m: int, n: int) -> npt.NDArray[np.float32]:
