@@ -14,8 +14,11 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -75,6 +78,18 @@ def measure(
     return {name: (median(w for w, _ in s), median(c for _, c in s)) for name, s in samples.items()}
 
 
+@contextmanager
+def beside(count: int) -> Iterator[None]:
+    """So many processes that never rest."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
 def rotate(jobs: list[Callable[[], object]]) -> Callable[[], object]:
     for job in jobs:  # what is made on first use is not the product's time
         job()
@@ -115,7 +130,8 @@ def run(args: argparse.Namespace, rng: np.random.Generator, usable: list[str]) -
         times = measure(jobs, args.threads, args.seconds, cache == "hot")
         base = times["numpy float32"]
         for name, (wall, cpu) in times.items():
-            row: Row = {"shape": shape, "batch": batch, "threads": args.threads, "cache": cache, "method": name}
+            threads = f"{args.threads} beside {args.busy}" if args.busy else args.threads
+            row: Row = {"shape": shape, "batch": batch, "threads": threads, "cache": cache, "method": name}
             row |= {"wall_us": f"{wall:.1f}", "cpu_us": f"{cpu:.1f}"}
             row |= {"speedup": f"{base[0] / wall:.2f}", "cpu_speedup": f"{base[1] / cpu:.2f}"}
             rows.append(row)
@@ -138,6 +154,7 @@ def main() -> None:
     parser.add_argument("--batch", type=numbers, default=numbers("1,4,16,64,256"))
     parser.add_argument("--patch", type=numbers, default=[0], help="largest block side; 0: the library's choice")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--busy", type=int, default=0, metavar="N", help="beside N processes that use a core each")
     parser.add_argument("--cache", type=words, default=["hot"], metavar="hot,cold")
     parser.add_argument("--cold-megabytes", type=float, default=200)
     parser.add_argument("--precision", type=words, default=words("float32,int8"))
@@ -150,7 +167,8 @@ def main() -> None:
     usable, absent = available(list(dict.fromkeys(["numpy float32", *args.peers])))
     for name, reason in absent.items():
         print(f"absent: {name} ({reason})")
-    rows = run(args, np.random.default_rng(0), usable)
+    with beside(args.busy):
+        rows = run(args, np.random.default_rng(0), usable)
     if args.csv:
         rows = with_earlier(args.csv, rows, ("shape", "batch", "threads", "cache", "method"))
         write_csv(args.csv, rows)

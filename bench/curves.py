@@ -1,4 +1,4 @@
-"""The picture of decompose.csv: error against seconds, a panel for each matrix, one line for each number of bits.
+"""The picture of decompose.csv: error against CPU seconds, a panel for each matrix, one line for each number of bits.
 
 python bench/curves.py [bench/results/decompose.csv] [bench/results/decompose.png]
 """
@@ -51,7 +51,7 @@ def draw(source: Path, target: Path) -> None:
         axis.set_visible(False)
     for axis in axes[:, 0]:
         axis.set_ylabel("mean squared error")
-    figure.supxlabel(f"seconds, {threads} thread{'s' * (threads != '1')}", fontsize=10)
+    figure.supxlabel(f"CPU seconds, {threads} thread{'s' * (threads != '1')}", fontsize=10)
     figure.legend(handles=legend(rows), loc="upper center", ncols=2, frameon=False, fontsize=9)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.6 / (3.1 * lines + 0.7)))
     figure.savefig(target, dpi=110)
@@ -67,17 +67,17 @@ def panel(axis: Any, name: str, rows: Sequence[dict[str, str]]) -> None:
     axis.margins(y=0.08)
     for bits in dict.fromkeys(row["bits"] for row in rows):
         found = {row["method"]: row for row in rows if row["bits"] == bits}
-        points = [(float(found[e]["seconds"]), float(found[e]["mse"])) for e in EFFORTS if e in found]
+        points = [(float(found[e]["cpu_seconds"]), float(found[e]["mse"])) for e in EFFORTS if e in found]
         axis.plot(*zip(*points, strict=True), "-o", color=BLUE, markersize=5, linewidth=1.6)
         label = {"ha": "right", "va": "center", "fontsize": 9, "color": BLUE}
         label["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1}
         axis.annotate(f"{bits} bit", points[0], (-7, 0), textcoords="offset points", **label)
         if "paper" in found:
             mse = float(found["paper"]["mse"])
-            axis.plot(float(found["paper"]["seconds"]), mse, "s", color=ORANGE, markersize=6)
+            axis.plot(float(found["paper"]["cpu_seconds"]), mse, "s", color=ORANGE, markersize=6)
         error = error_of_torch(found)
         if error is not None:
-            axis.plot(float(found["torch"]["seconds"]), error, "X", color=GREEN, markersize=8)
+            axis.plot(float(found["torch"]["cpu_seconds"]), error, "X", color=GREEN, markersize=8)
         if found["default"]["paper_matrix"] == "same":
             axis.axhline(float(found["default"]["paper_mse"]), color=GREY, linewidth=1, linestyle=(0, (4, 3)))
     low, high = axis.get_xlim()

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 import bqq
-from bqq._baselines import uniform_quantisation
 from matrices import Array, Case
+from paper.coded import mse
+from paper.scalar import lloyd_max, uniform
 from steps import Seconds, TorchSteps, timed
 
 EFFORTS: dict[str, dict[str, Any]] = {effort: {"effort": effort} for effort in ("fast", "default", "best")}
@@ -33,17 +32,6 @@ class Settings:
     torch: bool = True
     torch_timing: int = 2000
     torch_steps: int = 0
-
-
-def lloyd_max(W: Array, bits: int, rounds: int = 500) -> float:
-    """MSE of the best 2^bits free levels, by Lloyd's iteration from quantiles."""
-    x = np.sort(W.ravel())
-    levels = np.quantile(x, (np.arange(2**bits) + 0.5) / 2**bits)
-    for _ in range(rounds):
-        edges = np.searchsorted(x, (levels[1:] + levels[:-1]) / 2)
-        parts = np.split(x, edges)
-        levels = np.array([p.mean() if p.size else c for p, c in zip(parts, levels, strict=True)])
-    return float(sum(((p - c) ** 2).sum() for p, c in zip(parts, levels, strict=True)) / x.size)
 
 
 def rows_of_case(case: Case, settings: Settings) -> Iterator[dict[str, object]]:
@@ -74,9 +62,8 @@ def _row(case: Case, bits: int, method: str, mse: str, threads: int | str = "", 
 
 def _scalar_rows(case: Case, bits: Sequence[int]) -> Iterator[dict[str, object]]:
     for b in bits:
-        uniform = float(((uniform_quantisation(case.W, b) - case.W) ** 2).mean())
-        for method, mse in (("uniform", uniform), ("lloyd_max", lloyd_max(case.W, b))):
-            yield _row(case, b, method, f"{mse:.5f}", bits_per_weight=b)
+        for method, quantised in (("uniform", uniform(case.W, b)), ("lloyd_max", lloyd_max(case.W, b))):
+            yield _row(case, b, method, f"{mse(quantised.What, case.W):.5f}", bits_per_weight=b)
 
 
 def _our_rows(case: Case, bits: int, threads: int, settings: Settings) -> Iterator[dict[str, object]]:

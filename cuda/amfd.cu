@@ -197,8 +197,8 @@ template <int rows, bool rounded> __global__ void __launch_bounds__(4 * rows)
         moved = warp_max(moved);
         if (lane_of_thread() == 0) furthest[warp_of_thread()] = moved;
         __syncthreads();
-        all_columns(p, o, reinterpret_cast<float*>(raw), Tile::bytes / 4);
-        __syncthreads();
+        all_columns(p, o, reinterpret_cast<float*>(raw),
+                    Tile::bytes / 4); // in order before bilinears by the tiles' barriers
         double dots[2] = {}, lines[2] = {};
         for (int i = 0; i < p.m; i += Tile::rows)
             for (int j = 0; j < p.n; j += Tile::cols) dots_tile(tile, p, i, j, dots);
@@ -327,7 +327,6 @@ __global__ void __launch_bounds__(256) amfd_solve(AmfdBatch b, StepOptions o, in
     for (int i = int(threadIdx.x); i < parts; i += int(blockDim.x))
 #pragma unroll
         for (int c = 0; c < partial_sums; ++c) sums[c] += in[i * partial_sums + c];
-    __syncthreads();
     solve_scales(p, scalars[0], sums, room[0]);
     if (threadIdx.x == 0 && moving) finish_step(scalars[0], o, scalars[0].moved);
     __syncthreads();

@@ -200,7 +200,6 @@ template <class Stage, int columns> __global__ void __launch_bounds__(256)
                     }
                 }
             }
-        __syncthreads();
     }
 #pragma unroll
     for (int b = 0; b < columns; ++b)

@@ -22,8 +22,17 @@ struct Plan {
     RefineOptions refine;
     bool robust;      ///< divide by six standard deviations instead of the range
     Index starts = 1; ///< descents, each followed by trial() sweeps, of which the best is refined
+    Index deeper = 0; ///< steps of one more descent where annealing gained little; 0: none
     Index trial() const { return starts > 1 ? std::min<Index>(2000, refine.sweeps) : 0; }
-    Index work() const { return starts * (amfd.steps + trial()) + refine.sweeps; }
+    Index more() const { return deeper ? deeper + refine.sweeps : 0; }
+    Index work() const { return starts * (amfd.steps + trial()) + refine.sweeps + more(); }
+
+    /// Refinement that keeps what a long descent found.
+    RefineOptions gentle() const {
+        RefineOptions options = refine;
+        options.T_first = 0.6, options.melting = 0.01, options.cooling = 0.5;
+        return options;
+    }
 };
 
 inline void check_count(const char* name, Index value, Index least, const char* range) {
@@ -34,8 +43,8 @@ inline void check_count(const char* name, Index value, Index least, const char* 
 
 inline Plan make_plan(const DecomposeOptions& options, Index l) {
     const struct {
-        Index steps, sweeps, starts;
-    } efforts[] = {{2000, 20000, 1}, {1000, 1500, 1}, {2000, 64000, 4}};
+        Index steps, sweeps, starts, deeper;
+    } efforts[] = {{2000, 20000, 1, 10000}, {1000, 1500, 1, 0}, {2000, 64000, 4, 20000}};
     const int effort = int(options.effort);
     if (effort < 0 || effort > 2)
         bad_argument("effort is " + std::to_string(effort) + ", expected 0 (standard), 1 (fast) or 2 (best)");
@@ -55,6 +64,7 @@ inline Plan make_plan(const DecomposeOptions& options, Index l) {
         plan.amfd.steps = efforts[effort].steps;
         plan.amfd.stop_when_settled = true;
         plan.starts = efforts[effort].starts;
+        if (!options.steps && !options.refine) plan.deeper = efforts[effort].deeper;
         break;
     default:
         bad_argument("schedule is " + std::to_string(int(options.schedule)) + ", expected 0 (adaptive) or 1 (paper)");
@@ -62,7 +72,7 @@ inline Plan make_plan(const DecomposeOptions& options, Index l) {
     if (options.steps) plan.amfd.steps = options.steps;
     if (options.refine) plan.refine.sweeps = std::max<Index>(options.refine, 0);
     if (l > kMaxRefined) plan.refine.sweeps = 0;
-    if (!plan.refine.sweeps) plan.starts = 1;
+    if (!plan.refine.sweeps) plan.starts = 1, plan.deeper = 0;
     return plan;
 }
 

@@ -198,3 +198,29 @@ TEST(sweeps_and_starts_of_the_efforts) {
     CHECK_EQ(work(Schedule::adaptive, Effort::best, 30), Index(3 * 60 + 5 * 30)); // four descents, each tried
     CHECK_EQ(work(Schedule::adaptive, Effort::best, -1), Index(0));
 }
+
+TEST(a_longer_descent_where_annealing_gains_little) {
+    // Few bits explain nearly all, the descent finds them: nothing is left to anneal.
+    const Index m = 40, n = 36, rank = 4;
+    std::mt19937 rng(3);
+    std::normal_distribution<float> noise(0, 0.01f);
+    std::vector<int> y(std::size_t(m * rank)), z(std::size_t(rank * n));
+    for (auto* bits : {&y, &z})
+        for (int& bit : *bits) bit = int(rng() & 1);
+    std::vector<float> W(std::size_t(m * n));
+    for (Index a = 0; a < m; ++a)
+        for (Index b = 0; b < n; ++b) {
+            int sum = 0;
+            for (Index k = 0; k < rank; ++k) sum += y[std::size_t(a * rank + k)] * z[std::size_t(k * n + b)];
+            W[std::size_t(a * n + b)] = float(sum) + noise(rng);
+        }
+    const auto error = [&](Index steps, Index refine) {
+        DecomposeOptions options;
+        options.steps = steps, options.refine = refine, options.threads = 1;
+        options.l = 5;
+        return bqq::squared_error(bqq::decompose(W.data(), m, n, n, 1, options).view(), W.data(), n, 1);
+    };
+    const double plain = error(2000, -1), annealed = error(2000, 20000), longer = error(0, 0);
+    CHECK(annealed > 0.94 * plain); // the case that is meant
+    CHECK(longer <= annealed && annealed <= plain);
+}

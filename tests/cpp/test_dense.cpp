@@ -1,4 +1,5 @@
 // Tiles of What made from a prepared matrix, and the products that use them, against float64.
+#include "aligned.hpp"
 #include "check.hpp"
 #include "reference.hpp"
 
@@ -7,28 +8,14 @@
 #include "kernels/dispatch.hpp"
 
 #include <cmath>
-#include <memory>
 
 using namespace bqq::detail;
+using aligned_memory::Aligned;
+using aligned_memory::prepared;
 using bqq::Index;
 using reference::Mat;
 
 namespace {
-
-struct Aligned {
-    std::unique_ptr<std::uint8_t[]> memory;
-    void* at;
-    explicit Aligned(std::size_t size) : memory(new std::uint8_t[size + 64]) {
-        at = memory.get() + (64 - reinterpret_cast<std::uintptr_t>(memory.get()) % 64) % 64;
-    }
-};
-
-Aligned prepared(const bqq::Matrix& q) {
-    const std::size_t size = bqq::prepared_size(q.view());
-    Aligned buffer(size);
-    bqq::prepare(q.view(), buffer.at, size);
-    return buffer;
-}
 
 double largest(const Mat& a) {
     double most = 0;

@@ -1,5 +1,6 @@
 // The product through prepared planes against float64, for shapes, types, strides, row ranges. The level in use is the
 // environment's: the suite runs this program once per instruction set.
+#include "aligned.hpp"
 #include "check.hpp"
 #include "reference.hpp"
 
@@ -24,6 +25,8 @@ void* operator new(std::size_t size) {
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 
+using aligned_memory::Aligned;
+using aligned_memory::prepared;
 using bqq::Array;
 using bqq::ConstArray;
 using bqq::Dtype;
@@ -32,21 +35,6 @@ using bqq::Index;
 using reference::Mat;
 
 namespace {
-
-struct Aligned {
-    std::unique_ptr<std::uint8_t[]> memory;
-    void* at;
-    explicit Aligned(std::size_t size) : memory(new std::uint8_t[size + 64]) {
-        at = memory.get() + (64 - reinterpret_cast<std::uintptr_t>(memory.get()) % 64) % 64;
-    }
-};
-
-Aligned prepared(const bqq::Matrix& q) {
-    const std::size_t size = bqq::prepared_size(q.view());
-    Aligned buffer(size);
-    bqq::prepare(q.view(), buffer.at, size);
-    return buffer;
-}
 
 ConstArray input(const std::vector<float>& x, Index rows, Index cols) {
     return {x.data(), Dtype::f32, rows, cols, cols, 1};

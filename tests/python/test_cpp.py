@@ -25,6 +25,14 @@ def test_cpp(built: Path, tmp_path: Path, program: str, isa: str) -> None:
     assert re.search(r"^[1-9]\d* tests, 0 failures$", out, re.M), out
 
 
+def test_product_on_emulated_tiles(built: Path, tmp_path: Path) -> None:
+    program = built / "tests" / "cpp" / "test_matmul_amx"
+    if not program.exists():
+        pytest.skip("this compiler has no AMX")
+    out = run([program], tmp_path)
+    assert re.search(r"^[1-9]\d* tests, 0 failures$", out, re.M), out
+
+
 def symbols(*arguments: str | Path) -> list[str]:
     return run(["nm", *arguments], ROOT).splitlines()
 

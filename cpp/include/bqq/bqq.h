@@ -66,6 +66,8 @@ typedef enum bqq_schedule { BQQ_SCHEDULE_ADAPTIVE = 0, BQQ_SCHEDULE_PAPER = 1 } 
 
 /// How long to search; descent steps and refinement sweeps per stack: STANDARD 2,000 and 20,000, FAST 1,000 and 1,500,
 /// BEST 2,000 and 64,000 from the best of four descents; for l above 64 proportionally fewer sweeps, down to a quarter.
+/// Where refinement gains less than 6 %, a second descent of 10,000 (best: 20,000) steps follows, refined gently,
+/// unless steps or refine are given.
 typedef enum bqq_effort { BQQ_EFFORT_STANDARD = 0, BQQ_EFFORT_FAST = 1, BQQ_EFFORT_BEST = 2 } bqq_effort;
 
 /// How exact a product is. FLOAT32: within 2e-5 of the norm of each column of the result, against double. INT8: inputs
