@@ -19,15 +19,14 @@ _LEGACY = 1  # the default stream, by the number that __cuda_array_interface__ a
 _DLPACK_FLOAT = 2
 
 
-def require(what: str) -> None:
+def require(why: str) -> None:
     """RuntimeError that says why there is no GPU to use."""
     if not built:
         raise RuntimeError(
-            f"{what} is on a CUDA device, but bqq was built without CUDA: install it with "
-            "-Ccmake.define.BQQ_CUDA=ON where nvcc is on PATH"
+            f"{why}, but bqq was built without CUDA: install it with -Ccmake.define.BQQ_CUDA=ON where nvcc is on PATH"
         )
     if not _found():
-        raise RuntimeError(f"{what} is on a CUDA device, but there is no CUDA device: {_core.no_device()}")
+        raise RuntimeError(f"{why}, but there is no CUDA device: {_core.no_device()}")
 
 
 @functools.cache
@@ -52,7 +51,7 @@ def device_number(device: Any) -> int | None:
     found = re.fullmatch(r"cuda(?::(\d+))?", text)
     if found is None:
         raise ValueError(f"device is {device!r}, expected 'cpu', 'cuda' or 'cuda:<number>'")
-    require(f"device {text!r}")
+    require(f"device is {text!r}")
     number = int(found[1] or 0)
     count = len(_core.devices())
     if number >= count:
@@ -114,7 +113,7 @@ class DeviceArray:
 
 def view(name: str, value: Any) -> DeviceView:
     """The memory of an array on a device, once it is sure that there is one."""
-    require(name)
+    require(f"{name} is on a CUDA device")
     return _arrays.device_view(name, value)
 
 

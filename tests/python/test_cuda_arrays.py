@@ -57,7 +57,7 @@ def check_no_device(reason: str) -> None:
         ):
             with pytest.raises(RuntimeError, match=rf"[XW] is on a CUDA device, but .*{reason}"):
                 call()
-    with pytest.raises(RuntimeError, match=rf"device 'cuda' is on a CUDA device, but .*{reason}"):
+    with pytest.raises(RuntimeError, match=rf"device is 'cuda', but .*{reason}"):
         q.to("cuda")
     assert q.to("cpu") is q
     assert q.device == "cpu"
