@@ -159,22 +159,24 @@ typedef struct bqq_kernels {
 
     bqq_product product[BQQ_PRECISIONS];
 
-    /* The same product for up to BQQ_WIDE vectors and BQQ_WIDE_BLOCKS blocks at a time, where there are matrix units;
-     * NULL elsewhere. tables: room for BQQ_WIDE_BYTES a block and 16 vectors or part of them. A result depends on how
-     * the blocks are spread over calls. */
-    bqq_product wide[BQQ_PRECISIONS];
-
-    /* Fills a tile of What. NULL where there is no fast way. */
-    void (*dense)(const bqq_dense* tile);
-    /* Bit a of columns[b] = bit b of word a, for the 16 words and 32 columns of a unit. NULL if dense is. */
-    void (*unit_columns)(const uint8_t* unit, uint16_t* columns);
-
     /* The step between the two stages, for one block and column: for each stack i of l entries
      *   w_ie = r_i v_ie + shift_i sigma,   sums[lane] += total_i v_ie for some lane < BQQ_PANEL, which depends on e and
      * l v and w: stacks*l floats, not overlapping. sums: a scalar product spread over lanes, to be added up at the end.
      */
     void (*latents)(size_t stacks, size_t l, const bqq_stack* scales, float sigma, const float* v, float* w,
                     float* sums);
+
+    /* What follows only some instruction sets have; NULL elsewhere. */
+
+    /* The same product for up to BQQ_WIDE vectors and BQQ_WIDE_BLOCKS blocks at a time, by matrix units. tables:
+     * room for BQQ_WIDE_BYTES a block and 16 vectors or part of them. A result depends on how the blocks are spread
+     * over calls. */
+    bqq_product wide[BQQ_PRECISIONS];
+
+    /* Fills a tile of What. */
+    void (*dense)(const bqq_dense* tile);
+    /* Bit a of columns[b] = bit b of word a, for the 16 words and 32 columns of a unit. With dense. */
+    void (*unit_columns)(const uint8_t* unit, uint16_t* columns);
 } bqq_kernels;
 
 /* What an instruction-set file exports: one function that overwrites entries of the table. */
