@@ -4,7 +4,9 @@
 #include "kernels/dispatch.hpp"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdlib>
+#include <cstring>
 
 using namespace bqq::detail;
 
