@@ -40,7 +40,7 @@ Layout make_layout(Index m, Index n, Index p, Index l, Index patch) {
     if (p < 1 || p > kMaxStacks) bad_argument("p is " + number(p) + ", expected 1 to " + number(kMaxStacks));
     if (patch < 0 || patch > kMaxBlockSide)
         bad_argument("patch is " + number(patch) + ", expected 1 to " + number(kMaxBlockSide) + ", or none to choose");
-    if (patch == 0) patch = std::max(m, n) <= 512 ? 512 : 128;
+    if (patch == 0) patch = std::max(m, n) <= 512 ? 512 : 256;
     Layout a;
     a.m = m, a.n = n, a.p = p;
     a.J = divide_up(m, patch), a.K = divide_up(n, patch);

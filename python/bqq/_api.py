@@ -43,7 +43,7 @@ def decompose(
         a weight so far
     p : number of stacks, 1 to 64; with the default l about p bits per element
     l : inner dimension, 1 to 65535; default ``rows*cols/(rows+cols)`` of a block, rounded half up
-    patch : largest side of a block; default: one block up to 512 x 512, else blocks of at most 128 x 128;
+    patch : largest side of a block; default: one block up to 512 x 512, else blocks of at most 256 x 256;
         128 x 128 with an (n, n) weight
     weight : (n, n) second moment ``X.T @ X`` of the inputs X (samples, n) that ``W @ x`` will see, or the (n,) diagonal
         of one. The error minimised is then the output error ``tr(E H E^T)``, E = W - What: bits are refined and scales

@@ -13,7 +13,7 @@ TEST(layouts_are_balanced_and_cover_the_matrix) {
         for (const bqq::Index patch : {0, 1, 7, 64, 128, 1000}) {
             const Layout a = make_layout(m, 2 * m + 1, 2, 0, patch);
             bqq::validate(a);
-            const bqq::Index side = patch ? patch : (2 * m + 1 <= 512 ? 512 : 128);
+            const bqq::Index side = patch ? patch : (2 * m + 1 <= 512 ? 512 : 256);
             CHECK(a.rows <= side && a.cols <= side);
             CHECK_EQ(a.J, (m + side - 1) / side);
             CHECK(a.rows_of(a.J - 1) >= 1 && a.rows_of(a.J - 1) <= a.rows);
@@ -23,7 +23,7 @@ TEST(layouts_are_balanced_and_cover_the_matrix) {
     CHECK_EQ(make_layout(128, 128, 1).l, bqq::Index(64));
     CHECK_EQ(make_layout(100, 96, 1).l, bqq::Index(49)); // rounded, not truncated
     CHECK_EQ(make_layout(1, 1, 1).l, bqq::Index(1));
-    CHECK_EQ(make_layout(513, 4, 1).rows, bqq::Index(103)); // 5 blocks of 103, the last 101
+    CHECK_EQ(make_layout(513, 4, 1).rows, bqq::Index(171)); // 5 blocks of 103, the last 101
 }
 
 TEST(sizes_count_padding) {

@@ -89,7 +89,7 @@ struct Layout {
 };
 
 /// Layout of an m x n matrix cut into balanced blocks of at most patch x patch.
-/// patch = 0 chooses: the whole matrix up to 512 on a side, blocks of at most 128 beyond. l = 0 means
+/// patch = 0 chooses: the whole matrix up to 512 on a side, blocks of at most 256 beyond. l = 0 means
 /// max(1, round(rows*cols/(rows+cols))). Throws Error(invalid_argument).
 BQQ_API Layout make_layout(Index m, Index n, Index p, Index l = 0, Index patch = 0);
 
