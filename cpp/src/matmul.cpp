@@ -36,10 +36,12 @@ constexpr double kThreadedWork = 2e7; // bit operations, about 0.15 ms: below, t
 
 // Columns from which the wide product of a precision is faster than tables, where there is one.
 constexpr Index kWideFrom[BQQ_PRECISIONS] = {10, 6};
-// Billions a second of: bit operations of the float32 tables at many columns, dense multiply-adds, bits counted for
-// tiles of What. Their ratios decide where the dense product is faster (measured, AVX-512).
-constexpr double kTableRate = 112, kDenseRate = 50, kCountRate = 600;
-constexpr Index kDenseColumns = 128, kDenseBlockRows = 4; // so many threads can share the work
+// Billions a second of: bit operations of the float32 tables at many columns and endless block rows, dense
+// multiply-adds, bits counted for tiles of What. Building the tables of a block costs as much as kTableRows rows of it.
+// What these say decides where the dense product is faster (measured, AVX-512).
+constexpr double kTableRate = 195, kDenseRate = 46, kCountRate = 700;
+constexpr double kTableRows = 84;
+constexpr Index kDenseColumns = 256, kDenseBlockRows = 4; // so many threads can share the work
 
 // How a product of so many columns is computed: by tables of four inputs, by the wide product, by dense tiles of What.
 struct Way {
@@ -62,8 +64,8 @@ struct Way {
   private:
     static bool pays(const Layout& a, Index batch) {
         const double p = double(a.p), columns = double(batch), turns = double(ceil_div(batch, kDenseColumns));
-        return a.J >= kDenseBlockRows &&
-               columns * (p / kTableRate - 1 / kDenseRate) > turns * p * double(a.l) / kCountRate;
+        const double table = (1 + kTableRows / double(a.rows)) / kTableRate;
+        return a.J >= kDenseBlockRows && columns * (p * table - 1 / kDenseRate) > turns * p * double(a.l) / kCountRate;
     }
 };
 
