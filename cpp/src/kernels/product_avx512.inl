@@ -28,7 +28,10 @@ template <int P, int N> inline void lookup_tile(size_t blocks, const uint8_t* bi
             s[q][c] = accumulate ? _mm512_loadu_ps(out + c * ldo + BQQ_PANEL * q) : _mm512_setzero_ps();
     for (size_t b = 0; b < blocks; ++b, bits += stride) {
         __m512i word[P];
-        for (int q = 0; q < P; ++q) word[q] = _mm512_loadu_si512(bits + BQQ_UNIT_BYTES * q);
+        for (int q = 0; q < P; ++q) {
+            word[q] = _mm512_loadu_si512(bits + BQQ_UNIT_BYTES * q);
+            _mm_prefetch(reinterpret_cast<const char*>(bits + BQQ_AHEAD * stride + BQQ_UNIT_BYTES * q), _MM_HINT_T0);
+        }
         for (int g = 0; g < 8; ++g, t += 16) {
             for (int c = 0; c < N; ++c) {
                 const __m512 table = _mm512_load_ps(t + c * column);
