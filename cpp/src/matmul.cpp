@@ -36,11 +36,6 @@ constexpr double kThreadedWork = 2e7; // bit operations, about 0.15 ms: below, t
 
 // Columns from which the wide product of a precision is faster than tables, where there is one.
 constexpr Index kWideFrom[BQQ_PRECISIONS] = {10, 6};
-// Billions a second of: bit operations of the float32 tables at many columns and endless block rows, dense
-// multiply-adds, bits counted for tiles of What. Building the tables of a block costs as much as kTableRows rows of it.
-// What these say decides where the dense product is faster (measured, AVX-512).
-constexpr double kTableRate = 195, kDenseRate = 46, kCountRate = 700;
-constexpr double kTableRows = 84;
 constexpr Index kDenseColumns = 256, kDenseBlockRows = 4; // so many threads can share the work
 
 // How a product of so many columns is computed: by tables of four inputs, by the wide product, by dense tiles of What.
@@ -52,7 +47,8 @@ struct Way {
     Way(const bqq_kernels& kernels, const Prepared& h, Precision precision, Index batch) {
         const int class_ = int(precision);
         wide = kernels.wide[class_].lookup && batch >= kWideFrom[class_];
-        const bool dense = !wide && kernels.dense && precision == Precision::float32 && pays(h.layout, batch);
+        const bool dense =
+            !wide && kernels.dense && precision == Precision::float32 && pays(kernels.rates, h.layout, batch);
         kernel = dense ? nullptr : wide ? &kernels.wide[class_] : &kernels.product[class_];
         columns = std::clamp<Index>(batch, 1, dense ? kDenseColumns : wide ? BQQ_WIDE : BQQ_BATCH);
     }
@@ -62,10 +58,11 @@ struct Way {
     Index table_bytes() const { return wide ? ceil_div(columns, 16) * BQQ_WIDE_BLOCKS * BQQ_WIDE_BYTES : kTableBytes; }
 
   private:
-    static bool pays(const Layout& a, Index batch) {
+    // Whether dense tiles are faster than tables.
+    static bool pays(const bqq_rates& rates, const Layout& a, Index batch) {
         const double p = double(a.p), columns = double(batch), turns = double(ceil_div(batch, kDenseColumns));
-        const double table = (1 + kTableRows / double(a.rows)) / kTableRate;
-        return a.J >= kDenseBlockRows && columns * (p * table - 1 / kDenseRate) > turns * p * double(a.l) / kCountRate;
+        const double table = (1 + rates.table_rows / double(a.rows)) / rates.table;
+        return a.J >= kDenseBlockRows && columns * (p * table - 1 / rates.gemm) > turns * p * double(a.l) / rates.count;
     }
 };
 

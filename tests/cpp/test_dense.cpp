@@ -29,7 +29,7 @@ TEST(tiles_equal_the_reconstruction) {
     for (const std::string& name : isa_available()) {
         const bqq_kernels table = kernels_capped(name);
         if (!table.dense) continue;
-        for (const Index l : {1, 21, 32, 70})
+        for (const Index l : {1, 21, 32, 70, 150})
             for (const Index p : {1, 3})
                 for (const Index patch : {0, 48, 160}) {
                     const Index m = 290, n = 301;

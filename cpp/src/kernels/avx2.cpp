@@ -62,6 +62,7 @@ inline void vtranspose(const float* A, size_t lda, float* B, size_t ldb) {
 #include "kernels/anneal.inl"
 #include "kernels/product.inl"
 #include "kernels/product_avx2.inl"
+#include "kernels/product_avx2_dense.inl"
 #include "kernels/product_avx2_int8.inl"
 #include "kernels/solver.inl"
 
@@ -71,4 +72,5 @@ extern "C" void bqq_kernels_avx2(bqq_kernels* table) {
     fill_solver(table);
     fill_anneal(table);
     fill_product(table);
+    fill_dense(table);
 }

@@ -70,4 +70,5 @@ void lookup_f32(size_t panels, size_t blocks, const uint8_t* bits, size_t stride
 void fill_product(bqq_kernels* table) {
     table->latents = latents;
     table->product[0] = bqq_product{tables_f32, lookup_f32};
+    table->rates.table = 150, table->rates.table_rows = 47;
 }

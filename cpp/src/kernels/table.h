@@ -96,6 +96,13 @@ typedef struct bqq_dense {
     size_t ldo;
 } bqq_dense;
 
+/* What decides between tables and dense tiles, in billions a second as measured: bit operations of the float32 tables
+ * at many columns, if building them (which takes as long as table_rows rows of a block) took no time; multiply-adds of
+ * gemm; bits counted by dense. */
+typedef struct bqq_rates {
+    double table, table_rows, gemm, count;
+} bqq_rates;
+
 typedef struct bqq_kernels {
     /* C[i,j] = D[i,j] + bias[i] + sum_k A(i,k) B[k,j],  A(i,k) = A[i*a_row + k*a_col];  i < M, j < N, k < K.
      * N, ldb, ldc, ldd multiples of BQQ_PAD. D and bias may be NULL (zero). C must not overlap A
@@ -176,6 +183,7 @@ typedef struct bqq_kernels {
 
     /* Fills a tile of What. */
     void (*dense)(const bqq_dense* tile);
+    bqq_rates rates; /* with dense */
     /* Bit a of columns[b] = bit b of word a, for the 16 words and 32 columns of a unit. With dense. */
     void (*unit_columns)(const uint8_t* unit, uint16_t* columns);
 } bqq_kernels;

@@ -317,6 +317,7 @@ template <class Class> void lookup(size_t panels, size_t blocks, const uint8_t* 
 
 extern "C" void bqq_kernels_vnni(bqq_kernels* table) {
     table->dense = dense;
+    table->rates = bqq_rates{195, 84, 44, 850};
     table->unit_columns = unit_columns;
     table->product[0] = bqq_product{tables_f32, lookup<Float32Class>};
     table->product[1] = bqq_product{tables_i8, lookup<Int8Class>};
