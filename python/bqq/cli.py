@@ -116,7 +116,8 @@ def _add_demo(commands: Any) -> None:
         "demo",
         help="compress a photo or your own matrix, print a table, draw a picture",
         description="Compresses one matrix at several sizes beside uniform quantisation; writes "
-        "bqq-demo.png and bqq-demo.safetensors.",
+        "bqq-demo.png and bqq-demo.safetensors. An image is cut into blocks of at most 128 x 128, unless --patch says "
+        "otherwise.",
         allow_abbrev=False,
     )
     demo.add_argument(

@@ -402,6 +402,11 @@ def test_demo_of_the_photo(tmp_path: Path) -> None:
     assert png_size(tmp_path / "bqq-demo.png")[0] >= 1200
 
 
+def test_demo_cuts_images_into_smaller_blocks(tmp_path: Path) -> None:
+    run("demo", "--bits", "1", "--effort", "fast", "--steps", "5", "--refine", "0", "--quiet", cwd=tmp_path)
+    assert max(bqq.load(tmp_path / "bqq-demo.safetensors")["matrix"].patch) == 128
+
+
 def test_demo_takes_the_red_channel(tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")
     red = np.add.outer(np.arange(12), np.arange(10)).astype(np.uint8) * 5
