@@ -32,7 +32,7 @@ def judge(errors: Rows, steps: Rows, scaling: Rows) -> Iterator[dict[str, object
     yield from _scaling(scaling)
 
 
-def _verdict(target: str, limit: str, value: float, met: bool, how: str = "") -> dict[str, object]:
+def verdict(target: str, limit: str, value: float, met: bool, how: str = "") -> dict[str, object]:
     return {
         "target": target,
         "limit": limit,
@@ -50,9 +50,7 @@ def _steps(rows: Rows) -> Iterator[dict[str, object]]:
             name = (
                 f"step {row['size']}x{row['size']}, {row['isa']}, {row['threads']} threads, times faster than PyTorch"
             )
-            yield _verdict(
-                name, f">= {limit}", value, value >= limit, f"{row['cpu_times_less_than_torch']} in CPU time"
-            )
+            yield verdict(name, f">= {limit}", value, value >= limit, f"{row['cpu_times_less_than_torch']} in CPU time")
 
 
 def _time_to_published(rows: Rows) -> Iterator[dict[str, object]]:
@@ -64,21 +62,21 @@ def _time_to_published(rows: Rows) -> Iterator[dict[str, object]]:
             default = next(r for r in ours if r["method"] == "default")
             if default is next(r for r in of if r["method"] == "default"):
                 value = float(default["mse"]) / published
-                yield _verdict(f"Gaussian, p = {bits}: default over {published}", "<= 1.02", value, value <= 1.02)
+                yield verdict(f"Gaussian, p = {bits}: default over {published}", "<= 1.02", value, value <= 1.02)
             there = [r for r in ours if float(r["mse"]) <= 1.01 * published]
             torch = next((r for r in of if r["method"] == "torch" and str(r["threads"]) == threads), None)
             name = f"Gaussian, p = {bits}, {threads} threads: PyTorch seconds over ours to the published error + 1 %"
             if torch is None:
                 continue
             if not there:
-                yield _verdict(name, ">= 100", 0, False, "not reached by any setting")
+                yield verdict(name, ">= 100", 0, False, "not reached by any setting")
                 continue
             first = min(there, key=lambda r: float(r["seconds"]))
             ratio = float(torch["seconds"]) / float(first["seconds"])
             cpu = float(torch["cpu_seconds"]) / float(first["cpu_seconds"])
             how = f"{cpu:.1f} in CPU time; {first['method']}: {first['seconds']} s against {torch['seconds']} s; "
             how += str(torch["note"])
-            yield _verdict(name, ">= 100", ratio, ratio >= 100, how)
+            yield verdict(name, ">= 100", ratio, ratio >= 100, how)
 
 
 def _adaptive(row: dict[str, Any]) -> bool:
@@ -96,14 +94,14 @@ def _errors(rows: Rows) -> Iterator[dict[str, object]]:
         value, name = float(row["mse"]), f"{matrix}, p = {bits}: default"
         if row["paper_matrix"] == "same":
             limit = float(row["paper_mse"])
-            yield _verdict(f"{name} under Table S.4", f"< {limit}", value, value < limit, f"{value / limit:.3f} of it")
+            yield verdict(f"{name} under Table S.4", f"< {limit}", value, value < limit, f"{value / limit:.3f} of it")
         elif (matrix, bits) in schedule:
             limit = float(schedule[matrix, bits]["mse"])
             how = f"{value / limit:.3f} of it; {schedule[matrix, bits]['note']}"
-            yield _verdict(f"{name} under the published schedule", f"< {limit}", value, value < limit, how)
+            yield verdict(f"{name} under the published schedule", f"< {limit}", value, value < limit, how)
         if (matrix, bits) in LIMITS and ("Distance" not in matrix or row["paper_matrix"] == "same"):
             bound = LIMITS[matrix, bits]
-            yield _verdict(name, f"<= {bound}", value, value <= bound)
+            yield verdict(name, f"<= {bound}", value, value <= bound)
 
 
 def _scaling(rows: Rows) -> Iterator[dict[str, object]]:
@@ -113,13 +111,13 @@ def _scaling(rows: Rows) -> Iterator[dict[str, object]]:
             costs = [float(r["cpu_ms_per_block"]) for r in curve]
             sizes = f"{curve[0]['blocks']} to {curve[-1]['blocks']} blocks, {threads} threads"
             value = max(costs) / min(costs)
-            yield _verdict(f"CPU time per block, highest over lowest, {sizes}", "<= 1.2", value, value <= 1.2)
+            yield verdict(f"CPU time per block, highest over lowest, {sizes}", "<= 1.2", value, value <= 1.2)
     for row in rows:
         if int(row["size"]) >= 4096:
             name = f"{row['size']}x{row['size']}, p = {row['p']}, {row['effort']}, {row['threads']} threads"
             memory, minutes = float(row["peak_over_input"]), float(row["seconds"]) / 60
-            yield _verdict(f"{name}: peak memory over input", "< 2.5", memory, memory < 2.5)
-            yield _verdict(f"{name}: minutes", "minutes", minutes, minutes < 60)
+            yield verdict(f"{name}: peak memory over input", "< 2.5", memory, memory < 2.5)
+            yield verdict(f"{name}: minutes", "minutes", minutes, minutes < 60)
 
 
 def report(rows: Iterable[dict[str, object]]) -> None:
