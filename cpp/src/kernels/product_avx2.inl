@@ -35,7 +35,7 @@ template <int H, int N> inline void lookup_tile(size_t blocks, const uint8_t* bi
         for (int q = 0; q < H; ++q) {
             word[q] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bits + 32 * q));
             if (q % 2 == 0)
-                _mm_prefetch(reinterpret_cast<const char*>(bits + BQQ_AHEAD * stride + 32 * q), _MM_HINT_T0);
+                _mm_prefetch(reinterpret_cast<const char*>(bits + BQQ_AHEAD * stride + 32 * q), _MM_HINT_T1);
         }
         for (size_t g = 0; g < kGroups; ++g, t += 8) {
             for (int c = 0; c < N; ++c) {

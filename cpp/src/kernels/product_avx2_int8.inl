@@ -89,7 +89,7 @@ template <int N> inline void lookup_panel_i8(size_t blocks, const uint8_t* bits,
         for (size_t b = 0; b < count; ++b, bits += stride) {
             // Sixteen rows of four bytes to four times sixteen rows of one byte; rows 0-3 8-11 4-7 12-15.
             const __m256i* at = reinterpret_cast<const __m256i*>(bits);
-            _mm_prefetch(reinterpret_cast<const char*>(bits + BQQ_AHEAD * stride), _MM_HINT_T0);
+            _mm_prefetch(reinterpret_cast<const char*>(bits + BQQ_AHEAD * stride), _MM_HINT_T1);
             const __m256i u = _mm256_shuffle_epi8(_mm256_loadu_si256(at), by_byte);
             const __m256i v = _mm256_shuffle_epi8(_mm256_loadu_si256(at + 1), by_byte);
             const __m256i byte[2] = {_mm256_permute4x64_epi64(_mm256_unpacklo_epi32(u, v), 0xD8),

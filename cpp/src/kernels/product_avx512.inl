@@ -30,7 +30,7 @@ template <int P, int N> inline void lookup_tile(size_t blocks, const uint8_t* bi
         __m512i word[P];
         for (int q = 0; q < P; ++q) {
             word[q] = _mm512_loadu_si512(bits + BQQ_UNIT_BYTES * q);
-            _mm_prefetch(reinterpret_cast<const char*>(bits + BQQ_AHEAD * stride + BQQ_UNIT_BYTES * q), _MM_HINT_T0);
+            _mm_prefetch(reinterpret_cast<const char*>(bits + BQQ_AHEAD * stride + BQQ_UNIT_BYTES * q), _MM_HINT_T1);
         }
         for (int g = 0; g < 8; ++g, t += 16) {
             for (int c = 0; c < N; ++c) {

@@ -19,7 +19,7 @@
 #define BQQ_UNIT_BYTES 64
 #define BQQ_PANELS 8        /* most panels of one call of lookup */
 #define BQQ_BATCH 8         /* most vectors of one call of tables or lookup */
-#define BQQ_AHEAD 16        /* blocks from the unit in use to the one to fetch: what the next calls read */
+#define BQQ_AHEAD 16        /* blocks from the unit in use to the one to fetch (to the second-level cache) */
 #define BQQ_CHUNK 8         /* blocks of a product that share a scale in the fixed-point kernels */
 #define BQQ_TABLE_BYTES 512 /* room for the tables of one block of one vector */
 #define BQQ_PRECISIONS 2    /* 0: float32 class, 1: int8 class */

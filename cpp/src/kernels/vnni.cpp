@@ -152,7 +152,7 @@ struct Float32Class {
             for (int q = 0; q < P; ++q) {
                 const __m512i word = _mm512_loadu_si512(bits + BQQ_UNIT_BYTES * q);
                 _mm_prefetch(reinterpret_cast<const char*>(bits + BQQ_AHEAD * stride + BQQ_UNIT_BYTES * q),
-                             _MM_HINT_T0);
+                             _MM_HINT_T1);
                 low[q] = table_index(word), high[q] = table_index(_mm512_srli_epi32(word, 4));
             }
             const auto look = [&](int c, int digit, __m512i index, int side) {
@@ -265,7 +265,7 @@ struct Int8Class {
                     const __m512i word = _mm512_loadu_si512(bits + BQQ_UNIT_BYTES * q);
                     if (side == 0)
                         _mm_prefetch(reinterpret_cast<const char*>(bits + BQQ_AHEAD * stride + BQQ_UNIT_BYTES * q),
-                                     _MM_HINT_T0);
+                                     _MM_HINT_T1);
                     index[q] = table_index(side ? _mm512_srli_epi32(word, 4) : word);
                 }
                 for (int c = 0; c < N; ++c) {
