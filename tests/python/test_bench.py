@@ -17,6 +17,7 @@ from conftest import torch_randn
 
 sys.path.insert(0, str(ROOT / "bench"))
 import machine
+import matmul_targets
 import matrices
 import readme
 import targets
@@ -156,6 +157,59 @@ def test_step_and_memory_targets():
     found = verdicts([], [step], [large])
     assert found["step 128x128, avx512, 1 threads, times faster than PyTorch"] == "missed"
     assert found["4096x4096, p = 2, default, 2 threads: peak memory over input"] == "missed"
+
+
+def product(shape, batch, method, speed, cache="hot", threads=1):
+    row = {"shape": shape, "batch": batch, "threads": threads, "cache": cache, "method": method}
+    return row | {"cpu_speedup": speed}
+
+
+def product_verdicts(isa, *rows):
+    figures = matmul_targets.Figures(isa, [product(*row) for row in rows])
+    return {row["target"]: row["verdict"] for row in matmul_targets.judge(figures)}
+
+
+def test_product_targets_compare_with_the_fastest_peer():
+    rows = [
+        ("4096x4096", 1, "numpy float32", 1),
+        ("4096x4096", 1, "ggml TQ2_0", 9),
+        ("4096x4096", 1, "torch int8", 20),  # not a low-bit peer
+        ("4096x4096", 1, "bqq float32 p=2 patch=default", 15.1),
+        ("4096x4096", 1, "bqq int8 p=2 patch=default", 17),
+        ("4096x4096", 16, "numpy float32", 1),
+        ("4096x4096", 16, "torch int8", 6),
+        ("4096x4096", 16, "bqq int8 p=2 patch=default", 9.1),
+        ("4096x4096", 16, "bqq float32 p=2 patch=default", 0.9),
+        ("4096x4096", 16, "bqq float32 p=2 patch=128", 5),
+        ("4096x4096", 16, "bqq float32 p=2 patch=4096", 8),
+    ]
+    found = product_verdicts("vnni", *rows)
+    assert found == {
+        "vnni: 4096x4096, batch 1, p = 2, float32, hot over NumPy": "met",
+        "vnni: 4096x4096, batch 1, p = 2, int8, hot over NumPy": "missed",
+        "vnni: 4096x4096, batch 1, p = 2, int8, hot over ggml TQ2_0": "met",
+        "vnni: 4096x4096, batch 16, p = 2, int8 over torch int8": "met",
+        "vnni: 4096x4096, batch 16, p = 2, float32 over torch int8": "missed",
+        "vnni: 4096x4096, p = 2, float32: the worst batch over NumPy": "missed",
+        "vnni: 4096x4096, batch 16, p = 2, float32: time with patches of 128 over one patch": "missed",
+    }
+    assert list(product_verdicts("avx2", *rows[:4])) == [
+        "avx2: 4096x4096, batch 1, p = 2, float32, hot over NumPy",
+        "avx2: 4096x4096, p = 2, float32: the worst batch over NumPy",
+    ]
+
+
+def test_product_targets_with_matrix_units():
+    rows = [
+        ("4096x4096", 64, "torch bfloat16", 2),
+        ("4096x4096", 64, "torch int8", 3),
+        ("4096x4096", 64, "bqq int8 p=2 patch=default", 12.1),
+        ("4096x4096", 64, "bqq float32 p=2 patch=default", 7.4),
+    ]
+    assert product_verdicts("amx", *rows) == {
+        "amx: 4096x4096, batch 64, p = 2, int8 over torch int8": "met",
+        "amx: 4096x4096, batch 64, p = 2, float32 over torch int8": "missed",
+    }
 
 
 def test_torch_baseline():
