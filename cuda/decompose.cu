@@ -298,7 +298,7 @@ void decompose_within(const Limits& limits, const View* old, const Layout& a, co
     if (options.weight) throw Error(ErrorCode::unsupported, "weight is not supported on the GPU");
     if (std::max(a.rows, a.cols) > 1 << 15)
         throw Error(ErrorCode::unsupported, "blocks beyond 32768 on a side are not supported on the GPU");
-    Plan plan = detail::make_plan(options, a.l);
+    Plan plan = detail::make_plan(options, a);
     plan.deeper = 0; // for few blocks of a batch the others would have to wait
     check_matrix(a, W, ldw, stream);
     const Index first = old ? old->layout.p : 0;

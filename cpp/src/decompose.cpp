@@ -22,10 +22,6 @@ using namespace detail;
 
 constexpr Index kCoupledPatch = 128; // making up for the error of the patches before is worth more than large blocks
 
-// Annealing lowers the error of most matrices by a tenth or more. Where it gains less, the order that a descent finds
-// is better than what annealing does, and a longer descent finds more of it.
-constexpr double kLittle = 0.06;
-
 // Counts steps over all threads; talks to the caller on the calling thread only.
 class Progress {
   public:
@@ -179,7 +175,7 @@ void solve_block(Matrix& q, Index j, Index k, std::vector<float>& scales, const 
         if (plan.starts == 1) descended = worker.refiner->initial_error();
         if (!plan.deeper) continue;
         const bool exact = annealed <= 1e-9 * double(m * n); // of what was there
-        if (exact || annealed < (1 - kLittle) * descended) {
+        if (exact || annealed < (1 - plan.little) * descended) {
             on_steps(plan.more());
             continue;
         }
@@ -260,7 +256,7 @@ struct Job {
 void solve_all(Matrix& q, Index first, const float* old_scales, const float* W, Index ldw,
                const DecomposeOptions& options) {
     const Layout& a = q.layout;
-    const Plan plan = make_plan(options, a.l);
+    const Plan plan = make_plan(options, a);
     if (options.weight && options.ldweight && options.ldweight < a.n)
         bad_argument("ldweight is " + std::to_string(options.ldweight) + ", expected n = " + std::to_string(a.n) +
                      " or more, or 0 for a diagonal");

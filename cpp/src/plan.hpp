@@ -23,6 +23,9 @@ struct Plan {
     bool robust;      ///< divide by six standard deviations instead of the range
     Index starts = 1; ///< descents, each followed by trial() sweeps, of which the best is refined
     Index deeper = 0; ///< steps of one more descent where annealing gained little; 0: none
+    /// Share of the error. Annealing lowers that of most matrices by a tenth or more. Where it gains less, the order
+    /// that a descent finds is better than what annealing does, and a longer descent finds more of it.
+    double little = 0.06;
     Index trial() const { return starts > 1 ? std::min<Index>(2000, refine.sweeps) : 0; }
     Index more() const { return deeper ? deeper + refine.sweeps : 0; }
     Index work() const { return starts * (amfd.steps + trial()) + refine.sweeps + more(); }
@@ -41,7 +44,8 @@ inline void check_count(const char* name, Index value, Index least, const char* 
                      std::to_string(kMaxSteps));
 }
 
-inline Plan make_plan(const DecomposeOptions& options, Index l) {
+inline Plan make_plan(const DecomposeOptions& options, const Layout& a) {
+    const Index l = a.l;
     const struct {
         Index steps, sweeps, starts, deeper;
     } efforts[] = {{2000, 20000, 1, 10000}, {1000, 1500, 1, 0}, {2000, 64000, 4, 20000}};
@@ -69,6 +73,9 @@ inline Plan make_plan(const DecomposeOptions& options, Index l) {
     default:
         bad_argument("schedule is " + std::to_string(int(options.schedule)) + ", expected 0 (adaptive) or 1 (paper)");
     }
+    // With more latents than the default a long descent is worth more than annealing.
+    if (double(l - 1) * double(a.rows + a.cols) > 1.2 * double(a.rows) * double(a.cols))
+        plan.deeper *= 3, plan.little = 0.3;
     if (options.steps) plan.amfd.steps = options.steps;
     if (options.refine) plan.refine.sweeps = std::max<Index>(options.refine, 0);
     if (l > kMaxRefined) plan.refine.sweeps = 0;

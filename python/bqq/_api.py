@@ -53,7 +53,8 @@ def decompose(
     effort : how long to search; descent steps and refinement sweeps per stack: ``"fast"`` 1,000 and 1,500,
         ``"default"`` 2,000 and 20,000, ``"best"`` 2,000 and 64,000 from the best of four descents; for l above 64
         proportionally fewer sweeps, down to a quarter. Where that refinement gains less than 6 %, a second descent of
-        10,000 (best: 20,000) steps follows, refined gently (error against time: README)
+        10,000 (best: 20,000) steps follows, refined gently; with more than 1.2 times the default l, less than 30 % and
+        three times the steps (error against time: README)
     schedule : ``"adaptive"`` divides the residual by six standard deviations and ends a stack once it has settled;
         ``"paper"`` is the published schedule: range normalisation, T 0.2 to 0.005, eta 0.06, zeta 4, 50,000 steps,
         no refinement unless asked for

@@ -224,3 +224,24 @@ TEST(a_longer_descent_where_annealing_gains_little) {
     CHECK(annealed > 0.94 * plain); // the case that is meant
     CHECK(longer <= annealed && annealed <= plain);
 }
+
+TEST(more_latents_take_a_longer_descent) {
+    const Index m = 48, n = 48;
+    const auto W = random_floats(m, n, 5);
+    const auto total = [&](Index l) {
+        DecomposeOptions options;
+        options.l = l, options.threads = 1;
+        Index all = 0;
+        options.progress = [&](Index, Index work) { return all = work, false; };
+        CHECK_THROWS(bqq::decompose(W.data(), m, n, n, 1, options), bqq::Error, "stopped");
+        return all;
+    };
+    CHECK_EQ(total(29) - total(24), Index(0)); // the default l is 24
+    CHECK_EQ(total(32) - total(24), Index(20000));
+    const auto error = [&](Index steps, Index refine) {
+        DecomposeOptions options;
+        options.steps = steps, options.refine = refine, options.threads = 1, options.l = 40;
+        return bqq::squared_error(bqq::decompose(W.data(), m, n, n, 2, options).view(), W.data(), n, 1);
+    };
+    CHECK(error(0, 0) < 0.98 * error(2000, 20000));
+}

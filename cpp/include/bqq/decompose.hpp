@@ -22,7 +22,7 @@ enum class Schedule : int {
 /// How long to search. Descent steps and refinement sweeps per stack: fast 1,000 and 1,500, standard 2,000 and 20,000,
 /// best 2,000 and 64,000 from the best of four descents; for l above 64 proportionally fewer sweeps, down to a quarter.
 /// Where refinement gains less than 6 %, a second descent of 10,000 (best: 20,000) steps follows, refined gently,
-/// unless steps or refine are given.
+/// unless steps or refine are given; with more than 1.2 times the default l, less than 30 % and three times the steps.
 enum class Effort : int { standard = 0, fast = 1, best = 2 };
 
 struct DecomposeOptions {
