@@ -114,6 +114,8 @@ TEST(launches_do_not_matter) {
 
 TEST(sides_above_255_count_in_two_parts) { compare(5, 300, 3, 8, 2, all_shared, 300); }
 
+TEST(patches_of_256_equal_the_cpu) { compare(256, 256, 9, 5, 0, all_shared, 300); }
+
 TEST(a_batch_with_edge_patches_improves_every_patch) {
     const Mat W = random_target(30, 38, 4, true);
     const std::vector<float> w(W.v.begin(), W.v.end());
