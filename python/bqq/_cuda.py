@@ -117,19 +117,21 @@ def view(name: str, value: Any) -> DeviceView:
     return _arrays.device_view(name, value)
 
 
-def matrix_view(name: str, value: Any) -> DeviceView:
-    """As `view`, of a real 2-D array with elements."""
+def matrix_view(name: str, value: Any, dimensions: tuple[int, ...] = (2,)) -> DeviceView:
+    """As `view`, of a real 2-D array (or one of these dimensions) with elements."""
     array = view(name, value)
-    if len(array.shape) != 2:
-        raise ValueError(f"{name} has {len(array.shape)} dimensions (shape {array.shape}), expected 2")
+    if len(array.shape) not in dimensions:
+        expected = " or ".join(map(str, dimensions))
+        raise ValueError(f"{name} has {len(array.shape)} dimensions (shape {array.shape}), expected {expected}")
     if 0 in array.shape:
         raise ValueError(f"{name} is empty (shape {array.shape}), expected at least one element")
     return array
 
 
 def strided(a: DeviceView) -> _core._Strided:
-    """A 2-D array as the module takes it."""
-    return (a.address, DEVICE_DTYPES[a.dtype], *a.shape, *a.strides)  # type: ignore[return-value]
+    """A 2-D array, or one row, as the module takes it."""
+    (rows, row_step), (cols, col_step) = [(1, 0), *zip(a.shape, a.strides, strict=True)][-2:]
+    return (a.address, DEVICE_DTYPES[a.dtype], rows, cols, row_step, col_step)
 
 
 def stream_of(a: DeviceView) -> int:
@@ -137,10 +139,10 @@ def stream_of(a: DeviceView) -> int:
     return _LEGACY if a.stream is None else a.stream
 
 
-def to_host(name: str, value: Any) -> npt.NDArray[np.float32]:
-    """A 2-D array on a device as float32 on the host."""
-    array = matrix_view(name, value)
-    return _core.device_get(name, strided(array), array.device, stream_of(array))
+def to_host(name: str, value: Any, dimensions: tuple[int, ...] = (2,)) -> npt.NDArray[np.float32]:
+    """An array on a device, of one of these dimensions, as float32 on the host."""
+    array = matrix_view(name, value, dimensions)
+    return _core.device_get(name, strided(array), array.device, stream_of(array)).reshape(array.shape)
 
 
 def to_device(array: npt.NDArray[np.float32], library: str, device: int) -> Any:
