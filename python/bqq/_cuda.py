@@ -202,19 +202,15 @@ def _target(out: Any, x: DeviceView, shape: tuple[int, ...]) -> DeviceView:
     return target
 
 
-def _itemsize(a: DeviceView) -> int:
-    return 2 if a.dtype == "bfloat16" else np.dtype(a.dtype).itemsize
-
-
 def _overlap(a: DeviceView, b: DeviceView) -> bool:
     """Whether two arrays share an element: NumPy decides, on stand-ins of the same shape in memory nobody touches."""
     if 0 in a.shape or 0 in b.shape:
         return False
     ends = []
     for v in (a, b):
-        steps = [step * (size - 1) * _itemsize(v) for step, size in zip(v.strides, v.shape, strict=True)]
+        steps = [step * (size - 1) * v.itemsize for step, size in zip(v.strides, v.shape, strict=True)]
         low = v.address + sum(step for step in steps if step < 0)
-        ends.append((low, v.address + sum(step for step in steps if step > 0) + _itemsize(v)))
+        ends.append((low, v.address + sum(step for step in steps if step > 0) + v.itemsize))
     if ends[0][1] <= ends[1][0] or ends[1][1] <= ends[0][0]:
         return False
     start = min(low for low, _ in ends)
@@ -222,10 +218,10 @@ def _overlap(a: DeviceView, b: DeviceView) -> bool:
     stand_ins = [
         np.ndarray(
             v.shape,
-            np.dtype((np.void, _itemsize(v))),
+            np.dtype((np.void, v.itemsize)),
             room,
             v.address - start,
-            tuple(step * _itemsize(v) for step in v.strides),
+            tuple(step * v.itemsize for step in v.strides),
         )
         for v in (a, b)
     ]
@@ -255,6 +251,6 @@ def _batches(x: DeviceView, out: DeviceView, axis: int) -> Iterator[tuple[_core.
         sides = []
         for v, which in ((x, 1), (out, 2)):
             offset = sum(i * run[which] for i, run in zip(at, others, strict=True))
-            address = v.address + offset * _itemsize(v)
+            address = v.address + offset * v.itemsize
             sides.append((address, DEVICE_DTYPES[v.dtype], v.shape[axis], widest[0], v.strides[axis], widest[which]))
         yield sides[0], sides[1]
