@@ -127,13 +127,13 @@ int run(bool small) {
     const int runs = 15;
     for (const int side : {64, 128})
         for (const int waves : {1, 8}) solver(side, waves * limits.processors, limits, 100, runs);
-    solver(384, 1, limits, 50, runs);
-    solver(384, limits.processors, limits, 20, runs);
+    for (const int side : {256, 384})
+        for (const int count : {1, limits.processors}) solver(side, count, limits, 20, runs);
     for (const int copies : {1, 32})
         for (const Index p : {1, 2, 4})
             for (const Index batch : {1, 4, 16, 64, 256})
                 for (const Dtype dtype : {Dtype::f32, Dtype::f16})
-                    product(4096, p, 128, batch, dtype, copies, 4 * runs);
+                    for (const Index patch : {128, 256}) product(4096, p, patch, batch, dtype, copies, 4 * runs);
     for (const Index batch : {1, 16, 256}) product(4096, 2, 4096, batch, Dtype::f16, 32, 4 * runs);
     return 0;
 }

@@ -101,7 +101,7 @@ def steps(library: Library, sheet: tuple[float, float, float] | None, rng: np.ra
     """A step of the published schedule, from two lengths: what a call costs beside its steps cancels."""
     print("descent, a step of all patches")
     rows = []
-    for side, count in ((64, 1), (64, 1024), (128, 1), (128, 1024), (384, 1), (384, 64)):
+    for side, count in ((64, 1), (64, 1024), (128, 1), (128, 1024), (256, 1), (256, 256), (384, 1), (384, 64)):
         W = library.array(rng.standard_normal((side, side * count)).astype(np.float32))
 
         def seconds(length: int, W: Any = W, side: int = side) -> float:

@@ -19,12 +19,25 @@ namespace bqq::cuda {
 
 constexpr unsigned full_warp = 0xFFFFFFFFu; ///< the lane mask of all 32 lanes
 
-/// Launches kernel(args...) with `smem` bytes of dynamic shared memory (above 48 KiB the kernel is opted in here).
+/// Allows `kernel` all the dynamic shared memory that the device has beside its static arrays: without it both together
+/// have 48 KiB. Always the same number, so that host threads with launches of different sizes take nothing from each
+/// other. The driver keeps it for each device.
+inline cudaError_t allow_shared_memory(const void* kernel) {
+    int device = 0, most = 0;
+    cudaFuncAttributes now = {};
+    cudaError_t e = cudaGetDevice(&device);
+    if (e == cudaSuccess) e = cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+    if (e == cudaSuccess) e = cudaFuncGetAttributes(&now, kernel);
+    const int all = most - int(now.sharedSizeBytes);
+    if (e != cudaSuccess || now.maxDynamicSharedSizeBytes >= all) return e;
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, all);
+}
+
+/// Launches kernel(args...) with `smem` bytes of dynamic shared memory.
 template <class... P, class... A> cudaError_t launch_kernel(void (*kernel)(P...), dim3 grid, dim3 block,
                                                             std::size_t smem, cudaStream_t stream, A&&... args) {
-    if (smem > 48 * 1024) {
-        const cudaError_t e = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                                   cudaFuncAttributeMaxDynamicSharedMemorySize, int(smem));
+    if (smem) {
+        const cudaError_t e = allow_shared_memory(reinterpret_cast<const void*>(kernel));
         if (e != cudaSuccess) return e;
     }
     cudaLaunchConfig_t config = {};

@@ -25,6 +25,8 @@ struct RefineScalars {
     int cooling, started;
 };
 
+constexpr int refine_pool_numbers = 8192; ///< random ones of a patch; as in cpp/src/refine.cpp
+
 /// Where the arrays of a patch lie in its part of the workspace, in floats. X: rows x cols, XT: its transpose; atoms:
 /// l x ld of the other side's length, odd; counts: l x l.
 struct RefineLayout {
@@ -33,7 +35,8 @@ struct RefineLayout {
     int ld_y, ld_z, bit_rows; ///< odd numbers of floats of a row of atoms of Y, of Z
     __host__ __device__ constexpr RefineLayout(int rows, int cols, int l)
         : scalars(0), pool(0), vectors(0), y_atoms(0), z_atoms(0), X(0), XT(0), C(0), M(0), y_counts(0), z_counts(0),
-          bits(0), total(whole_float4(sizeof(RefineScalars) / 4)), pool_size(whole_float4(8192 + std::size_t(l) + 18)),
+          bits(0), total(whole_float4(sizeof(RefineScalars) / 4)),
+          pool_size(whole_float4(refine_pool_numbers + std::size_t(l) + 18)),
           vector_size(3 * whole_float4(l) + 2 * whole_float4(std::size_t(l)) + whole_float4(rows) + whole_float4(cols)),
           y_atoms_size(whole_float4(std::size_t(l) * (rows | 1))),
           z_atoms_size(whole_float4(std::size_t(l) * (cols | 1))), x_size(whole_float4(std::size_t(rows) * (cols | 1))),

@@ -20,7 +20,7 @@ void to_float32(const ConstArray& x, float* out, void* stream) {
     if (x.rows < 0 || x.cols < 0) throw Error(ErrorCode::invalid_argument, "x has negative sides");
     if (x.rows == 0 || x.cols == 0) return;
     if (!x.data || !out) throw Error(ErrorCode::invalid_argument, "x or out is a null pointer");
-    const Index blocks = std::min<Index>((x.rows * x.cols + 255) / 256, 1 << 16);
+    const Index blocks = std::min<Index>((x.rows * x.cols + 255) / 256, 1 << 11);
     check(launch_kernel(strided_to_float32, dim3(unsigned(blocks)), dim3(256), 0, static_cast<cudaStream_t>(stream), x,
                         out),
           "to_float32");

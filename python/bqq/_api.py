@@ -39,8 +39,7 @@ def decompose(
     Parameters
     ----------
     W : (m, n) array of real numbers (NumPy, torch, anything with ``__array__``); computed in float32. Of an array on
-        a CUDA device (CuPy, torch, ``__cuda_array_interface__``, DLPack) the matrix is found and stays there, without
-        a weight so far
+        a CUDA device (CuPy, torch, ``__cuda_array_interface__``, DLPack) the matrix is found and stays there
     p : number of stacks, 1 to 64; with the default l about p bits per element
     l : inner dimension, 1 to 65535; default ``rows*cols/(rows+cols)`` of a block, rounded half up
     patch : largest side of a block; default: one block up to 512 x 512, else blocks of at most 256 x 256;
@@ -48,7 +47,8 @@ def decompose(
     weight : (n, n) second moment ``X.T @ X`` of the inputs X (samples, n) that ``W @ x`` will see, or the (n,) diagonal
         of one. The error minimised is then the output error ``tr(E H E^T)``, E = W - What: bits are refined and scales
         solved in that metric, and the error of a column patch is moved into those still to come (as GPTQ does).
-        Symmetric positive semidefinite
+        Symmetric positive semidefinite. With a W on a device it may be on a device too; the search is then the host's,
+        on copies, and its result is moved to the device of W
     damping : this share of the mean of weight's diagonal is added to the diagonal, against overfitting and singular H
     effort : how long to search; descent steps and refinement sweeps per stack: ``"fast"`` 1,000 and 1,500,
         ``"default"`` 2,000 and 20,000, ``"best"`` 2,000 and 64,000 from the best of four descents; for l above 64
@@ -75,7 +75,7 @@ def decompose(
     ValueError, TypeError
         W that is not 2-D, empty, not real or not finite; parameters out of range.
     RuntimeError
-        W on a device, and bqq built without CUDA, or no device found, or a weight given.
+        W on a device, and bqq built without CUDA, or no device found.
 
     Notes
     -----
@@ -86,6 +86,23 @@ def decompose(
     side = _positive("patch", patch)
     if _arrays.on_device(W):
         array = _cuda.matrix_view("W", W)
+        if weight is not None:  # the kernels have no metric
+            found = decompose(
+                _cuda.to_host("W", W),
+                p,
+                l,
+                patch=patch,
+                weight=_weight_on_host(weight),
+                damping=damping,
+                effort=effort,
+                schedule=schedule,
+                steps=steps,
+                refine=refine,
+                seed=seed,
+                threads=threads,
+                progress=progress,
+            )
+            return Matrix._on_device(*found._copy_on(array.device), library=array.library)
         solver = _solver_arguments(array.shape[1], effort, schedule, steps, refine, weight, damping, seed, threads)
         with _reporter(progress) as report:
             planes = _core.device_decompose(
@@ -135,6 +152,22 @@ def extend(
         array = _cuda.matrix_view("W", W)
         if array.shape != q.shape:
             raise ValueError(f"W has shape {array.shape}, expected {q.shape}")
+        if weight is not None:
+            found = extend(
+                q.to("cpu"),
+                _cuda.to_host("W", W),
+                p,
+                weight=_weight_on_host(weight),
+                damping=damping,
+                effort=effort,
+                schedule=schedule,
+                steps=steps,
+                refine=refine,
+                seed=seed,
+                threads=threads,
+                progress=progress,
+            )
+            return Matrix._on_device(*found._copy_on(array.device), library=array.library)
         planes, transposed = q._copy_on(array.device)
         if transposed:
             planes = _core.DeviceMatrix(q._core, array.device)
@@ -308,6 +341,10 @@ def _text(name: str, value: Any) -> str:
     except UnicodeEncodeError as error:
         raise ValueError(f"{name} is {value!r}, which is not valid Unicode: {error.reason}") from None
     return value
+
+
+def _weight_on_host(weight: Any) -> Any:
+    return _cuda.to_host("weight", weight, (1, 2)) if _arrays.on_device(weight) else weight
 
 
 def _solver_arguments(

@@ -117,19 +117,21 @@ def view(name: str, value: Any) -> DeviceView:
     return _arrays.device_view(name, value)
 
 
-def matrix_view(name: str, value: Any) -> DeviceView:
-    """As `view`, of a real 2-D array with elements."""
+def matrix_view(name: str, value: Any, dimensions: tuple[int, ...] = (2,)) -> DeviceView:
+    """As `view`, of a real 2-D array (or one of these dimensions) with elements."""
     array = view(name, value)
-    if len(array.shape) != 2:
-        raise ValueError(f"{name} has {len(array.shape)} dimensions (shape {array.shape}), expected 2")
+    if len(array.shape) not in dimensions:
+        expected = " or ".join(map(str, dimensions))
+        raise ValueError(f"{name} has {len(array.shape)} dimensions (shape {array.shape}), expected {expected}")
     if 0 in array.shape:
         raise ValueError(f"{name} is empty (shape {array.shape}), expected at least one element")
     return array
 
 
 def strided(a: DeviceView) -> _core._Strided:
-    """A 2-D array as the module takes it."""
-    return (a.address, DEVICE_DTYPES[a.dtype], *a.shape, *a.strides)  # type: ignore[return-value]
+    """A 2-D array, or one row, as the module takes it."""
+    (rows, row_step), (cols, col_step) = [(1, 0), *zip(a.shape, a.strides, strict=True)][-2:]
+    return (a.address, DEVICE_DTYPES[a.dtype], rows, cols, row_step, col_step)
 
 
 def stream_of(a: DeviceView) -> int:
@@ -137,10 +139,10 @@ def stream_of(a: DeviceView) -> int:
     return _LEGACY if a.stream is None else a.stream
 
 
-def to_host(name: str, value: Any) -> npt.NDArray[np.float32]:
-    """A 2-D array on a device as float32 on the host."""
-    array = matrix_view(name, value)
-    return _core.device_get(name, strided(array), array.device, stream_of(array))
+def to_host(name: str, value: Any, dimensions: tuple[int, ...] = (2,)) -> npt.NDArray[np.float32]:
+    """An array on a device, of one of these dimensions, as float32 on the host."""
+    array = matrix_view(name, value, dimensions)
+    return _core.device_get(name, strided(array), array.device, stream_of(array)).reshape(array.shape)
 
 
 def to_device(array: npt.NDArray[np.float32], library: str, device: int) -> Any:
@@ -200,19 +202,15 @@ def _target(out: Any, x: DeviceView, shape: tuple[int, ...]) -> DeviceView:
     return target
 
 
-def _itemsize(a: DeviceView) -> int:
-    return 2 if a.dtype == "bfloat16" else np.dtype(a.dtype).itemsize
-
-
 def _overlap(a: DeviceView, b: DeviceView) -> bool:
     """Whether two arrays share an element: NumPy decides, on stand-ins of the same shape in memory nobody touches."""
     if 0 in a.shape or 0 in b.shape:
         return False
     ends = []
     for v in (a, b):
-        steps = [step * (size - 1) * _itemsize(v) for step, size in zip(v.strides, v.shape, strict=True)]
+        steps = [step * (size - 1) * v.itemsize for step, size in zip(v.strides, v.shape, strict=True)]
         low = v.address + sum(step for step in steps if step < 0)
-        ends.append((low, v.address + sum(step for step in steps if step > 0) + _itemsize(v)))
+        ends.append((low, v.address + sum(step for step in steps if step > 0) + v.itemsize))
     if ends[0][1] <= ends[1][0] or ends[1][1] <= ends[0][0]:
         return False
     start = min(low for low, _ in ends)
@@ -220,10 +218,10 @@ def _overlap(a: DeviceView, b: DeviceView) -> bool:
     stand_ins = [
         np.ndarray(
             v.shape,
-            np.dtype((np.void, _itemsize(v))),
+            np.dtype((np.void, v.itemsize)),
             room,
             v.address - start,
-            tuple(step * _itemsize(v) for step in v.strides),
+            tuple(step * v.itemsize for step in v.strides),
         )
         for v in (a, b)
     ]
@@ -253,6 +251,6 @@ def _batches(x: DeviceView, out: DeviceView, axis: int) -> Iterator[tuple[_core.
         sides = []
         for v, which in ((x, 1), (out, 2)):
             offset = sum(i * run[which] for i, run in zip(at, others, strict=True))
-            address = v.address + offset * _itemsize(v)
+            address = v.address + offset * v.itemsize
             sides.append((address, DEVICE_DTYPES[v.dtype], v.shape[axis], widest[0], v.strides[axis], widest[which]))
         yield sides[0], sides[1]

@@ -155,6 +155,21 @@ TEST(rounded_products_of_wide_tiles) {
     CHECK(pair.compare(1e-2) < 1e-4);
 }
 
+// The default beyond 512 x 512: a few by phase, many a block each with most of it outside shared memory.
+TEST(patches_of_256_equal_the_cpu_as_one_and_as_one_of_many) {
+    for (const bool rounded : {false, true})
+        for (const int count : {1, 256}) {
+            const AmfdPlan plan = amfd_plan(count, 256, 256, 128, all_shared, 132, rounded);
+            CHECK_EQ(plan.by_phase, count == 1);
+            AmfdOptions options;
+            options.steps = 50;
+            Pair pair({{256, 256}}, 256, 256, 128, options, plan);
+            CHECK(pair.compare(rounded ? 1e-2 : 1e-5) < 1e-6);
+            pair.steps(0, 1);
+            CHECK(pair.compare(rounded ? 1e-2 : 5e-5) < (rounded ? 5e-5 : 2e-6));
+        }
+}
+
 TEST(a_settled_patch_ends_early) {
     for (const AmfdPlan plan : {AmfdPlan{false, false, all_shared}, AmfdPlan{false, true, 0}})
         for (const bool stop : {false, true}) {

@@ -126,6 +126,29 @@ TEST(the_same_call_gives_the_same_bits_on_any_stream_and_stride) {
     CHECK(one.scales == two.scales);
 }
 
+TEST(blocks_that_fill_48_KB_with_static_and_dynamic_shared_memory) {
+    DecomposeOptions options;
+    options.steps = 1, options.refine = 1;
+    for (const Index side : {44, 59, 60}) {
+        const auto w = smooth(side, side, 3);
+        const bqq::Matrix q = on_device(w, bqq::make_layout(side, side, 1), options);
+        CHECK(q.scales[3] > 0);
+    }
+}
+
+TEST(default_blocks_of_a_large_matrix) {
+    const Index m = 768, n = 256;
+    DecomposeOptions options;
+    options.steps = 2, options.refine = -1, options.l = 9;
+    const auto w = smooth(m, n, 5);
+    const bqq::Layout a = bqq::make_layout(m, n, 1, options.l);
+    CHECK_EQ(a.rows, 256);
+    CHECK_EQ(a.cols, 256);
+    const double gpu = bqq::squared_error(on_device(w, a, options).view(), w.data(), n);
+    const double cpu = bqq::squared_error(bqq::decompose(w.data(), m, n, n, 1, options).view(), w.data(), n);
+    CHECK_NEAR(gpu, cpu, 0.02 * cpu);
+}
+
 TEST(extending_equals_asking_for_more_at_once) {
     const auto w = smooth(9, 7, 4);
     const bqq::Layout one = bqq::make_layout(9, 7, 1, 3, 8), two = bqq::make_layout(9, 7, 2, 3, 8);

@@ -120,7 +120,8 @@ TEST(tensor_cores_equal_the_oracle) {
 TEST(inner_dimensions_and_blocks_of_every_kind) {
     const struct {
         Index m, n, p, l, patch;
-    } cases[] = {{1, 1, 1, 1, 1}, {33, 5, 1, 33, 64}, {40, 300, 1, 64, 300}, {140, 36, 3, 8, 140}, {20, 20, 1, 31, 7}};
+    } cases[] = {{1, 1, 1, 1, 1},      {33, 5, 1, 33, 64}, {40, 300, 1, 64, 300},
+                 {140, 36, 3, 8, 140}, {20, 20, 1, 31, 7}, {512, 256, 1, 40, 256}};
     for (const auto& c : cases)
         for (const int tables : {0, 16}) {
             const bqq::Matrix q = reference::random_matrix(c.m, c.n, c.p, c.l, c.patch, 3);

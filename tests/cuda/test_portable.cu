@@ -4,8 +4,10 @@
 #include "device.hpp"
 #include "half.hpp"
 
+#include <atomic>
 #include <cmath>
 #include <random>
+#include <thread>
 
 using namespace bqq::cuda;
 using device::Array;
@@ -25,6 +27,17 @@ std::vector<float> uniform(std::size_t n, unsigned seed) {
 __device__ float warp_sum(float v) {
     for (int d = 16; d > 0; d >>= 1) v += __shfl_xor_sync(full_warp, v, d);
     return v;
+}
+
+/// The sum of the last elements of a dynamic and a static array, each holding its indices.
+__global__ void __launch_bounds__(64) both_kinds_of_shared(int* out, int words) {
+    SHARED_DYN(raw);
+    SHARED(int, s, [64]);
+    int* d = reinterpret_cast<int*>(raw);
+    for (int i = int(threadIdx.x); i < words / 64 * 64; i += 64) d[i] = i;
+    s[threadIdx.x] = int(threadIdx.x);
+    __syncthreads();
+    if (threadIdx.x == 0) *out = (words ? d[words / 64 * 64 - 1] + 1 : 0) + s[63];
 }
 
 /// One sum per block of 256 threads; called twice by each thread, so that the barrier before the reuse matters.
@@ -195,6 +208,44 @@ TEST(sums_of_blocks) {
             CHECK_NEAR(y[2 * b + 1], squares, 1e-4);
         }
     }
+}
+
+TEST(static_and_dynamic_shared_memory_beyond_48_KB) {
+    for (const int words : {0, 11000, 12250, 20000, 11000, 40000}) {
+        Array<int> out(1);
+        must(launch_kernel(both_kinds_of_shared, dim3(1), dim3(64), std::size_t(words) * 4, nullptr, out.at(), words));
+        CHECK_EQ(out.get()[0], words / 64 * 64 + 63);
+    }
+}
+
+// A launch with less shared memory takes nothing from one that needs more.
+TEST(host_threads_launch_with_different_sizes) {
+    constexpr std::size_t little = 50 << 10, much = 150 << 10;
+    const auto launch = [](std::size_t bytes, const Array<int>& out) {
+        return launch_kernel(both_kinds_of_shared, dim3(1), dim3(64), bytes, cudaStreamPerThread, out.at(), 64);
+    };
+    const Array<int> out(1);
+    must(launch(much, out));
+    must(launch(little, out));
+    cudaFuncAttributes allowed = {};
+    must(cudaFuncGetAttributes(&allowed, reinterpret_cast<const void*>(both_kinds_of_shared)));
+    CHECK(std::size_t(allowed.maxDynamicSharedSizeBytes) >= much);
+
+    std::atomic<int> arrived{0};
+    cudaError_t worst[2] = {cudaSuccess, cudaSuccess};
+    const auto work = [&](int thread) {
+        const Array<int> own(1);
+        for (int i = 0; i < 300; ++i) {
+            for (++arrived; arrived < 2 * (i + 1);) std::this_thread::yield();
+            const cudaError_t e = launch(thread ? little : much, own);
+            if (e != cudaSuccess) worst[thread] = e;
+        }
+        must(cudaStreamSynchronize(cudaStreamPerThread));
+    };
+    std::thread other(work, 1);
+    work(0);
+    other.join();
+    for (const cudaError_t e : worst) CHECK_EQ(e, cudaSuccess);
 }
 
 TEST(tensor_core_product) {

@@ -77,10 +77,17 @@ Mat random_target(Index m, Index n, unsigned seed, bool smooth) {
 
 constexpr int all_shared = 227 * 1024, none_shared = 16 * 1024;
 
-void compare(Index m, Index n, Index l, unsigned seed, Index sweeps, int shared, std::int64_t per_launch) {
+// full: seven of eight bits are set at first.
+void compare(Index m, Index n, Index l, unsigned seed, Index sweeps, int shared, std::int64_t per_launch,
+             bool full = false) {
     const Mat W = random_target(m, n, seed, seed % 2);
     const std::vector<float> w(W.v.begin(), W.v.end());
-    const bqq::Matrix q = reference::random_matrix(m, n, 1, l, 512, seed);
+    bqq::Matrix q = reference::random_matrix(m, n, 1, l, 512, seed);
+    for (unsigned more = 1; full && more < 3; ++more) {
+        const bqq::Matrix other = reference::random_matrix(m, n, 1, l, 512, seed + more);
+        for (std::size_t i = 0; i < q.Y.size(); ++i) q.Y[i] |= other.Y[i];
+        for (std::size_t i = 0; i < q.Z.size(); ++i) q.Z[i] |= other.Z[i];
+    }
     RefineOptions options;
     options.sweeps = sweeps;
     const OnCpu cpu = on_cpu(q, w, options);
@@ -112,7 +119,13 @@ TEST(launches_do_not_matter) {
     compare(12, 17, 5, 6, 10, none_shared, 1);
 }
 
-TEST(sides_above_255_count_in_two_parts) { compare(5, 300, 3, 8, 2, all_shared, 300); }
+// Counts themselves above 255.
+TEST(sides_above_255_count_in_two_parts) {
+    compare(5, 400, 3, 8, 2, all_shared, 300, true);
+    compare(400, 5, 3, 9, 2, none_shared, 300, true);
+}
+
+TEST(patches_of_256_equal_the_cpu) { compare(256, 256, 9, 5, 0, all_shared, 300); }
 
 TEST(a_batch_with_edge_patches_improves_every_patch) {
     const Mat W = random_target(30, 38, 4, true);

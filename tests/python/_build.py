@@ -45,10 +45,14 @@ def _cuda_wheels() -> list[Path]:
     return sorted(found, key=lambda folder: int(folder.name[2:]), reverse=True)
 
 
+def nvcc_of_a_wheel() -> str | None:
+    """The CUDA compiler of the wheels nvidia-cuda-nvcc and the like, or None."""
+    return shutil.which("nvcc", path=os.pathsep.join(str(folder / "bin") for folder in _cuda_wheels()))
+
+
 def nvcc_command() -> str | None:
     """The CUDA compiler to run, from PATH or a wheel, or None."""
-    wheels = os.pathsep.join(str(folder / "bin") for folder in _cuda_wheels())
-    return shutil.which("nvcc") or shutil.which("nvcc", path=wheels)
+    return shutil.which("nvcc") or nvcc_of_a_wheel()
 
 
 def cuda_headers() -> Path | None:

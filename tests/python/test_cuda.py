@@ -144,6 +144,27 @@ def test_native_build_is_for_the_gpus_of_the_machine(tmp_path: Path) -> None:
         assert says in _build.configure(ROOT, tmp_path / "build", *native), gpus
 
 
+def test_a_broken_nvcc_means_the_cpu_alone(tmp_path: Path) -> None:
+    """Unless it is asked for."""
+    if _build.cmake_command() is None or shutil.which("c++") is None:
+        pytest.skip("cmake or a C++ compiler not found")
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text("#!/bin/sh\nexit 1\n")
+    nvcc.chmod(0o755)
+    arguments = [
+        "-S",
+        ROOT,
+        "-B",
+        tmp_path / "build",
+        *_build.generator(),
+        f"-DCMAKE_PREFIX_PATH={_build.prefix_path()}",
+    ]
+    said = run([_build.cmake_command() or "", *arguments], tmp_path, {"CUDACXX": str(nvcc)})
+    assert "CUDA: for the CPU only, no CUDA compiler works here" in said
+    with pytest.raises(AssertionError, match="BQQ_CUDA is ON, but no CUDA compiler works here"):
+        run([_build.cmake_command() or "", *arguments, "-DBQQ_CUDA=ON"], tmp_path, {"CUDACXX": str(nvcc)})
+
+
 CONSUMER = """\
 cmake_minimum_required(VERSION 3.24)
 project(probe LANGUAGES CXX)

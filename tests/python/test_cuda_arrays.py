@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -158,16 +159,43 @@ if {devices} == 0:
     finish(start_python(code, CUEMU_DEVICES=str(devices), PYTHONPATH=path))
 
 
-def test_a_module_by_nvcc_imports_without_a_driver(module_by_nvcc: Path) -> None:
-    """Where there is a GPU, it only imports: device_arrays.py is for the emulation."""
-    code = """
-import test_cuda_arrays as t
+def check_module_by_nvcc(site: Path) -> None:
+    """Without a driver it imports and computes. Where there is a GPU, it only imports: device_arrays.py is for the
+    emulation."""
+    code = f"""
+import bqq, test_cuda_arrays as t
+assert bqq.__file__.startswith({str(site)!r}), bqq.__file__
 said = t.cuda()
 assert said.startswith("built with "), said
 if "no device" in said:
     t.check_no_device("there is no CUDA device: .")
 """
-    path = f"{module_by_nvcc}:{ROOT / 'tests' / 'python'}"
-    finish(start_python(code, PYTHONPATH=path))
-    (module,) = (module_by_nvcc / "bqq").glob("_core.*.so")
-    assert "libcuda" not in _build.run(["ldd", module], module_by_nvcc)
+    finish(start_python(code, PYTHONPATH=f"{site}:{ROOT / 'tests' / 'python'}"))
+    (module,) = (site / "bqq").glob("_core.*.so")
+    assert "libcuda" not in _build.run(["ldd", module], site)
+
+
+def test_a_module_by_nvcc_imports_without_a_driver(module_by_nvcc: Path) -> None:
+    check_module_by_nvcc(module_by_nvcc)
+
+
+@pytest.mark.slow
+def test_pip_with_an_nvcc_of_pip(tmp_path: Path) -> None:
+    """No toolkit: wheels bring the compiler, for every GPU that a package is built for."""
+    nvcc = _build.nvcc_of_a_wheel()
+    if nvcc is None or sys.platform != "linux":
+        pytest.skip("no nvcc in a wheel: pip install 'bqq[nvcc]'")
+    if importlib.util.find_spec("pip") is None:
+        pytest.skip("no pip")
+    command = [sys.executable, "-m", "pip", "install", "--verbose", "--no-deps", "--target", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "-Ccmake.define.BQQ_CUDA=ON", str(ROOT)],
+        env={**os.environ, "CUDACXX": nvcc},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,  # where pip tells what CMake says
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert re.search(rf"CUDA: {re.escape(nvcc)} \S+ for 80-real;90-real;100-real;100-virtual", done.stdout), done.stdout
+    check_module_by_nvcc(tmp_path)

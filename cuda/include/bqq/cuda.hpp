@@ -22,11 +22,11 @@ struct Result {
 };
 
 /// Finds the stacks of `layout` (from make_layout) for W, layout.m x layout.n, row-major with ldw >= n elements between
-/// rows. The search is that of bqq::decompose with the same random numbers, on all blocks at once; sums are in another
-/// order, so results differ from the CPU's as seeds do. The same call on the same kind of device gives the same bits.
-/// Returns when the result is complete. Options: l, patch and threads are ignored; weight is
-/// Error(unsupported). Memory on the device: about 12 block-sized float arrays for each block, up to 1 GiB.
-/// progress is called on the calling thread.
+/// rows. The search is that of bqq::decompose with the same random numbers, on all blocks at once, without the second
+/// descent; sums are in another order, so results differ from the CPU's as seeds do. The same call on the same kind of
+/// device gives the same bits. Returns when the result is complete. Options: l, patch and threads are ignored; weight
+/// is Error(unsupported). Memory on the device: at the default l about 6 block-sized float arrays for each block, for
+/// as many blocks at a time as 1 GiB holds. progress is called on the calling thread.
 BQQ_API void decompose(const Layout& layout, const float* W, Index ldw, const DecomposeOptions& options,
                        const Result& out, void* stream);
 

@@ -211,13 +211,15 @@ void yield_ready() {
     to_scheduler(t);
 }
 
-void run_grid(dim3 grid, dim3 shape, std::size_t dynamic_bytes, const Call& call) {
+std::size_t run_grid(dim3 grid, dim3 shape, std::size_t dynamic_bytes, bool opted_in, const Call& call) {
     new_launch_for_reports();
     block.grid = grid_shape = grid;
     block.shape = block_shape = shape;
     block.size = int(shape.x * shape.y * shape.z);
     block.dead = false;
     block.dynamic_bytes = dynamic_bytes;
+    block.static_bytes = 0;
+    block.opted_in = opted_in;
     block.arguments = static_cast<const char*>(call.arguments.get());
     block.argument_bytes = call.bytes;
     block.threads.resize(max_stacks);
@@ -239,6 +241,7 @@ void run_grid(dim3 grid, dim3 shape, std::size_t dynamic_bytes, const Call& call
     }
     running = nullptr;
     block.arguments = nullptr;
+    return block.static_bytes;
 }
 
 // ---- what kernels call
@@ -301,9 +304,12 @@ void* shared_array(const void* key, std::size_t bytes, std::size_t align, const 
         if (a.key) total += a.size;
     }
     // The dynamic array and the static ones share the limit of the block; red zones are ours and do not count.
-    if (total > static_shared_limit || total + block.dynamic_bytes > shared_limit) {
-        report(cudaErrorInvalidValue, "SHARED MEMORY LIMIT: %zu static and %zu dynamic bytes with array '%s'", total,
-               block.dynamic_bytes, name);
+    block.static_bytes = std::max(block.static_bytes, total);
+    const std::size_t limit = block.opted_in ? shared_limit : static_shared_limit;
+    if (total > static_shared_limit || total + block.dynamic_bytes > limit) {
+        report(cudaErrorInvalidValue,
+               "SHARED MEMORY LIMIT: %zu static and %zu dynamic bytes with array '%s', %zu are allowed", total,
+               block.dynamic_bytes, name, limit);
         die();
     }
     const std::size_t offset = round_up(block.shared_used, std::max<std::size_t>(align, 16));

@@ -88,7 +88,8 @@ struct Block {
     bool dead = false;
     std::uint32_t warp_syncs = 0;
     char* shared = nullptr;
-    std::size_t shared_used = 0, dynamic_bytes = 0;
+    std::size_t shared_used = 0, dynamic_bytes = 0, static_bytes = 0;
+    bool opted_in = false; ///< to more than 48 KB
     std::vector<SharedArray> arrays;
     const char* arguments = nullptr;
     std::size_t argument_bytes = 0;
@@ -99,8 +100,13 @@ extern thread_local Thread* current;          ///< the device thread that runs o
 extern thread_local std::uintptr_t own_stack; ///< where its stack begins
 extern thread_local int unchecked;            ///< > 0: the emulation itself is at work
 
-/// Runs all blocks of a launch as operation `operation`.
-void run_grid(dim3 grid, dim3 shape, std::size_t dynamic_bytes, const Call& call);
+/// What a kernel has been allowed, and its static shared memory as far as it has run.
+struct Kernel {
+    std::size_t dynamic_limit = static_shared_limit, static_bytes = 0;
+    bool opted_in = false;
+};
+/// Runs all blocks of a launch; returns the static shared memory of a block.
+std::size_t run_grid(dim3 grid, dim3 shape, std::size_t dynamic_bytes, bool opted_in, const Call& call);
 /// Another thread may go on here.
 void yield_ready();
 [[noreturn]] void die();

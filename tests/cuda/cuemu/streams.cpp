@@ -51,7 +51,7 @@ struct Operation {
 std::vector<Operation> operations(1); // number 0 is none
 Stream* running = nullptr;
 cudaError_t last_error = cudaSuccess;
-std::map<const void*, int> dynamic_limits;
+std::map<const void*, Kernel> kernels;
 
 Stream& stream_of(cudaStream_t stream) {
     if (!stream || stream == cudaStreamLegacy) return default_stream;
@@ -151,13 +151,13 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel, Call ca
         grid.y > 65535 || grid.z > 65535)
         return failed(cudaErrorInvalidConfiguration);
     if (config.numAttrs) return failed(cudaErrorNotSupported);
-    const auto limit = dynamic_limits.find(kernel);
-    if (dynamic > (limit == dynamic_limits.end() ? static_shared_limit : std::size_t(limit->second)))
-        return failed(cudaErrorInvalidValue);
-    const cudaError_t e = enqueue(config.stream, [=] {
+    Kernel& known = kernels[kernel];
+    if (dynamic > known.dynamic_limit) return failed(cudaErrorInvalidValue);
+    const bool opted_in = known.opted_in;
+    const cudaError_t e = enqueue(config.stream, [=, &known] { // a map keeps its elements in place
         if (sticky_error) return;
         const OpenMemory open;
-        run_grid(grid, shape, dynamic, call);
+        known.static_bytes = std::max(known.static_bytes, run_grid(grid, shape, dynamic, opted_in, call));
     });
     return e;
 }
@@ -293,8 +293,21 @@ API cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
 API cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
     const Lock lock(machine_mutex);
     if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
-    if (value < 0 || std::size_t(value) > shared_limit) return failed(cudaErrorInvalidValue);
-    dynamic_limits[kernel] = value;
+    Kernel& known = kernels[kernel];
+    if (value < 0 || std::size_t(value) + known.static_bytes > shared_limit) return failed(cudaErrorInvalidValue);
+    known.dynamic_limit = std::size_t(value);
+    known.opted_in = true;
+    return cudaSuccess;
+}
+/// Of static shared memory it knows what earlier launches have used.
+API cudaFuncGetAttributes(cudaFuncAttributes* out, const void* kernel) {
+    const Lock lock(machine_mutex);
+    const Kernel& known = kernels[kernel];
+    *out = {};
+    out->sharedSizeBytes = known.static_bytes;
+    out->maxDynamicSharedSizeBytes =
+        int(known.opted_in ? known.dynamic_limit : static_shared_limit - known.static_bytes);
+    out->maxThreadsPerBlock = 1024;
     return cudaSuccess;
 }
 extern "C" const char* CUDARTAPI cudaGetErrorString(cudaError_t error) {

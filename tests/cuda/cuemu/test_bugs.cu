@@ -260,6 +260,15 @@ KERNEL(too_much_static_shared_memory) {
     out[t] = s[t];
 }
 
+KERNEL(static_and_dynamic_shared_memory) {
+    SHARED(float, s, [256]);
+    SHARED_DYN(raw);
+    float* d = reinterpret_cast<float*>(raw);
+    INDEX;
+    s[t] = d[t] = in[t];
+    out[t] = s[t] + d[t];
+}
+
 cudaStream_t new_stream() {
     cudaStream_t s = nullptr;
     device::must(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking));
@@ -389,6 +398,17 @@ TEST(shared_memory_limits) {
     config.blockDim = dim3(threads);
     config.dynamicSmemBytes = (48 << 10) + 16;
     CHECK_EQ(cuemu::launch(config, divergent_barrier, a.out.at(), a.in.at()), cudaErrorInvalidValue); // no opt-in
+    must_find("no_opt_in_for_static_and_dynamic", "SHARED MEMORY LIMIT", true, [&](Arrays& b) {
+        config.dynamicSmemBytes = 48 << 10;
+        (void)cuemu::launch(config, static_and_dynamic_shared_memory, b.out.at(), b.in.at());
+    });
+    const auto* kernel = reinterpret_cast<const void*>(static_and_dynamic_shared_memory); // its arrays are known now
+    const auto attribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
+    CHECK_EQ(cudaFuncSetAttribute(kernel, attribute, 227 << 10), cudaErrorInvalidValue);
+    CHECK_EQ(cudaFuncSetAttribute(kernel, attribute, 226 << 10), cudaSuccess);
+    CHECK_EQ(cuemu::launch(config, static_and_dynamic_shared_memory, a.out.at(), a.in.at()), cudaSuccess);
+    CHECK_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    CHECK_EQ(cudaFuncSetAttribute(kernel, attribute, -1), cudaErrorInvalidValue);
     CHECK_EQ(cudaGetLastError(), cudaErrorInvalidValue);
     CHECK_EQ(cudaGetLastError(), cudaSuccess);
 }

@@ -251,10 +251,24 @@ def test_bad_matrices(W, error, text):
         bqq.decompose(FakeArray(W), 1)
 
 
-def test_a_weight_is_refused():
+@pytest.mark.parametrize(
+    ("weight", "error", "text"),
+    [
+        (np.ones(6, np.float32), ValueError, r"weight has shape \(6,\), expected \(5, 5\) or \(5,\)"),
+        (np.ones((5, 5, 1), np.float32), ValueError, "weight has 3 dimensions .*expected 1 or 2"),
+        (np.ones(5, np.int32), TypeError, "weight has dtype int32"),
+        (np.array([1, 2, np.nan, 1, 1], np.float32), ValueError, r"weight\[2\] is nan"),
+        (-np.ones(5, np.float32), ValueError, "weight"),
+    ],
+)
+def test_bad_weights(weight, error, text):
     W = FakeArray(numbers((6, 5)))
-    with pytest.raises(RuntimeError, match="weight is not supported on the GPU"):
-        bqq.decompose(W, 1, weight=np.ones(5))
+    for given in (FakeArray(weight), dlpack(weight)):
+        with pytest.raises(error, match=text):
+            bqq.decompose(W, 1, weight=given)
+    q = random_matrix(6, 5)
+    with pytest.raises(error, match=text):
+        bqq.extend(q, W, 2, weight=FakeArray(weight))
 
 
 @pytest.mark.parametrize(
@@ -316,6 +330,30 @@ def test_blocks_extend_and_prefix():
         bqq.extend(one, W, 2)
     with pytest.raises(ValueError, match=r"W has shape \(6, 7\), expected \(7, 6\)"):
         bqq.extend(one, FakeArray(W.T.copy()), 2)
+
+
+@pytest.mark.parametrize("kind", [interface, dlpack, np.asarray])
+@pytest.mark.parametrize("whole", [False, True])
+def test_weights(kind, whole):
+    """The host's search on copies: its very bits, on the device of W."""
+    W, X = numbers((9, 6)), numbers((20, 6), 1)
+    weight = X.T @ X if whole else np.square(X).sum(0)
+    q = bqq.decompose(FakeArray(W), 1, patch=4, weight=kind(weight), damping=0.1, **FAST)
+    host = bqq.decompose(W, 1, patch=4, weight=weight, damping=0.1, **FAST)
+    assert (q.device, host.device) == ("cuda:0", "cpu")
+    assert same(q, host)
+    assert not same(q, bqq.decompose(W, 1, patch=4, **FAST))
+    close(q @ FakeArray(numbers((6, 2), 2)), dense(host) @ numbers((6, 2), 2))
+    close(q.reconstruct(), dense(host), 1e-6)
+    longer = bqq.extend(q, FakeArray(W), 2, weight=kind(weight), **FAST)
+    assert longer.device == "cuda:0"
+    assert same(longer, bqq.extend(host, W, 2, weight=weight, **FAST))
+    turned = bqq.extend(q.T, FakeArray(W.T), 2, weight=FakeArray(np.ones(9, np.float32)), **FAST)
+    assert same(turned, bqq.extend(host.T, W.T, 2, weight=np.ones(9), **FAST))
+    steps = []
+    bqq.decompose(FakeArray(W), 1, weight=kind(weight), progress=lambda *now: steps.append(now), **FAST)
+    assert steps[-1][0] == steps[-1][1] > 0
+    assert FakeDLPack.alive == 0
 
 
 def test_progress_and_cancelling():

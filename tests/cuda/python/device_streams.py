@@ -64,6 +64,21 @@ def test_decompose_waits_for_its_operand(seed):
     assert W.get().tolist() == new.tolist()
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_weighted_decompose_waits_for_its_operands(seed):
+    new, weight = numbers((8, 6)), np.arange(1, 7, dtype=np.float32)
+    expected = bqq.decompose(new, 1, weight=weight, **FAST)
+    W = FakeArray(np.ones((8, 6), np.float32), stream=new_stream())
+    H = FakeArray(np.ones(6, np.float32), stream=new_stream())
+    late_W, late_H = late(new), late(weight)
+    defer(True, 2, seed)
+    W.put(new, late_W)
+    H.put(weight, late_H)
+    q = bqq.decompose(W, 1, weight=H, **FAST)
+    assert q.device == "cuda:0"
+    assert same(q, expected)
+
+
 def test_our_arrays_hand_on_their_order():
     """A product on a result that is not there yet, and DLPack's stream argument."""
     q, second = random_matrix(11, 7, p=2, l=5), random_matrix(4, 11)
