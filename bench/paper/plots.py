@@ -170,7 +170,9 @@ def label(method: str) -> str:
 
 def lscale(rows: Rows, folder: Path, ours: str) -> None:
     styles = {0.25: (ORANGE, "v"), 0.5: (BLUE, "o"), 1.5: (PURPLE, "D"), 2: (GREEN, "s")}
-    matrices = values(rows, "matrix")
+    matrices = values((row for row in rows if row["l_scale"] != 1 and row["mse"]), "matrix")
+    if not matrices:
+        return
     figure, axes = _grid(len(matrices), 2.7, 0.6)
     for axis, matrix in zip(axes.flat, matrices, strict=False):
         _panel(axis, matrix)
