@@ -121,8 +121,8 @@ and Q4_0 as packaged for AVX2), medians of interleaved runs; above 1 is faster:
 
 {speedups(matmul)}
 `OPENBLAS_NUM_THREADS=1 python bench/bench_matmul.py --csv bench/results/matmul.csv --plot bench/results/matmul.png`
-([picture](bench/results/matmul.png)). Every target of the product with its verdict, `python bench/matmul_targets.py bench/results`:
-[matmul_targets.csv](bench/results/matmul_targets.csv).
+([picture](bench/results/matmul.png)). Every target of the product with its verdict:
+[matmul_targets.csv](bench/results/matmul_targets.csv), `python bench/matmul_targets.py bench/results`.
 `precision="float32"` is as exact as float32; `"int8"` has a mean squared error of 1e-4 to 2.5e-4 of the result's mean
 square. Where it loses: to torch's int8 from batch 16 on; in the float32 class to 2- and 8-bit arithmetic, from batch 1
 (ggml TQ2_0, for ternary weights only) or 4 on, and with three or four stacks to NumPy at batch 256.

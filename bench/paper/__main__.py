@@ -39,6 +39,10 @@ GROUPS = {
 }
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.paper", description=__doc__.splitlines()[0])
     parser.add_argument(
@@ -65,8 +69,16 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
         default=float("inf"),
         help="begin no measurement after so long; exit status 75 if some are left",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="where time is not measured; default: all cores")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=_cores(),
+        metavar="N",
+        help="at once, where time is not measured; default: all cores",
+    )
     args = parser.parse_args(given)
+    if args.jobs < 1:
+        parser.error(f"--jobs {args.jobs}: expected 1 or more")
     unknown = set(args.matrices or ()) - set(LOADERS)
     if unknown:
         parser.error(f"--matrices {','.join(sorted(unknown))}: expected some of {','.join(LOADERS)}")
@@ -87,8 +99,8 @@ def settings(args: argparse.Namespace) -> Run:
         raise SystemExit("no matrix to measure")
     if args.quick:
         short = {"paper_steps": 2000, "seeds": 1, "steps": (200, 500, 1000, 2000), "joint_steps": (300, 1000)}
-        return Run(cases, methods=("paper", "fast"), ours="fast", rounds=3, threads=args.threads, **short)
-    return Run(cases, threads=args.threads)
+        return Run(cases, methods=("paper", "fast"), ours="fast", rounds=3, **short)
+    return Run(cases)
 
 
 def main(given: list[str] | None = None) -> None:
@@ -98,7 +110,9 @@ def main(given: list[str] | None = None) -> None:
     until = time.monotonic() + 60 * args.minutes
     run, store = settings(args), Store(args.out)
     for i, name in enumerate(wanted):
-        left = store.run(EXPERIMENTS[name].cells(run), f"{i + 1}/{len(wanted)} {name}", until)
+        experiment = EXPERIMENTS[name]
+        jobs = 1 if experiment.timed else args.jobs
+        left = store.run(experiment.cells(run), f"{i + 1}/{len(wanted)} {name}", until, jobs)
         if left:
             print(f"{name}: {left} measurements left; run the same command again to go on")
             sys.exit(75)

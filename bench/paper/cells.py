@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,13 +24,12 @@ Measure = Callable[..., Result]
 
 
 class Cell(NamedTuple):
-    """``measure(W, report=..., **settings, **options)`` of one matrix."""
+    """``measure(W, report=..., **settings)`` of one matrix."""
 
     measure: Measure
     case: Case
     settings: Mapping[str, Any]
     weight: float = 1  # of the work, for the progress bar
-    options: Mapping[str, Any] = {}  # what does not change the result, such as threads
 
     @property
     def key(self) -> str:
@@ -81,32 +82,53 @@ class Store:
     def get(self, cell: Cell) -> Result | None:
         return self._found.get(cell.key)
 
-    def run(self, cells: Iterable[Cell], title: str, until: float = float("inf")) -> int:
-        """Measure those that are missing, beginning none after the time.monotonic() ``until``; how many are left."""
+    def run(self, cells: Iterable[Cell], title: str, until: float = float("inf"), jobs: int = 1) -> int:
+        """Measure those that are missing, `jobs` at once, beginning none after the time.monotonic() ``until``.
+
+        Returns how many are left."""
         from tqdm.auto import tqdm
 
         missing = {cell.key: cell for cell in cells if cell.key not in self._found}
         if not missing:
             return 0
+        waiting, pending = iter(missing.items()), dict[Future[Result], str]()
+        done, parts = 0.0, dict[str, float]()  # weights: of finished cells, and of those under way
+        cancelled = threading.Event()
+
+        def measured(key: str, cell: Cell) -> Result:
+            def report(part: int, whole: int) -> None:
+                if cancelled.is_set():
+                    raise KeyboardInterrupt
+                parts[key] = cell.weight * part / max(whole, 1)
+
+            start = time.perf_counter()
+            result = cell.measure(cell.case.W, report=report, **cell.settings)
+            result.setdefault("seconds", round(time.perf_counter() - start, 4))
+            return result
+
         total = sum(cell.weight for cell in missing.values())
         layout = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}"
-        with tqdm(total=total, desc=title, bar_format=layout) as bar:
-            for done, (key, cell) in enumerate(missing.items()):
-                if time.monotonic() > until:
-                    return len(missing) - done
-                words = " ".join(f"{name}={value}" for name, value in cell.settings.items())
-                bar.set_postfix_str(f"{cell.case.key} {words}"[:70])
-                before = bar.n
-
-                def report(part: int, whole: int, before: float = before, weight: float = cell.weight) -> None:
-                    bar.update(before + weight * part / max(whole, 1) - bar.n)
-
-                start = time.perf_counter()
-                result = cell.measure(cell.case.W, report=report, **cell.settings, **cell.options)
-                result.setdefault("seconds", round(time.perf_counter() - start, 4))
-                bar.update(before + cell.weight - bar.n)
-                self._put(key, result)
-        return 0
+        with tqdm(total=total, desc=title, bar_format=layout) as bar, ThreadPoolExecutor(jobs) as pool:
+            try:
+                while True:
+                    while len(pending) < jobs and time.monotonic() <= until and (item := next(waiting, None)):
+                        key, cell = item
+                        parts[key] = 0
+                        pending[pool.submit(measured, key, cell)] = key
+                        words = " ".join(f"{name}={value}" for name, value in cell.settings.items())
+                        bar.set_postfix_str(f"{cell.case.key} {words}"[:70])
+                    if not pending:
+                        break
+                    for finished in wait(pending, timeout=0.2, return_when=FIRST_COMPLETED).done:
+                        key = pending.pop(finished)
+                        self._put(key, finished.result())
+                        done += missing[key].weight
+                        del parts[key]
+                    bar.update(done + sum(parts.values()) - bar.n)
+            except BaseException:
+                cancelled.set()
+                raise
+        return sum(key not in self._found for key in missing)
 
     def _put(self, key: str, result: Result) -> None:
         with open(self._path, "a", encoding="utf-8") as file:

@@ -80,7 +80,7 @@ class Errors:
 
     def _planned(self, run: Run, case: Case, bits: int) -> Cell:
         weight = 3 * bits * min(case.W.size, LARGE) / SMALL
-        return Cell(planned, case, {"bits": bits, "seed": 0}, weight, {"threads": run.threads})
+        return Cell(planned, case, {"bits": bits, "seed": 0}, weight)
 
     def cells(self, run: Run) -> Iterator[Cell]:
         for case, whole, _ in self._cases(run).values():

@@ -37,7 +37,7 @@ def stacks(
     scale: float = 1,
     steps: int | None = None,
     seed: int = 0,
-    threads: int | None = None,
+    threads: int = 1,
 ) -> Result:
     """BQQ with several numbers of stacks in one greedy run: rows of p, l, mse, bytes, seconds so far, scales.
 
@@ -73,7 +73,7 @@ def stacks(
     return {"rows": result, "blocks": blocks}
 
 
-def planned(W: Array, report: Report, bits: int, seed: int = 0, threads: int | None = None) -> Result:
+def planned(W: Array, report: Report, bits: int, seed: int = 0, threads: int = 1) -> Result:
     """bqq.plan for the bytes that ``bits`` stacks of l-scale 1 take, then decompose with its default effort.
 
     The plan keeps to these bytes with the padding that bqq stores; ``bytes`` are without, as everywhere. Where not even

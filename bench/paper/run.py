@@ -37,7 +37,6 @@ class Run:
     joint_steps: Sequence[int] = (1000, 3000, 10_000, 20_000)
     batches: Sequence[int] = (1, 16, 256)
     rounds: int = 21  # of a timing
-    threads: int | None = None  # where time is not what is measured
     scales: Sequence[float] = tuple(COUNTS)
     bits: Sequence[int] = BITS
 
@@ -60,8 +59,7 @@ class Run:
         weight = _SECONDS[method] * settings["counts"][-1] * scale * m * n / SMALL
         if method == "paper":
             weight *= rank_of(min(m, 512), min(n, 512)) / 64 * settings["steps"] / 50_000
-        options = {} if "threads" in settings else {"threads": self.threads}
-        return Cell(stacks, case, settings, max(weight, 0.01), options)
+        return Cell(stacks, case, settings, max(weight, 0.01))
 
     def _decays(self, case: Case) -> bool:
         return case.W.size <= LARGE and max(self.bits) >= max(BITS)

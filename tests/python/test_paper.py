@@ -6,6 +6,8 @@ import csv
 import json
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -38,7 +40,7 @@ def case(shape=(12, 16), seed=0, key="tiny", kind=""):
 def tiny(*cases):
     return Run(
         cases, methods=("paper", "fast"), ours="fast", paper_steps=20, seeds=1, steps=(10, 20), joint_steps=(10, 20),
-        batches=(1, 4), rounds=1, threads=1, scales=(0.5, 1, 1.5), bits=(1, 2),
+        batches=(1, 4), rounds=1, scales=(0.5, 1, 1.5), bits=(1, 2),
     )  # fmt: skip
 
 
@@ -131,7 +133,40 @@ def test_cells_are_measured_once_and_a_cut_line_again(tmp_path):
     assert Store(tmp_path).get(cells[1]) == store.get(cells[1])
     assert store.get(Cell(measure, case(seed=1), {"a": 1})) is None
     assert [json.loads(line)["key"]["a"] for line in file.read_text().splitlines() if line.endswith("}}")] == [1, 2]
-    assert store.get(Cell(measure, case(), {"a": 1}, options={"threads": 2})) is not None
+
+
+def test_cells_at_once(tmp_path):
+    both = threading.Barrier(2)
+
+    def meet(W, report, a):
+        both.wait(60)
+        return {"a": a}
+
+    cells = [Cell(meet, case(), {"a": a}) for a in range(4)]
+    store = Store(tmp_path)
+    assert store.run(cells, "test", jobs=2) == 0
+    assert [store.get(cell)["a"] for cell in cells] == [0, 1, 2, 3]
+
+
+def test_a_failing_cell_ends_the_others(tmp_path):
+    ended = []
+
+    def long(W, report, a):
+        both.wait(60)
+        if a == 0:
+            raise ValueError("no")
+        try:
+            for i in range(3000):
+                time.sleep(0.02)
+                report(i, 3000)
+        except KeyboardInterrupt:
+            ended.append(a)
+            raise
+
+    both = threading.Barrier(2)
+    with pytest.raises(ValueError, match="no"):
+        Store(tmp_path).run([Cell(long, case(), {"a": a}) for a in range(2)], "test", jobs=2)
+    assert ended == [1]
 
 
 def test_printed_sizes_follow_from_the_account():
