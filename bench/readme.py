@@ -56,10 +56,12 @@ def errors(rows: list[dict[str, str]]) -> str:
 def speedups(rows: list[dict[str, str]]) -> str:
     """CPU-time ratios of both classes to NumPy and, in brackets, to the fastest of the other peers."""
     speed = single(rows)
-    batches = sorted({batch for _, batch, method in speed if method.endswith("p=2 patch=default")})
+    shapes = dict.fromkeys(row["shape"] for row in rows)
+    method = "bqq float32 p=2 patch=default"
+    batches = [b for b in sorted({b for _, b, _ in speed}) if all((shape, b, method) in speed for shape in shapes)]
     peers = [m for m in dict.fromkeys(row["method"] for row in rows) if not m.startswith(("bqq", "numpy"))]
     body = []
-    for shape in dict.fromkeys(row["shape"] for row in rows):
+    for shape in shapes:
         for precision in ("float32", "int8"):
             cells = [shape, precision]
             for batch in batches:
@@ -124,8 +126,8 @@ and Q4_0 as packaged for AVX2), medians of interleaved runs; above 1 is faster:
 ([picture](bench/results/matmul.png)). Every target of the product with its verdict:
 [matmul_targets.csv](bench/results/matmul_targets.csv), `python bench/matmul_targets.py bench/results`.
 `precision="float32"` is as exact as float32; `"int8"` has a mean squared error of 1e-4 to 2.5e-4 of the result's mean
-square. Where it loses: to torch's int8 from batch 16 on; in the float32 class to 2- and 8-bit arithmetic, from batch 1
-(ggml TQ2_0, for ternary weights only) or 4 on, and with three or four stacks to NumPy at batch 256.
+square. Where it loses: to torch's int8 from batch 64 on; in the float32 class to 8-bit arithmetic from batch 4 on; with
+three or four stacks to NumPy, at batch 256 with AVX-512, from batch 64 on with AVX2.
 
 More or fewer stacks against NumPy, 4096x4096 (the same command with `--shapes 4096x4096 --p 1,3,4`); other block sizes,
 two threads and cold caches are in [matmul.csv](bench/results/matmul.csv), other instruction sets beside it:
