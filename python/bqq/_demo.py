@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _Dense = npt.NDArray[np.float32]
 _PLOT_EXTRA = "pip install 'bqq[plot]'"
-_IMAGE_PATCH = 128  # a photo is another matrix from one corner to the next: larger blocks lose 15 % of MSE
+_IMAGE_PATCH = 128  # a photo is another matrix from one corner to the next: --patch 256 has 16 % more MSE
 _BLUE, _ORANGE = "#0072B2", "#D55E00"  # told apart by colour-blind readers too
 
 
