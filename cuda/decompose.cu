@@ -3,7 +3,6 @@
 #include "decompose.cuh"
 
 #include "amfd.cuh"
-#include "plan.hpp"
 #include "refine.cuh"
 
 #include <chrono>
@@ -17,6 +16,7 @@ using detail::Plan;
 
 constexpr std::size_t memory_budget = std::size_t(1) << 30;
 constexpr Index steps_per_launch = 128, passes_per_launch = 64;
+constexpr Index next = kMaxStacks + 1; // random numbers of their own for each trial
 
 struct Progress {
     const std::function<bool(Index, Index)>& report;
@@ -58,9 +58,10 @@ class Batch {
     Batch(const Job& job, Index room)
         : job_(job), a_(job.layout), rows_(int(a_.rows)), cols_(int(a_.cols)), l_(int(a_.l)), lw_(words_of(l_)),
           targets_(room), originals_(room), Y_(room * a_.p * a_.rows * lw_), Z_(room * a_.p * a_.cols * lw_),
-          best_Y_(room * a_.rows * lw_), best_Z_(room * a_.cols * lw_), residual_(room * a_.rows * a_.cols),
-          spread_(room), scales_(room * (3 * a_.p + 1)), gram_(room * (3 * a_.p + 1) * (3 * a_.p + 1)),
-          rhs_(room * (3 * a_.p + 2)), flags_(room), moving_(1), state_(room * Index(state_floats(a_))),
+          best_Y_(room * a_.rows * lw_), best_Z_(room * a_.cols * lw_), few_Y_(room * a_.rows * lw_),
+          few_Z_(room * a_.cols * lw_), residual_(room * a_.rows * a_.cols), spread_(room),
+          scales_(room * (3 * a_.p + 1)), gram_(room * (3 * a_.p + 1) * (3 * a_.p + 1)), rhs_(room * (3 * a_.p + 2)),
+          where_(room), errors_(room), moving_(1), state_(room * Index(state_floats(a_))),
           partial_(Index(amfd_partial_doubles(int(room), rows_, cols_, l_))),
           planes_Y_(room * a_.p * a_.y_plane_bytes()), planes_Z_(room * a_.p * a_.z_plane_bytes()) {}
 
@@ -70,7 +71,7 @@ class Batch {
     }
     static std::size_t bytes(const Layout& a) {
         const std::size_t sides = std::size_t(a.rows + a.cols), words = sides * std::size_t(words_of(int(a.l)));
-        return 4 * state_floats(a) + 4 * std::size_t(a.rows * a.cols) + 4 * words * std::size_t(a.p + 1) +
+        return 4 * state_floats(a) + 4 * std::size_t(a.rows * a.cols) + 4 * words * std::size_t(a.p + 2) +
                std::size_t(a.p * (a.y_plane_bytes() + a.z_plane_bytes())) +
                8 * std::size_t((3 * a.p + 2) * (3 * a.p + 2));
     }
@@ -110,7 +111,6 @@ class Batch {
     WordBatch words(const Buffer<Patch>& patches) const {
         return {count_, rows_, cols_, l_, int(a_.p), patches.at(), Y_.at(), Z_.at()};
     }
-    WordBatch best() const { return {count_, rows_, cols_, l_, 1, originals_.at(), best_Y_.at(), best_Z_.at()}; }
 
     void load_old() {
         host_scales_.assign(std::size_t(count_), 0.0f);
@@ -157,25 +157,48 @@ class Batch {
     void keep_better(int stack) {
         const auto now = solve_scales(stack + 1);
         const Index n = per(stack + 1);
-        std::vector<int> flags(std::size_t(count_), 0);
+        std::vector<int> better(std::size_t(count_), -1), worse(std::size_t(count_), -1);
         best_scales_.resize(std::size_t(count_ * n));
         for (Index b = 0; b < count_; ++b) {
-            const bool better = !(now[std::size_t(b)].error >= best_error_[std::size_t(b)]);
-            flags[std::size_t(b)] = better ? 1 : 2;
-            if (better) best_error_[std::size_t(b)] = now[std::size_t(b)].error;
+            const bool is_better = !(now[std::size_t(b)].error >= best_error_[std::size_t(b)]);
+            (is_better ? better : worse)[std::size_t(b)] = int(b);
+            if (is_better) best_error_[std::size_t(b)] = now[std::size_t(b)].error;
             float *own = host_scales_.data() + b * n, *kept = best_scales_.data() + b * n;
-            std::copy_n(better ? own : kept, n, better ? kept : own);
+            std::copy_n(is_better ? own : kept, n, is_better ? kept : own);
         }
-        flags_.set(flags, job_.stream);
-        check(keep_words(words(originals_), stack, best(), flags_.at(), job_.stream), "keep_words");
+        const WordBatch best{count_, rows_, cols_, l_, 1, originals_.at(), best_Y_.at(), best_Z_.at()};
+        copy(words(originals_), stack, better, best, 0);
+        copy(best, 0, worse, words(originals_), stack);
+    }
+
+    void copy(const WordBatch& from, int stack, const std::vector<int>& where, const WordBatch& to, int to_stack) {
+        where_.set(where, job_.stream);
+        check(copy_words(from, stack, where_.at(), to, to_stack, job_.stream), "copy_words");
+    }
+
+    // Blocks that are searched together, and the words where their bits are.
+    struct Search {
+        std::vector<Patch> targets;
+        std::vector<Spread> spread;
+        WordBatch words;
+        int stack;
+        Index count() const { return Index(targets.size()); }
+    };
+
+    void aim(Search& s, Index trial, bool by_deviation, double times) {
+        for (std::size_t b = 0; b < s.targets.size(); ++b) {
+            s.targets[b].stack = std::int32_t(trial);
+            s.targets[b].divisor = by_deviation ? times * s.spread[b].deviation : s.spread[b].range;
+        }
+        targets_.set(s.targets, job_.stream);
     }
 
     // Launches until nothing moves or `most` steps are done, of which progress counts `counted`.
     template <class Launch, class Count>
-    void until_still(Index most, Index counted, Index chunk, Launch&& launch, Count&& count) {
+    void until_still(Index blocks, Index most, Index counted, Index chunk, Launch&& launch, Count&& count) {
         Index reported = 0;
         const auto report = [&](Index done) {
-            job_.progress.advance(count_ * (done - reported));
+            job_.progress.advance(blocks * (done - reported));
             reported = done;
         };
         bool moving = true;
@@ -190,69 +213,97 @@ class Batch {
         report(counted);
     }
 
-    void descend(int stack, const std::vector<Patch>& targets) {
-        targets_.set(targets, job_.stream);
-        const AmfdBatch batch{count_, rows_, cols_, l_, targets_.at(), state_.at(), partial_.at()};
+    void descend(Search& s, const AmfdOptions& options, Index trial) {
+        aim(s, trial, job_.plan.robust, 6);
+        const AmfdBatch batch{int(s.count()), rows_, cols_, l_, targets_.at(), state_.at(), partial_.at()};
         const AmfdPlan plan =
-            amfd_plan(count_, rows_, cols_, l_, job_.limits.shared, job_.limits.processors, job_.limits.rounded);
-        const AmfdOptions& options = job_.plan.amfd;
+            amfd_plan(batch.count, rows_, cols_, l_, job_.limits.shared, job_.limits.processors, job_.limits.rounded);
         check(amfd_start(batch, options, job_.seed, plan, job_.stream), "amfd_start");
         until_still(
-            options.steps, options.steps, steps_per_launch,
+            s.count(), options.steps, options.steps, steps_per_launch,
             [&](Index from, Index n) { check(amfd_steps(batch, options, from, n, plan, job_.stream), "amfd_steps"); },
             [&] { check(amfd_count_moving(batch, moving_.at(), job_.stream), "amfd_count_moving"); });
-        check(amfd_round(batch, words(targets_), stack, job_.stream), "amfd_round");
+        check(amfd_round(batch, s.words, s.stack, job_.stream), "amfd_round");
     }
 
-    void refine(int stack, std::vector<Patch> targets, const std::vector<Spread>& spread, Index sweeps, Index trial) {
-        for (Index b = 0; b < count_; ++b) {
-            Patch& patch = targets[std::size_t(b)];
-            patch.stack = std::int32_t(trial), patch.divisor = spread[std::size_t(b)].deviation;
-        }
-        targets_.set(targets, job_.stream);
-        RefineOptions options = job_.plan.refine;
+    std::vector<RefineErrors> refine(Search& s, RefineOptions options, Index sweeps, Index trial) {
+        aim(s, trial, true, 1);
         options.sweeps = sweeps;
-        const RefineBatch batch{words(targets_), stack, state_.at()};
+        const RefineBatch batch{s.words, s.stack, state_.at()};
         check(refine_start(batch, options, job_.seed, job_.limits.shared, job_.stream), "refine_start");
         until_still(
-            refine_most_passes(options), sweeps, passes_per_launch,
+            s.count(), refine_most_passes(options), sweeps, passes_per_launch,
             [&](Index, Index n) {
                 check(refine_passes(batch, options, n, job_.limits.shared, job_.stream), "refine_passes");
             },
             [&] { check(refine_count_moving(batch, moving_.at(), job_.stream), "refine_count_moving"); });
-        keep_better(stack);
+        check(refine_errors(batch, errors_.at(), job_.stream), "refine_errors");
+        return errors_.get(s.count(), job_.stream);
     }
 
     void stack(int i, const std::vector<Patch>& originals) {
         const Plan& plan = job_.plan;
-        const std::vector<Spread> spread = spreads(i, true);
-        std::vector<Patch> targets = originals;
+        Search all{originals, spreads(i, true), words(targets_), i};
         bool any = false;
         for (Index b = 0; b < count_; ++b) {
-            Patch& patch = targets[std::size_t(b)];
-            const Spread& s = spread[std::size_t(b)];
+            Patch& patch = all.targets[std::size_t(b)];
+            const Spread& s = all.spread[std::size_t(b)];
             patch.W = residual_.at() + b * a_.rows * a_.cols, patch.ldw = a_.cols;
             patch.mean = s.mean, patch.active = s.range != 0; // nothing left to explain: the stack stays zero
             any = any || patch.active;
         }
         best_error_.assign(std::size_t(count_), HUGE_VAL);
-        for (Index start = 0; any && start < plan.starts; ++start) {
-            const Index trial = i + start * (kMaxStacks + 1);
-            for (Index b = 0; b < count_; ++b) {
-                Patch& patch = targets[std::size_t(b)];
-                const Spread& s = spread[std::size_t(b)];
-                patch.stack = std::int32_t(trial), patch.divisor = plan.robust ? 6 * s.deviation : s.range;
+        if (!any) {
+            keep_better(i);
+            job_.progress.advance(count_ * plan.work());
+            return;
+        }
+        std::vector<RefineErrors> lowest(std::size_t(count_), {HUGE_VAL, HUGE_VAL});
+        const auto refine_all = [&](Index sweeps, Index trial, bool from_descent) {
+            const std::vector<RefineErrors> errors = refine(all, plan.refine, sweeps, trial);
+            for (std::size_t b = 0; b < errors.size(); ++b) {
+                if (from_descent) lowest[b].first = std::min(lowest[b].first, errors[b].first);
+                lowest[b].last = std::min(lowest[b].last, errors[b].last);
             }
-            descend(i, targets);
+            keep_better(i);
+        };
+        for (Index start = 0; start < plan.starts; ++start) {
+            const Index trial = i + start * next;
+            descend(all, plan.amfd, trial);
             if (plan.starts > 1)
-                refine(i, targets, spread, plan.trial(), trial + plan.starts * (kMaxStacks + 1));
+                refine_all(plan.trial(), trial + plan.starts * next, true);
             else
                 keep_better(i);
         }
-        if (!any)
-            keep_better(i), job_.progress.advance(count_ * plan.work());
-        else if (plan.refine.sweeps)
-            refine(i, targets, spread, plan.refine.sweeps, i);
+        if (plan.refine.sweeps) refine_all(plan.refine.sweeps, i, plan.starts == 1);
+        if (plan.deeper) deeper(i, all, lowest);
+    }
+
+    // Blocks in which annealing gained little get a longer descent, all of them in one smaller batch.
+    void deeper(int i, const Search& all, const std::vector<RefineErrors>& lowest) {
+        const Plan& plan = job_.plan;
+        Search few{{}, {}, {}, 0};
+        std::vector<int> where;
+        for (std::size_t b = 0; b < lowest.size(); ++b) {
+            const Patch& target = all.targets[b];
+            if (!plan.goes_deeper(lowest[b].first, lowest[b].last, double(target.m) * double(target.n))) continue;
+            few.targets.push_back(target), few.spread.push_back(all.spread[b]);
+            where.push_back(int(b));
+        }
+        job_.progress.advance((count_ - few.count()) * plan.more());
+        if (!few.count()) return;
+        few.words = {int(few.count()), rows_, cols_, l_, 1, targets_.at(), few_Y_.at(), few_Z_.at()};
+        few_Y_.clear(job_.stream), few_Z_.clear(job_.stream);
+        const auto try_bits = [&] {
+            copy(few.words, 0, where, words(originals_), i);
+            keep_better(i);
+        };
+        AmfdOptions longer = plan.amfd;
+        longer.steps = plan.deeper;
+        descend(few, longer, i + 2 * plan.starts * next);
+        try_bits();
+        (void)refine(few, plan.gentle(), plan.refine.sweeps, i + (2 * plan.starts + 1) * next);
+        try_bits();
     }
 
     const Job& job_;
@@ -261,13 +312,15 @@ class Batch {
     Index begin_ = 0;
     int count_ = 0;
     Buffer<Patch> targets_, originals_; ///< the residual of the stack at work; W itself
-    Buffer<std::uint32_t> Y_, Z_, best_Y_, best_Z_;
+    Buffer<std::uint32_t> Y_, Z_, best_Y_, best_Z_, few_Y_, few_Z_;
     Buffer<float> residual_;
     Buffer<Spread> spread_;
     Buffer<float> scales_;
     Buffer<std::int64_t> gram_;
     Buffer<double> rhs_;
-    Buffer<int> flags_, moving_;
+    Buffer<int> where_;
+    Buffer<RefineErrors> errors_;
+    Buffer<int> moving_;
     Buffer<float> state_;
     Buffer<double> partial_;
     Buffer<std::uint8_t> planes_Y_, planes_Z_;
@@ -291,15 +344,12 @@ void check_matrix(const Layout& a, const float* W, Index ldw, cudaStream_t strea
 
 } // namespace
 
-void decompose_within(const Limits& limits, const View* old, const Layout& a, const float* W, Index ldw,
-                      const DecomposeOptions& options, const Result& out, cudaStream_t stream) {
-    validate(a);
+void decompose_within(const Limits& limits, const View* old, const Layout& a, const Plan& plan, const float* W,
+                      Index ldw, const DecomposeOptions& options, const Result& out, cudaStream_t stream) {
     if (!out.Y || !out.Z || !out.scales) bad_argument("an array of the result is a null pointer");
     if (options.weight) throw Error(ErrorCode::unsupported, "weight is not supported on the GPU");
     if (std::max(a.rows, a.cols) > 1 << 15)
         throw Error(ErrorCode::unsupported, "blocks beyond 32768 on a side are not supported on the GPU");
-    Plan plan = detail::make_plan(options, a);
-    plan.deeper = 0; // for few blocks of a batch the others would have to wait
     check_matrix(a, W, ldw, stream);
     const Index first = old ? old->layout.p : 0;
     Progress progress{options.progress, a.blocks() * (a.p - first) * plan.work()};
@@ -313,7 +363,9 @@ void decompose_within(const Limits& limits, const View* old, const Layout& a, co
 
 void decompose(const Layout& layout, const float* W, Index ldw, const DecomposeOptions& options, const Result& out,
                void* stream) {
-    decompose_within(device_limits(), nullptr, layout, W, ldw, options, out, static_cast<cudaStream_t>(stream));
+    validate(layout);
+    decompose_within(device_limits(), nullptr, layout, detail::make_plan(options, layout), W, ldw, options, out,
+                     static_cast<cudaStream_t>(stream));
 }
 
 void extend(const View& q, const Layout& layout, const float* W, Index ldw, const DecomposeOptions& options,
@@ -323,7 +375,9 @@ void extend(const View& q, const Layout& layout, const float* W, Index ldw, cons
     if (layout != expected || layout.p < q.layout.p)
         bad_argument("the layout is not that of q with p from " + std::to_string(q.layout.p) + " up");
     if (!q.Y || !q.Z || !q.scales) bad_argument("an array of q is a null pointer");
-    decompose_within(device_limits(), &q, layout, W, ldw, options, out, static_cast<cudaStream_t>(stream));
+    validate(layout);
+    decompose_within(device_limits(), &q, layout, detail::make_plan(options, layout), W, ldw, options, out,
+                     static_cast<cudaStream_t>(stream));
 }
 
 } // namespace bqq::cuda

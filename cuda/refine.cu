@@ -231,6 +231,14 @@ __global__ void __launch_bounds__(256) refine_moving(RefineBatch b, int* count) 
     if (s->phase != RefinePhase::done) atomicAdd(count, 1);
 }
 
+__global__ void __launch_bounds__(256) refine_report(RefineBatch b, RefineErrors* errors) {
+    const int at = int(blockIdx.x * blockDim.x + threadIdx.x);
+    if (at >= b.words.count) return;
+    const RefineLayout layout(b.words.rows, b.words.cols, b.words.l);
+    const auto* s = reinterpret_cast<const RefineScalars*>(b.state + layout.total * at + layout.scalars);
+    errors[at] = b.words.patches[at].active ? RefineErrors{s->initial_error, s->error} : RefineErrors{0, 0};
+}
+
 // ---- host ----
 
 bool fits(const RefineBatch& b, const RefineOptions& options) {
@@ -292,6 +300,11 @@ cudaError_t refine_passes(const RefineBatch& b, const RefineOptions& options, st
                           cudaStream_t stream) {
     if (!fits(b, options) || passes < 0) return cudaErrorInvalidValue;
     return run(b, options, passes, false, shared, stream);
+}
+
+cudaError_t refine_errors(const RefineBatch& b, RefineErrors* errors, cudaStream_t stream) {
+    if (b.words.count < 1 || !b.words.patches || !b.state || !errors) return cudaErrorInvalidValue;
+    return launch_kernel(refine_report, dim3(unsigned(b.words.count + 255) / 256), dim3(256), 0, stream, b, errors);
 }
 
 cudaError_t refine_count_moving(const RefineBatch& b, int* count, cudaStream_t stream) {

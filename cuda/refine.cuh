@@ -76,6 +76,13 @@ cudaError_t refine_passes(const RefineBatch& batch, const RefineOptions& options
                           cudaStream_t stream);
 std::int64_t refine_most_passes(const RefineOptions& options);
 
+/// The error of X with the best scales: of the bits that refine_start found, and after the last pass. 0 for a patch
+/// that is not active.
+struct RefineErrors {
+    double first, last;
+};
+cudaError_t refine_errors(const RefineBatch& batch, RefineErrors* errors, cudaStream_t stream);
+
 /// *count += the patches that are active and not done.
 cudaError_t refine_count_moving(const RefineBatch& batch, int* count, cudaStream_t stream);
 

@@ -229,18 +229,17 @@ __global__ void __launch_bounds__(256) planes_to_words(Repack q) {
     }
 }
 
-__global__ void __launch_bounds__(256) keep(WordBatch b, int stack, WordBatch best, const int* what) {
-    const int at = int(blockIdx.y), lw = words_of(b.l), of_y = b.rows * lw;
+__global__ void __launch_bounds__(256)
+    words_to_words(WordBatch from, int stack, const int* where, WordBatch to, int to_stack) {
+    const int at = int(blockIdx.y), lw = words_of(from.l), of_y = from.rows * lw, of_z = from.cols * lw;
     const int i = int(blockIdx.x * blockDim.x + threadIdx.x);
-    if (!what[at] || i >= of_y + b.cols * lw) return;
-    const std::size_t plane = std::size_t(at) * b.stacks + stack;
-    std::uint32_t* now = i < of_y ? b.Y + plane * of_y + i : b.Z + plane * b.cols * lw + (i - of_y);
-    std::uint32_t* kept =
-        i < of_y ? best.Y + std::size_t(at) * of_y + i : best.Z + std::size_t(at) * b.cols * lw + (i - of_y);
-    if (what[at] == 1)
-        *kept = *now;
+    if (where[at] < 0 || i >= of_y + of_z) return;
+    const std::size_t source = std::size_t(at) * from.stacks + stack,
+                      target = std::size_t(where[at]) * to.stacks + to_stack;
+    if (i < of_y)
+        to.Y[target * of_y + i] = from.Y[source * of_y + i];
     else
-        *now = *kept;
+        to.Z[target * of_z + (i - of_y)] = from.Z[source * of_z + (i - of_y)];
 }
 
 __global__ void __launch_bounds__(32) set_first(unsigned long long* first, unsigned long long value) {
@@ -296,13 +295,14 @@ cudaError_t words_of_planes(const WordBatch& b, int p, const std::uint8_t* Y, co
                          stream, Repack{b, p, const_cast<std::uint8_t*>(Y), const_cast<std::uint8_t*>(Z)});
 }
 
-cudaError_t keep_words(const WordBatch& b, int stack, const WordBatch& best, const int* what, cudaStream_t stream) {
-    if (!fits(b, 0) || stack < 0 || stack >= b.stacks || best.stacks != 1 || best.rows != b.rows ||
-        best.cols != b.cols || best.l != b.l || best.count < b.count || !best.Y || !best.Z || !what)
+cudaError_t copy_words(const WordBatch& from, int stack, const int* where, const WordBatch& to, int to_stack,
+                       cudaStream_t stream) {
+    if (!fits(from, 0) || stack < 0 || stack >= from.stacks || !fits(to, 0) || to_stack < 0 || to_stack >= to.stacks ||
+        to.rows != from.rows || to.cols != from.cols || to.l != from.l || !where)
         return cudaErrorInvalidValue;
-    const unsigned words = unsigned(b.rows + b.cols) * unsigned(words_of(b.l));
-    return launch_kernel(keep, dim3((words + 255) / 256, unsigned(b.count)), dim3(256), 0, stream, b, stack, best,
-                         what);
+    const unsigned words = unsigned(from.rows + from.cols) * unsigned(words_of(from.l));
+    return launch_kernel(words_to_words, dim3((words + 255) / 256, unsigned(from.count)), dim3(256), 0, stream, from,
+                         stack, where, to, to_stack);
 }
 
 cudaError_t find_unfit(const float* W, std::int64_t m, std::int64_t n, std::int64_t ldw, float most,

@@ -41,9 +41,10 @@ cudaError_t planes_of_words(const WordBatch& batch, int p, std::uint8_t* Y, std:
 cudaError_t words_of_planes(const WordBatch& batch, int p, const std::uint8_t* Y, const std::uint8_t* Z,
                             cudaStream_t stream);
 
-/// For every patch with keep[patch] = 1, stack `stack` of `batch` is copied to `best` (which has one stack); with
-/// keep[patch] = 2, back.
-cudaError_t keep_words(const WordBatch& batch, int stack, const WordBatch& best, const int* keep, cudaStream_t stream);
+/// The words of stack `stack` of each patch of `from` to stack `to_stack` of patch where[patch] of `to`; those with
+/// where[patch] < 0 stay.
+cudaError_t copy_words(const WordBatch& from, int stack, const int* where, const WordBatch& to, int to_stack,
+                       cudaStream_t stream);
 
 /// *first: index (row-major) of the first entry of W (m x n, ldw) that is not finite or beyond `most` in size, or
 /// m * n if there is none.

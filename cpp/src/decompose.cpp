@@ -173,9 +173,7 @@ void solve_block(Matrix& q, Index j, Index k, std::vector<float>& scales, const 
         if (!plan.refine.sweeps) continue;
         refine(plan.refine, plan.refine.sweeps, i);
         if (plan.starts == 1) descended = worker.refiner->initial_error();
-        if (!plan.deeper) continue;
-        const bool exact = annealed <= 1e-9 * double(m * n); // of what was there
-        if (exact || annealed < (1 - plan.little) * descended) {
+        if (!plan.goes_deeper(descended, annealed, double(m * n))) {
             on_steps(plan.more());
             continue;
         }
@@ -254,9 +252,8 @@ struct Job {
 };
 
 void solve_all(Matrix& q, Index first, const float* old_scales, const float* W, Index ldw,
-               const DecomposeOptions& options) {
+               const DecomposeOptions& options, const Plan& plan) {
     const Layout& a = q.layout;
-    const Plan plan = make_plan(options, a);
     if (options.weight && options.ldweight && options.ldweight < a.n)
         bad_argument("ldweight is " + std::to_string(options.ldweight) + ", expected n = " + std::to_string(a.n) +
                      " or more, or 0 for a diagonal");
@@ -286,12 +283,18 @@ void solve_all(Matrix& q, Index first, const float* old_scales, const float* W, 
 
 } // namespace
 
+Matrix detail::decompose(const Layout& layout, const Plan& plan, const float* W, Index ldw,
+                         const DecomposeOptions& options) {
+    Matrix q(layout);
+    check_matrix(W, layout.m, layout.n, ldw);
+    solve_all(q, 0, nullptr, W, ldw, options, plan);
+    return q;
+}
+
 Matrix decompose(const float* W, Index m, Index n, Index ldw, Index p, const DecomposeOptions& options) {
     const bool coupled = options.weight && options.ldweight;
-    Matrix q(make_layout(m, n, p, options.l, coupled && !options.patch ? kCoupledPatch : options.patch));
-    check_matrix(W, m, n, ldw);
-    solve_all(q, 0, nullptr, W, ldw, options);
-    return q;
+    const Layout a = make_layout(m, n, p, options.l, coupled && !options.patch ? kCoupledPatch : options.patch);
+    return detail::decompose(a, make_plan(options, a), W, ldw, options);
 }
 
 Matrix extend(const View& q, const float* W, Index ldw, Index p, const DecomposeOptions& options) {
@@ -307,7 +310,7 @@ Matrix extend(const View& q, const float* W, Index ldw, Index p, const Decompose
     if (p == q.layout.p)
         std::copy_n(q.scales, a.scales_count(), grown.scales.data());
     else
-        solve_all(grown, q.layout.p, q.scales, W, ldw, options);
+        solve_all(grown, q.layout.p, q.scales, W, ldw, options, make_plan(options, a));
     return grown;
 }
 

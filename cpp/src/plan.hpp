@@ -29,6 +29,11 @@ struct Plan {
     Index trial() const { return starts > 1 ? std::min<Index>(2000, refine.sweeps) : 0; }
     Index more() const { return deeper ? deeper + refine.sweeps : 0; }
     Index work() const { return starts * (amfd.steps + trial()) + refine.sweeps + more(); }
+    /// For a block of `size` entries: lowest errors before and after annealing, in units of the residual's deviation.
+    bool goes_deeper(double descended, double annealed, double size) const {
+        const bool exact = annealed <= 1e-9 * size;
+        return deeper && !exact && !(annealed < (1 - little) * descended);
+    }
 
     /// Refinement that keeps what a long descent found.
     RefineOptions gentle() const {
@@ -82,6 +87,9 @@ inline Plan make_plan(const DecomposeOptions& options, const Layout& a) {
     if (!plan.refine.sweeps) plan.starts = 1, plan.deeper = 0;
     return plan;
 }
+
+/// bqq::decompose with a layout and a plan of one's own; of the options, those that a plan does not have.
+Matrix decompose(const Layout& layout, const Plan& plan, const float* W, Index ldw, const DecomposeOptions& options);
 
 /// Throws for an entry that is not finite or beyond kMaxMagnitude.
 [[noreturn]] inline void bad_entry(Index a, Index b, float value) {

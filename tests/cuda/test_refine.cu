@@ -46,7 +46,14 @@ Outcome on_device(const bqq::Matrix& q, const std::vector<float>& w, const Refin
         }
         if (all) break;
     }
-    for (const RefineScalars& s : out.scalars) CHECK(s.phase == RefinePhase::done);
+    const device::Array<RefineErrors> errors(std::size_t(q.layout.blocks()));
+    device::must(refine_errors(batch, errors.at(), nullptr));
+    for (std::size_t i = 0; i < out.scalars.size(); ++i) {
+        const RefineScalars& s = out.scalars[i];
+        CHECK(s.phase == RefinePhase::done);
+        CHECK_EQ(errors.get()[i].first, s.initial_error);
+        CHECK_EQ(errors.get()[i].last, s.error);
+    }
     out.q = words.get();
     return out;
 }
