@@ -1,23 +1,10 @@
 // Kernels that are wrong on purpose, one for each thing that the emulation has to find. This tests the emulation: a bug
 // that it no longer sees fails here. Most need the checked build; what the fast one sees as well is marked `always`.
-#include "check.hpp"
-#include "device.hpp"
+#include "planted.hpp"
 
-#include <functional>
-#include <string>
-#include <sys/wait.h>
-#include <unistd.h>
-
-using namespace bqq::cuda;
-using device::Array;
+using namespace planted;
 
 namespace {
-
-constexpr int threads = 128;
-
-// Each kernel is launched with `threads` threads, out and in of `threads` floats, in[i] = i.
-#define KERNEL(name) __global__ void __launch_bounds__(threads) name(float* out, const float* in)
-#define INDEX const int t = int(threadIdx.x)
 
 // ---- threads of a block
 
@@ -205,10 +192,6 @@ KERNEL(local_memory_of_another_thread) {
     out[t] = p[t ^ 1][0];
     __syncthreads();
 }
-KERNEL(copies) {
-    INDEX;
-    out[t] = in[t];
-}
 
 // ---- values
 
@@ -268,58 +251,6 @@ KERNEL(static_and_dynamic_shared_memory) {
     s[t] = d[t] = in[t];
     out[t] = s[t] + d[t];
 }
-
-cudaStream_t new_stream() {
-    cudaStream_t s = nullptr;
-    device::must(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking));
-    return s;
-}
-
-struct Arrays {
-    std::vector<float> host;
-    Array<float> in, out;
-
-    Arrays() : host(values()), in(host), out(threads) {}
-    static std::vector<float> values() {
-        std::vector<float> x(threads);
-        for (int i = 0; i < threads; ++i) x[i] = float(i);
-        return x;
-    }
-};
-
-/// What is found when `work` is done, in the order of the calls; the error code must be there as well.
-std::string found(cuemu::Order order, const std::function<void(Arrays&)>& work) {
-    cuemu::options().order = order;
-    cuemu::options().defer = false;
-    Arrays arrays;
-    work(arrays);
-    const cudaError_t e = cudaDeviceSynchronize();
-    const std::string text = cuemu::take_reports();
-    cudaDeviceReset();
-    if (!text.empty()) CHECK(e != cudaSuccess);
-    return text;
-}
-
-void must_find(const char* name, const char* kind, bool always, const std::function<void(Arrays&)>& work) {
-    const cuemu::Order before = cuemu::options().order;
-    for (cuemu::Order order : {cuemu::Order::ascending, cuemu::Order::descending, cuemu::Order::random}) {
-        const std::string text = found(order, work);
-        if (text.find(kind) == std::string::npos && (always || cuemu::checked()))
-            check::fail(__FILE__, __LINE__, std::string(name) + ": no " + kind + " in '" + text + "'");
-        if (order == cuemu::Order::random && !text.empty())
-            std::printf("  %s", text.substr(0, text.find('\n') + 1).c_str());
-    }
-    cuemu::options().order = before;
-}
-
-void must_find(const char* name, void (*kernel)(float*, const float*), const char* kind, bool always = false,
-               unsigned blocks = 1) {
-    must_find(name, kind, always, [=](Arrays& a) {
-        launch_kernel(kernel, dim3(blocks), dim3(threads), 0, nullptr, a.out.at(),
-                      static_cast<const float*>(a.in.at()));
-    });
-}
-#define MUST_FIND(kernel, ...) must_find(#kernel, kernel, __VA_ARGS__)
 
 } // namespace
 
@@ -411,115 +342,4 @@ TEST(shared_memory_limits) {
     CHECK_EQ(cudaFuncSetAttribute(kernel, attribute, -1), cudaErrorInvalidValue);
     CHECK_EQ(cudaGetLastError(), cudaErrorInvalidValue);
     CHECK_EQ(cudaGetLastError(), cudaSuccess);
-}
-
-TEST(work_that_does_not_wait_for_a_stream) {
-    const auto chain = [](Arrays& a, int wait, bool copy) {
-        const cudaStream_t first = new_stream(), second = new_stream();
-        cudaEvent_t event;
-        device::must(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-        Array<float> middle(threads);
-        device::must(cudaDeviceSynchronize());
-        if (copy)
-            cudaMemcpyAsync(middle.at(), a.in.at(), threads * sizeof(float), cudaMemcpyDeviceToDevice, first);
-        else
-            launch_kernel(copies, dim3(1), dim3(threads), 0, first, middle.at(), static_cast<const float*>(a.in.at()));
-        cudaEventRecord(event, first);
-        if (wait == 1) cudaStreamWaitEvent(second, event, 0);
-        if (wait == 2) cudaStreamSynchronize(first);
-        if (wait == 3) cudaEventSynchronize(event);
-        launch_kernel(copies, dim3(1), dim3(threads), 0, second, a.out.at(), static_cast<const float*>(middle.at()));
-        cudaDeviceSynchronize();
-        cudaEventDestroy(event);
-        cudaStreamDestroy(first);
-        cudaStreamDestroy(second);
-    };
-    for (bool copy : {false, true}) {
-        must_find("no_stream_wait", "STREAM ORDER", false, [=](Arrays& a) { chain(a, 0, copy); });
-        for (int wait : {1, 2, 3})
-            CHECK_EQ(found(cuemu::Order::random,
-                           [=](Arrays& a) {
-                               chain(a, wait, copy);
-                               CHECK(a.out.get() == a.host);
-                           }),
-                     "");
-    }
-    must_find("written_while_it_is_read", "STREAM ORDER (write after read)", false, [](Arrays& a) {
-        const cudaStream_t first = new_stream(), second = new_stream();
-        const float* in = a.in.at();
-        launch_kernel(copies, dim3(1), dim3(threads), 0, first, a.out.at(), in);
-        launch_kernel(copies, dim3(1), dim3(threads), 0, second, a.in.at(), in);
-        cudaStreamDestroy(first);
-        cudaStreamDestroy(second);
-    });
-}
-
-TEST(deferred_work_runs_when_something_waits) {
-    const bool before = cuemu::options().defer;
-    cuemu::options().defer = true;
-    {
-        const Arrays a;
-        float* pinned = nullptr;
-        device::must(cudaMallocHost(reinterpret_cast<void**>(&pinned), threads * sizeof(float)));
-        pinned[0] = -1;
-        const cudaStream_t s = new_stream();
-        launch_kernel(copies, dim3(1), dim3(threads), 0, s, a.out.at(), static_cast<const float*>(a.in.at()));
-        cudaMemcpyAsync(pinned, a.out.at(), threads * sizeof(float), cudaMemcpyDeviceToHost, s);
-        CHECK_EQ(pinned[0], -1);
-        CHECK_EQ(cudaStreamQuery(s), cudaErrorNotReady);
-        device::must(cudaStreamSynchronize(s));
-        CHECK_EQ(pinned[threads - 1], float(threads - 1));
-        launch_kernel(copies, dim3(1), dim3(threads), 0, nullptr, a.out.at(), static_cast<const float*>(a.in.at()));
-        CHECK(a.out.get() == a.host); // a copy waits for the default stream
-        device::must(cudaStreamDestroy(s));
-        device::must(cudaFreeHost(pinned));
-    }
-    cuemu::options().defer = before;
-}
-
-TEST(errors_are_sticky_and_pointers_known) {
-    cudaPointerAttributes about;
-    const Arrays a;
-    device::must(cudaPointerGetAttributes(&about, a.in.at() + threads - 1));
-    CHECK_EQ(about.type, cudaMemoryTypeDevice);
-    device::must(cudaPointerGetAttributes(&about, a.host.data()));
-    CHECK_EQ(about.type, cudaMemoryTypeUnregistered);
-    CHECK_EQ(cudaMemcpy(a.in.at(), a.host.data(), (threads + 1) * sizeof(float), cudaMemcpyHostToDevice),
-             cudaErrorInvalidValue);
-    CHECK_EQ(cudaMemcpy(a.in.at(), a.host.data(), 4, cudaMemcpyDeviceToHost), cudaErrorInvalidValue);
-
-    launch_kernel(lane_not_in_mask, dim3(1), dim3(threads), 0, nullptr, a.out.at(),
-                  static_cast<const float*>(a.in.at()));
-    CHECK_EQ(cudaDeviceSynchronize(), cudaErrorLaunchFailure);
-    void* p = nullptr;
-    CHECK_EQ(cudaMalloc(&p, 16), cudaErrorLaunchFailure);
-    CHECK_EQ(cudaGetLastError(), cudaErrorLaunchFailure);
-    CHECK_EQ(cudaGetLastError(), cudaErrorLaunchFailure);
-    CHECK(!cuemu::take_reports().empty());
-    cudaDeviceReset();
-    CHECK_EQ(cudaGetLastError(), cudaSuccess);
-}
-
-TEST(host_code_that_touches_device_memory) {
-    if (!cuemu::checked()) return;
-    const Arrays a;
-    CHECK_EQ(a.in.at()[1], 1.0f);
-    CHECK(cuemu::take_reports().find("HOST CODE TOUCHES DEVICE MEMORY") != std::string::npos);
-}
-
-TEST(findings_that_nobody_takes_fail_the_program) {
-    std::fflush(nullptr);
-    const pid_t child = fork();
-    if (child == 0) {
-        if (!std::freopen("/dev/null", "w", stderr)) std::_Exit(1);
-        cuemu::options().defer = false; // else nothing would run: nothing waits for it
-        const Arrays a;
-        launch_kernel(lane_not_in_mask, dim3(1), dim3(threads), 0, nullptr, a.out.at(),
-                      static_cast<const float*>(a.in.at()));
-        std::exit(0);
-    }
-    int status = 0;
-    CHECK(waitpid(child, &status, 0) == child);
-    CHECK(WIFEXITED(status));
-    CHECK_EQ(WEXITSTATUS(status), 70);
 }
