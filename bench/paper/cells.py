@@ -58,6 +58,7 @@ def _library() -> str:
     for W in kinds:
         for settings in ({"effort": "fast"}, {"effort": "default"}, {"schedule": "paper", "steps": 200}):
             made.update(bqq.decompose(W, 2, threads=1, **settings).reconstruct().tobytes())
+    made.update(bqq.decompose(kinds[0], 1, l=36, threads=1).reconstruct().tobytes())  # wide l has rules of its own
     return f"{config['version']} {config['isa']} {made.hexdigest()[:12]}"
 
 

@@ -84,42 +84,22 @@ def decompose(
     stacks = _index("p", p)
     inner = _positive("l", l)
     side = _positive("patch", patch)
-    if _arrays.on_device(W):
-        array = _cuda.matrix_view("W", W)
-        if weight is not None:  # the kernels have no metric
-            found = decompose(
-                _cuda.to_host("W", W),
-                p,
-                l,
-                patch=patch,
-                weight=_weight_on_host(weight),
-                damping=damping,
-                effort=effort,
-                schedule=schedule,
-                steps=steps,
-                refine=refine,
-                seed=seed,
-                threads=threads,
-                progress=progress,
-            )
-            return Matrix._on_device(*found._copy_on(array.device), library=array.library)
-        solver = _solver_arguments(array.shape[1], effort, schedule, steps, refine, weight, damping, seed, threads)
+    view = _cuda.matrix_view("W", W) if _arrays.on_device(W) else None
+    if view is not None and weight is None:
+        solver = _solver_arguments(view.shape[1], effort, schedule, steps, refine, weight, damping, seed, threads)
         with _reporter(progress) as report:
             planes = _core.device_decompose(
-                _cuda.strided(array), stacks, inner, side, *solver, report, array.device, _cuda.stream_of(array)
+                _cuda.strided(view), stacks, inner, side, *solver, report, view.device, _cuda.stream_of(view)
             )
-        return Matrix._on_device(planes, library=array.library)
-    w = _arrays.as_float32_matrix("W", W)
+        return Matrix._on_device(planes, library=view.library)
+    if view is None:
+        w = _arrays.as_float32_matrix("W", W)
+    else:  # the kernels there have no metric
+        w, weight = _cuda.to_host("W", W), _weight_on_host(weight)
+    solver = _solver_arguments(w.shape[1], effort, schedule, steps, refine, weight, damping, seed, threads)
     with _reporter(progress) as report:
-        core = _core.decompose(
-            w,
-            stacks,
-            inner,
-            side,
-            *_solver_arguments(w.shape[1], effort, schedule, steps, refine, weight, damping, seed, threads),
-            report,
-        )
-    return Matrix(core)
+        q = Matrix(_core.decompose(w, stacks, inner, side, *solver, report))
+    return q if view is None else Matrix._on_device(*q._copy_on(view.device), library=view.library)
 
 
 def extend(
@@ -148,45 +128,27 @@ def extend(
     stacks = _index("p", p, limit=None)
     if not q.p <= stacks <= 64:
         raise ValueError(f"p is {stacks}, expected {q.p} (what q has) to 64")
-    if _arrays.on_device(W):
-        array = _cuda.matrix_view("W", W)
-        if array.shape != q.shape:
-            raise ValueError(f"W has shape {array.shape}, expected {q.shape}")
-        if weight is not None:
-            found = extend(
-                q.to("cpu"),
-                _cuda.to_host("W", W),
-                p,
-                weight=_weight_on_host(weight),
-                damping=damping,
-                effort=effort,
-                schedule=schedule,
-                steps=steps,
-                refine=refine,
-                seed=seed,
-                threads=threads,
-                progress=progress,
-            )
-            return Matrix._on_device(*found._copy_on(array.device), library=array.library)
-        planes, transposed = q._copy_on(array.device)
-        if transposed:
-            planes = _core.DeviceMatrix(q._core, array.device)
-        solver = _solver_arguments(array.shape[1], effort, schedule, steps, refine, weight, damping, seed, threads)
-        with _reporter(progress) as report:
-            planes = _core.device_extend(planes, _cuda.strided(array), stacks, *solver, report, _cuda.stream_of(array))
-        return Matrix._on_device(planes, library=array.library)
-    if q.device != "cpu":
+    view = _cuda.matrix_view("W", W) if _arrays.on_device(W) else None
+    if view is not None and view.shape != q.shape:
+        raise ValueError(f"W has shape {view.shape}, expected {q.shape}")
+    if view is None and q.device != "cpu":
         raise ValueError(f"W is on the host, q on {q.device}: pass an array there, or q.to('cpu')")
-    w = q._same_shape(W)
+    if view is not None and weight is None:
+        solver = _solver_arguments(view.shape[1], effort, schedule, steps, refine, weight, damping, seed, threads)
+        planes, transposed = q._copy_on(view.device)
+        if transposed:
+            planes = _core.DeviceMatrix(q._core, view.device)
+        with _reporter(progress) as report:
+            planes = _core.device_extend(planes, _cuda.strided(view), stacks, *solver, report, _cuda.stream_of(view))
+        return Matrix._on_device(planes, library=view.library)
+    if view is None:
+        w = q._same_shape(W)
+    else:
+        w, weight = _cuda.to_host("W", W), _weight_on_host(weight)
+    solver = _solver_arguments(w.shape[1], effort, schedule, steps, refine, weight, damping, seed, threads)
     with _reporter(progress) as report:
-        core = _core.extend(
-            q._core,
-            w,
-            stacks,
-            *_solver_arguments(w.shape[1], effort, schedule, steps, refine, weight, damping, seed, threads),
-            report,
-        )
-    return Matrix(core)
+        longer = Matrix(_core.extend(q._core, w, stacks, *solver, report))
+    return longer if view is None else Matrix._on_device(*longer._copy_on(view.device), library=view.library)
 
 
 def matmul(
