@@ -1,7 +1,7 @@
 """The published experiments on matrices, reproduced: errors beside the printed ones, tables, pictures, a report.
 
     pip install '.[bench]'
-    python -m bench.paper all --fetch --rd100 rd100.tsp --out DIR      # hours: stop and go on as you like
+    python -m bench.paper all --fetch --rd100 rd100.tsp --out DIR      # under two hours on two cores
     python -m bench.paper all --quick --out DIR                        # under five minutes, figures of less weight
     python -m bench.paper errors bound --matrix mine.npy --out DIR     # some experiments, on a matrix of your own
 

@@ -198,7 +198,9 @@ def lscale(rows: Rows, folder: Path, ours: str) -> None:
         axis.axhline(1, color=GREY, linewidth=1)
         axis.set_xticks((1, 2, 3, 4))
         axis.set_xlim(0.8, 4.2)
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.2, 1.5, 2, 3, 5, 7), numticks=15))
+        low, high = axis.get_ylim()
+        subs = (1, 1.05, 1.1, 1.15, 1.2, 1.3, 9, 9.5) if high < 1.6 * low else (1, 1.2, 1.5, 2, 3, 5, 7)
+        axis.yaxis.set_major_locator(LogLocator(subs=subs, numticks=15))
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.yaxis.set_minor_locator(NullLocator())
     for axis in axes[:, 0]:
