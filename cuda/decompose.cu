@@ -14,7 +14,6 @@ namespace {
 using detail::bad_argument;
 using detail::Plan;
 
-constexpr std::size_t memory_budget = std::size_t(1) << 30;
 constexpr Index steps_per_launch = 128, passes_per_launch = 64;
 constexpr Index next = kMaxStacks + 1; // random numbers of their own for each trial
 
@@ -354,11 +353,11 @@ void decompose_within(const Limits& limits, const View* old, const Layout& a, co
     const Index first = old ? old->layout.p : 0;
     Progress progress{options.progress, a.blocks() * (a.p - first) * plan.work()};
     const Job job{a, plan, first, old, W, ldw, options.seed, stream, limits, progress};
-    const Index most = std::clamp<Index>(Index(memory_budget / Batch::bytes(a)), 1, 65535 / a.p);
+    const Index most = std::clamp<Index>(Index(limits.memory / Batch::bytes(a)), 1, 65535 / a.p);
     const Index rounds = (a.blocks() + most - 1) / most, room = (a.blocks() + rounds - 1) / rounds;
     Batch batch(job, room);
     for (Index begin = 0; begin < a.blocks(); begin += room) batch.run(begin, std::min(room, a.blocks() - begin), out);
-    progress.call(progress.total);
+    if (progress.total) progress.call(progress.done);
 }
 
 void decompose(const Layout& layout, const float* W, Index ldw, const DecomposeOptions& options, const Result& out,

@@ -21,9 +21,10 @@ inline void check(cudaError_t e, const char* what) {
 }
 
 struct Limits {
-    int shared;     ///< bytes of shared memory a block may ask for
-    int processors; ///< multiprocessors
-    bool rounded;   ///< has bfloat16 tensor cores
+    int shared;                                ///< bytes of shared memory a block may ask for
+    int processors;                            ///< multiprocessors
+    bool rounded;                              ///< has bfloat16 tensor cores
+    std::size_t memory = std::size_t(1) << 30; ///< bytes for the blocks that are searched together
 };
 
 inline Limits device_limits() {

@@ -234,8 +234,8 @@ def _verdict(run: Run, rows: Rows) -> Iterator[str]:
 
 def _decay(run: Run, rows: Rows) -> Iterator[str]:
     yield (
-        "Scales of six greedy stacks after the joint solve. Signs are a matter of choice (a plane and its complement "
-        "are the same matrix). The reviews print one sequence without naming the matrix."
+        "Scales of six greedy stacks after the joint solve, seed 0. Signs are a matter of choice (a plane and its "
+        "complement are the same matrix). The reviews print one sequence without naming the matrix."
     )
     yield ""
     body = []
@@ -303,7 +303,7 @@ def _histograms(run: Run, rows: Rows) -> Iterator[str]:
 
 
 def _bound(run: Run, rows: Rows) -> Iterator[str]:
-    yield "One stack. The bound holds for the best bits there are; a search should end below it. MSE x 1000."
+    yield "One stack, seed 0. The bound holds for the best bits there are; a search should end below it. MSE x 1000."
     yield ""
     body = [
         [r["matrix"], f"{r['l_scale']:g}", str(r["l"]), *(_milli(r[k]) for k in ("bound", "tight_bound", "mse")),

@@ -63,14 +63,20 @@ def own(path: Path) -> Case:
     """A matrix of the user's: a .npy file of real numbers in two dimensions."""
     try:
         W = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise SystemExit(f"--matrix {path}: {error}") from None
+    if not isinstance(W, np.ndarray):
+        raise SystemExit(f"--matrix {path}: an archive, expected one array in a .npy file")
     if W.ndim != 2 or W.size < 4 or W.dtype.kind not in "fiu":
         raise SystemExit(f"--matrix {path}: {W.dtype} of shape {W.shape}, expected real numbers in two dimensions")
-    if not np.isfinite(W).all() or np.ptp(W) == 0:
+    if not np.isfinite(W).all() or np.unique(W).size == 1:
         raise SystemExit(f"--matrix {path}: expected finite numbers that are not all equal")
+    with np.errstate(all="ignore"):
+        standard = standardise(W)
+    if not np.isfinite(standard).all() or abs(standard.std() - 1) > 0.5:
+        raise SystemExit(f"--matrix {path}: entries too large or too small for a standard deviation in float64")
     m, n = W.shape
-    case = Case(f"own_{path.stem}", f"{path.stem} {m}x{n}", str(path.name), standardise(W))
+    case = Case(f"own_{path.stem}", f"{path.stem} {m}x{n}", str(path.name), standard)
     print(f"{case.name}: {case.source}", flush=True)
     return case
 

@@ -11,16 +11,18 @@ from bqq._baselines import uniform_bytes, uniform_quantisation
 from .coded import Array, Coded, bytes_of
 
 
-def hadamard(W: Array, bits: int, keep: float = 1) -> Coded:
+def hadamard(W: Array, bits: int, keep: float = 1) -> Coded | None:
     """W H with orthonormal H, the first keep*n columns in bits/keep bits, the others dropped.
 
     H is block diagonal, of Sylvester matrices of the largest power of two that divides n; the first columns of each
-    block are kept. ``bits / keep`` must be whole.
+    block are kept. ``bits / keep`` must be whole. None if n is odd: there is nothing to transform.
     """
     from scipy.linalg import hadamard as sylvester
 
     m, n = W.shape
     side = n & -n
+    if side == 1:
+        return None
     H = sylvester(side) / np.sqrt(side)
     columns = max(1, int(keep * side))
     kept = (W.reshape(m, n // side, side) @ H)[:, :, :columns]

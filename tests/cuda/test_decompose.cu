@@ -73,12 +73,16 @@ bqq::Matrix on_device(const std::vector<float>& w, const bqq::Layout& a, const D
     return planes.get(a);
 }
 
+bqq::cuda::Limits with_float32_products() {
+    bqq::cuda::Limits limits = bqq::cuda::device_limits();
+    limits.rounded = false;
+    return limits;
+}
+
 bqq::Matrix on_device_by(const bqq::Layout& a, const bqq::detail::Plan& plan, const std::vector<float>& w,
-                         const DecomposeOptions& options, bool rounded = false) {
+                         const DecomposeOptions& options, const bqq::cuda::Limits& limits) {
     const OnDevice W(w, a.m, a.n);
     const Planes planes(a);
-    bqq::cuda::Limits limits = bqq::cuda::device_limits();
-    limits.rounded = rounded;
     bqq::cuda::decompose_within(limits, nullptr, a, plan, W.W.at(), W.ldw, options, planes.result(), nullptr);
     return planes.get(a);
 }
@@ -92,7 +96,7 @@ TEST(with_float32_products_the_bits_are_those_of_the_cpu) {
     DecomposeOptions options;
     options.steps = 15, options.refine = 3, options.patch = 12;
     const bqq::Matrix cpu = bqq::decompose(w.data(), m, n, n, 2, options);
-    const bqq::Matrix gpu = on_device_by(a, bqq::detail::make_plan(options, a), w, options);
+    const bqq::Matrix gpu = on_device_by(a, bqq::detail::make_plan(options, a), w, options, with_float32_products());
     CHECK(gpu.Y == cpu.Y);
     CHECK(gpu.Z == cpu.Z);
     for (std::size_t i = 0; i < cpu.scales.size(); ++i)
@@ -113,23 +117,29 @@ TEST(errors_agree_with_the_cpu_within_the_noise_of_seeds) {
             options.seed = seed;
             const double c =
                 bqq::squared_error(bqq::detail::decompose(a, plan, w.data(), n, options).view(), w.data(), n);
-            const double g = bqq::squared_error(on_device_by(a, plan, w, options, true).view(), w.data(), n);
+            const double g =
+                bqq::squared_error(on_device_by(a, plan, w, options, bqq::cuda::device_limits()).view(), w.data(), n);
             cpu += c / 3, gpu += g / 3, least = std::min(least, c), most = std::max(most, c);
         }
         CHECK_NEAR(gpu, cpu, most - least);
     }
 }
 
-// A limit that some blocks pass and some do not.
+// A limit that some blocks pass and some do not. All blocks at once or one at a time; where few are left, several
+// thread blocks to each of them.
 TEST(blocks_where_annealing_gains_little_get_a_longer_descent_as_on_the_cpu) {
     const Index m = 13, n = 11;
     const auto w = random_weights(m, n, 9);
     const bqq::Layout a = bqq::make_layout(m, n, 2, 3, 6);
-    for (const bool several_starts : {false, true}) {
+    const bqq::cuda::Limits whole = with_float32_products();
+    bqq::cuda::Limits one_by_one = whole, by_phase = whole;
+    one_by_one.memory = 1;
+    by_phase.shared = 24 << 10, by_phase.processors = int(a.blocks());
+    for (const auto& [starts, limits] : {std::pair{1, whole}, {2, whole}, {1, one_by_one}, {1, by_phase}}) {
         DecomposeOptions options;
         bqq::detail::Plan plan = bqq::detail::make_plan(options, a);
         plan.amfd.steps = 5, plan.refine.sweeps = 1, plan.deeper = 10, plan.little = 0.7;
-        plan.starts = several_starts ? 2 : 1;
+        plan.starts = starts;
         const bqq::Matrix cpu = bqq::detail::decompose(a, plan, w.data(), n, options);
         Index last = 0;
         options.progress = [&](Index done, Index all) {
@@ -137,7 +147,7 @@ TEST(blocks_where_annealing_gains_little_get_a_longer_descent_as_on_the_cpu) {
             last = done;
             return true;
         };
-        const bqq::Matrix gpu = on_device_by(a, plan, w, options);
+        const bqq::Matrix gpu = on_device_by(a, plan, w, options, limits);
         options.progress = nullptr;
         CHECK_EQ(last, a.blocks() * a.p * plan.work());
         CHECK(gpu.Y == cpu.Y);

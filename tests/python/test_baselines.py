@@ -201,6 +201,7 @@ def test_transforms_keep_a_matrix_that_fine_steps_describe():
     W = SMALL["smooth"]
     for transform in (dct, hadamard):
         assert mse(transform(W, 8).What, W) < 1e-3
+    assert hadamard(W[:, :23], 8) is None  # an odd number of columns
     low = np.zeros((32, 48)) + np.cos(np.pi * (np.arange(48) + 0.5) / 48)  # the second coefficient alone
     assert mse(dct(low, 4, keep=0.5).What, low) < 1e-12
 

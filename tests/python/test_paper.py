@@ -256,6 +256,8 @@ def test_cached_matrix_needs_no_package(tmp_path, monkeypatch, capsys):
         (np.full((3, 3), np.nan), "finite"),
         (np.ones((3, 3)), "not all equal"),
         (np.ones((3, 3), complex), "real numbers"),
+        (1e200 * np.eye(3), "too large"),
+        (1e-310 * np.eye(3), "too small"),
         (None, "No such file"),
     ],
 )
@@ -264,6 +266,14 @@ def test_matrix_that_cannot_be_used(tmp_path, array, told):
         np.save(tmp_path / "mine.npy", array)
     with pytest.raises(SystemExit, match=told):
         sources.own(tmp_path / "mine.npy")
+
+
+def test_file_that_is_no_matrix(tmp_path):
+    (tmp_path / "empty.npy").touch()
+    np.savez(tmp_path / "several.npz", a=np.eye(3))
+    for name, told in (("empty.npy", "No data left"), ("several.npz", "an archive")):
+        with pytest.raises(SystemExit, match=told):
+            sources.own(tmp_path / name)
 
 
 def test_unknown_experiment(tmp_path):

@@ -319,6 +319,9 @@ def test_blocks_extend_and_prefix():
     assert one.error(W) > two.error(W)
     host = one.to("cpu")
     assert same(bqq.extend(host, FakeArray(W), 2, **FAST), two)
+    calls: list[tuple[int, int]] = []
+    assert same(bqq.extend(one, FakeArray(W), 1, **FAST, progress=lambda *step: calls.append(step)), one)
+    assert not calls  # nothing to do, as on the host
     assert host.device == "cpu"
     turned = bqq.extend(one.T, FakeArray(W.T), 2, **FAST)
     assert turned.device == "cuda:0"
