@@ -46,8 +46,9 @@ def _report(run: Run, tables: dict[str, Rows], pictures: Sequence[str]) -> Itera
     yield "# The published experiments on matrices, reproduced"
     yield ""
     yield (
-        "`python -m bench.paper all --out DIR` writes this report. MSE is the mean squared error of an element on "
-        "matrices of mean 0 and standard deviation 1, **times 1000** in all tables. KB are 1000 bytes. Sizes of BQQ "
+        "`python -m bench.paper all --fetch --rd100 rd100.tsp --out DIR` writes this report. MSE is the mean squared "
+        "error of an element on matrices of mean 0 and standard deviation 1, **times 1000** in all tables. KB are 1000 "
+        "bytes. Sizes of BQQ "
         "are the paper's account: bits of the planes and 3p+1 float32 scales; bqq pads planes to whole bytes "
         "(`stored` in the CSV files). Printed figures are those of BQQ (NeurIPS 2025, arXiv 2510.18650), its appendix "
         "and its public reviews, one run of 50,000 steps each; ratios are ours over printed, below 1 is better. Only "
