@@ -36,22 +36,22 @@ template <class F> double seconds(F&& call) {
 } // namespace
 
 int main() {
-    constexpr std::size_t panels = BQQ_PANELS, blocks = BQQ_CHUNK, ldx = BQQ_UNIT_COLUMNS * blocks, ldo = 16 * panels;
+    constexpr std::size_t panels = kMaxPanels, blocks = kChunkBlocks, ldx = kUnitColumns * blocks, ldo = 16 * panels;
     std::mt19937 rng(1);
-    Aligned<float> x(BQQ_BATCH * ldx), out(BQQ_BATCH * ldo);
-    Aligned<std::uint8_t> bits(panels * blocks * BQQ_UNIT_BYTES), tables(BQQ_BATCH * blocks * BQQ_TABLE_BYTES);
-    for (std::size_t i = 0; i < BQQ_BATCH * ldx; ++i) x.at[i] = float(rng() % 2001) / 1000 - 1;
-    for (std::size_t i = 0; i < panels * blocks * BQQ_UNIT_BYTES; ++i) bits.at[i] = std::uint8_t(rng());
+    Aligned<float> x(kMaxVectors * ldx), out(kMaxVectors * ldo);
+    Aligned<std::uint8_t> bits(panels * blocks * kUnitBytes), tables(kMaxVectors * blocks * kTableBytes);
+    for (std::size_t i = 0; i < kMaxVectors * ldx; ++i) x.at[i] = float(rng() % 2001) / 1000 - 1;
+    for (std::size_t i = 0; i < panels * blocks * kUnitBytes; ++i) bits.at[i] = std::uint8_t(rng());
     std::printf("%-8s %-8s %6s %22s %26s\n", "level", "class", "batch", "tables, ns a block",
                 "lookup, G bit additions/s");
     for (const std::string& name : bqq::detail::isa_available()) {
         const bqq_kernels kernel = bqq::detail::kernels_capped(name);
-        for (int precision = 0; precision < BQQ_PRECISIONS; ++precision)
+        for (int precision = 0; precision < kPrecisions; ++precision)
             for (const std::size_t batch : {1, 2, 4, 8}) {
                 const bqq_product& product = kernel.product[precision];
                 const double build = seconds([&] { product.tables(blocks, batch, x.at, ldx, tables.at); });
                 const double look = seconds([&] {
-                    product.lookup(panels, blocks, bits.at, panels * BQQ_UNIT_BYTES, batch, tables.at, out.at, ldo, 1);
+                    product.lookup(panels, blocks, bits.at, panels * kUnitBytes, batch, tables.at, out.at, ldo, 1);
                 });
                 std::printf("%-8s %-8s %6zu %22.1f %26.0f\n", name.c_str(), precision ? "int8" : "float32", batch,
                             1e9 * build / double(blocks * batch), double(ldo * ldx * batch) / look * 1e-9);

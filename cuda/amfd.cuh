@@ -2,8 +2,8 @@
 // ordered on the stream that comes last; nothing is allocated here and nothing waits.
 #pragma once
 
-#include "amfd.hpp"
 #include "scales.cuh"
+#include "search/amfd.hpp"
 
 namespace bqq::cuda {
 

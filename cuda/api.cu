@@ -1,4 +1,5 @@
 // The C++ interface of the product on the GPU.
+#include "arguments.hpp"
 #include "bqq/cuda.hpp"
 #include "device.cuh"
 #include "matmul.cuh"
@@ -6,7 +7,7 @@
 namespace bqq::cuda {
 namespace {
 
-[[noreturn]] void bad_argument(const std::string& text) { throw Error(ErrorCode::invalid_argument, text); }
+using detail::bad_argument;
 
 void check_memory(const char* name, const void* at, std::size_t size, std::size_t least) {
     if (!at || reinterpret_cast<std::uintptr_t>(at) % 16)

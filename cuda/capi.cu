@@ -1,7 +1,7 @@
 // The C interface over the C++ one.
 #include "bqq/bqq_cuda.h"
 #include "bqq/cuda.hpp"
-#include "capi_types.hpp"
+#include "capi/types.hpp"
 
 namespace {
 

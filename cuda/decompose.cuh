@@ -3,7 +3,7 @@
 
 #include "bqq/cuda.hpp"
 #include "device.cuh"
-#include "plan.hpp"
+#include "search/recipe.hpp"
 
 namespace bqq::cuda {
 

@@ -1,7 +1,7 @@
 // Host side of the device: errors as exceptions, what it has, buffers.
 #pragma once
 
-#include "bqq/types.hpp"
+#include "bqq/matrix.hpp"
 #include "portable.cuh"
 
 #include <new>

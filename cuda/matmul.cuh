@@ -8,7 +8,7 @@
 // and every row of block row j gets  sum_k ( constant_jk sigma_k + sum_i total_i sum(v_i) ),  sigma_k = sum(x_k).
 #pragma once
 
-#include "bqq/matmul.hpp"
+#include "bqq/prepared.hpp"
 #include "portable.cuh"
 
 namespace bqq::cuda {

@@ -3,8 +3,8 @@
 // allocated here and nothing waits.
 #pragma once
 
-#include "refine.hpp"
 #include "scales.cuh"
+#include "search/refine.hpp"
 
 namespace bqq::cuda {
 

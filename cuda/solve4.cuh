@@ -1,8 +1,8 @@
 // The 4 x 4 solve of a step, by one thread in float64: what linalg.cpp does with Eigen.
 #pragma once
 
-#include "mean_field.hpp"
 #include "portable.cuh"
+#include "search/mean_field.hpp"
 
 namespace bqq::cuda {
 

@@ -1,7 +1,7 @@
 // Elements of arrays of any dtype as float32; cpp/src/strided.hpp is the twin.
 #pragma once
 
-#include "bqq/matmul.hpp"
+#include "bqq/prepared.hpp"
 #include "portable.cuh"
 
 namespace bqq::cuda {

@@ -1,7 +1,7 @@
 // Aligned memory and prepared matrices for tests of the product.
 #pragma once
 
-#include "bqq/matmul.hpp"
+#include "bqq/prepared.hpp"
 
 #include <cstdint>
 #include <memory>

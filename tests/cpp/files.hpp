@@ -1,7 +1,7 @@
 // What the file tests share: a directory of their own, whole files as strings, random valid matrices.
 #pragma once
 
-#include "bqq/io.hpp"
+#include "bqq/file.hpp"
 
 #include <atomic>
 #include <filesystem>

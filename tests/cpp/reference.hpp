@@ -1,7 +1,7 @@
 // Slow, clear float64 versions of everything the library computes: the oracles of the unit tests.
 #pragma once
 
-#include "bqq/types.hpp"
+#include "bqq/matrix.hpp"
 
 #include <cstdint>
 #include <functional>

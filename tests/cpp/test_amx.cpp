@@ -3,8 +3,8 @@
 #include "check.hpp"
 #include "reference.hpp"
 
-#include "amfd.hpp"
 #include "kernels/dispatch.hpp"
+#include "search/amfd.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -65,8 +65,7 @@ TEST(tile_products_are_those_of_rounded_operands) {
                     for (Index k = 0; k < K; ++k) At(k, i) = A(i, k);
                 const Padded a(A), at(At), b(B), d(D);
                 const std::vector<float> bias(std::size_t(M), 0.5f);
-                std::vector<float> work(BQQ_GEMM_WORKSPACE(std::size_t(M), std::size_t(b.ld), std::size_t(K)) + 16,
-                                        NAN);
+                std::vector<float> work(gemm_workspace(std::size_t(M), std::size_t(b.ld), std::size_t(K)) + 16, NAN);
                 float* workspace = work.data() + (64 - reinterpret_cast<std::uintptr_t>(work.data()) % 64) / 4;
                 Mat P(M, N);
                 double square = 0, cross = 0;
@@ -104,15 +103,15 @@ TEST(wide_products_equal_the_oracle) {
     for (const Index panels : {1, 2, 3, 8})
         for (const Index blocks : {1, 2, 3, 16, 17, 32})
             for (const Index columns : {1, 15, 16, 17, 32}) {
-                const Index rows = BQQ_PANEL * panels, size = BQQ_UNIT_COLUMNS * blocks, ldx = size + 3, ldo = rows + 5;
+                const Index rows = kPanelRows * panels, size = kUnitColumns * blocks, ldx = size + 3, ldo = rows + 5;
                 const Mat X = reference::random(columns, ldx, 1, -1, 1), bits = reference::random(rows, size, 2, 0, 1);
                 std::vector<float> x(X.v.begin(), X.v.end());
-                std::vector<std::uint32_t> units(std::size_t(panels * blocks * BQQ_PANEL));
+                std::vector<std::uint32_t> units(std::size_t(panels * blocks * kPanelRows));
                 for (Index i = 0; i < rows; ++i)
                     for (Index k = 0; k < size; ++k)
-                        units[std::size_t((k / 32 * panels + i / BQQ_PANEL) * BQQ_PANEL + i % BQQ_PANEL)] |=
+                        units[std::size_t((k / 32 * panels + i / kPanelRows) * kPanelRows + i % kPanelRows)] |=
                             std::uint32_t(bits(i, k) > 0.5) << k % 32;
-                const std::size_t room = std::size_t(blocks * ((columns + 15) / 16) * BQQ_WIDE_BYTES);
+                const std::size_t room = std::size_t(blocks * ((columns + 15) / 16) * kTileBytes);
                 std::vector<std::uint8_t> memory(room + 128, 0xA5);
                 std::uint8_t* tables = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
                 for (const int precision : {0, 1})
@@ -123,7 +122,7 @@ TEST(wide_products_equal_the_oracle) {
                         CHECK_EQ(int(tables[room]), 0xA5);
                         table.wide[precision].lookup(std::size_t(panels), std::size_t(blocks),
                                                      reinterpret_cast<const std::uint8_t*>(units.data()),
-                                                     std::size_t(panels * BQQ_UNIT_BYTES), std::size_t(columns), tables,
+                                                     std::size_t(panels * kUnitBytes), std::size_t(columns), tables,
                                                      out.data(), std::size_t(ldo), accumulate);
                         // 16 significant bits; a step of 1/127. Errors of elements add like noise.
                         const double step = precision ? 1 / 127.0 : 1 / 65536.0;
@@ -142,19 +141,19 @@ TEST(wide_products_equal_the_oracle) {
 TEST(wide_products_keep_what_is_not_finite_to_its_column) {
     if (!runnable()) return;
     const bqq_kernels table = emulated();
-    const std::vector<std::uint8_t> bits(2 * BQQ_UNIT_BYTES, 0x5C);
-    alignas(64) std::uint8_t tables[2 * BQQ_WIDE_BYTES];
+    const std::vector<std::uint8_t> bits(2 * kUnitBytes, 0x5C);
+    alignas(64) std::uint8_t tables[2 * kTileBytes];
     for (const bqq_product& kernel : table.wide)
         for (const float bad : {INFINITY, -INFINITY, NAN}) {
-            std::vector<float> x(5 * 64, 1.0f), out(5 * BQQ_PANEL);
+            std::vector<float> x(5 * 64, 1.0f), out(5 * kPanelRows);
             std::fill_n(x.data() + 64, 64, 0.0f);
             x[3 * 64 + 40] = bad;
             kernel.tables(2, 5, x.data(), 64, tables);
-            kernel.lookup(1, 2, bits.data(), BQQ_UNIT_BYTES, 5, tables, out.data(), BQQ_PANEL, 0);
-            for (int i = 0; i < BQQ_PANEL; ++i) {
-                CHECK_EQ(out[std::size_t(BQQ_PANEL + i)], 0.0f);
-                for (const int c : {0, 2, 4}) CHECK(std::isfinite(out[std::size_t(BQQ_PANEL * c + i)]));
-                CHECK(!std::isfinite(out[std::size_t(BQQ_PANEL * 3 + i)]));
+            kernel.lookup(1, 2, bits.data(), kUnitBytes, 5, tables, out.data(), kPanelRows, 0);
+            for (int i = 0; i < kPanelRows; ++i) {
+                CHECK_EQ(out[std::size_t(kPanelRows + i)], 0.0f);
+                for (const int c : {0, 2, 4}) CHECK(std::isfinite(out[std::size_t(kPanelRows * c + i)]));
+                CHECK(!std::isfinite(out[std::size_t(kPanelRows * 3 + i)]));
             }
         }
 }

@@ -3,9 +3,9 @@
 #include "check.hpp"
 #include "reference.hpp"
 
-#include "bqq/matmul.hpp"
-#include "dense.hpp"
+#include "bqq/prepared.hpp"
 #include "kernels/dispatch.hpp"
+#include "product/dense.hpp"
 
 #include <cmath>
 
@@ -51,13 +51,13 @@ TEST(tiles_equal_the_reconstruction) {
                                 const Index count = std::min(DenseTiles::kColumns, a.cols_of(k) - first);
                                 tiles.select(j, k, first, count);
                                 for (Index top = 0; top < panels; top += 3) { // 3: within and across groups
-                                    const Index left = std::min(panels, (top / BQQ_PANELS + 1) * BQQ_PANELS) - top;
-                                    const Index some = std::min<Index>(3, left), rows = some * BQQ_PANEL;
+                                    const Index left = std::min(panels, (top / kMaxPanels + 1) * kMaxPanels) - top;
+                                    const Index some = std::min<Index>(3, left), rows = some * kPanelRows;
                                     const float* tile = tiles.tile(top, some);
                                     for (Index b = 0; b < count; ++b)
-                                        for (Index r = 0; r < rows && top * BQQ_PANEL + r < a.rows_of(j); ++r) {
+                                        for (Index r = 0; r < rows && top * kPanelRows + r < a.rows_of(j); ++r) {
                                             const double w =
-                                                W(j * a.rows + top * BQQ_PANEL + r, k * a.cols + first + b);
+                                                W(j * a.rows + top * kPanelRows + r, k * a.cols + first + b);
                                             error = std::max(error, std::fabs(double(tile[b * rows + r]) - w));
                                         }
                                 }

@@ -1,9 +1,9 @@
-#include "bqq/io.hpp"
+#include "bqq/file.hpp"
 
 #include "check.hpp"
 #include "files.hpp"
 
-#include "crc32.hpp"
+#include "file/crc32.hpp"
 #include "half.hpp"
 
 #include <algorithm>

@@ -11,13 +11,12 @@ using reference::Mat;
 
 namespace {
 
-// A padded float copy of a matrix: leading dimension a multiple of BQQ_PAD, zero padding.
+// A padded float copy of a matrix: leading dimension a multiple of kPad, zero padding.
 struct Padded {
     Index rows, cols, ld;
     std::vector<float> v;
     Padded(const Mat& a, Index extra = 0)
-        : rows(a.rows), cols(a.cols), ld((a.cols + BQQ_PAD - 1) / BQQ_PAD * BQQ_PAD + extra * BQQ_PAD),
-          v(std::size_t(rows * ld)) {
+        : rows(a.rows), cols(a.cols), ld((a.cols + kPad - 1) / kPad * kPad + extra * kPad), v(std::size_t(rows * ld)) {
         for (Index i = 0; i < rows; ++i)
             for (Index j = 0; j < cols; ++j) v[std::size_t(i * ld + j)] = float(a(i, j));
     }
@@ -105,7 +104,7 @@ TEST(rounded_products) {
                     const Padded A(reference::random(M, K, 1, -1, 1)), At(reference::random(K, M, 2, -1, 1)),
                         B(reference::random(K, N, 3, -1, 1)), D(reference::random(M, N, 4, -1, 1), 1);
                     const std::vector<float> bias(std::size_t(M), 0.25f);
-                    std::vector<float> work(BQQ_GEMM_WORKSPACE(std::size_t(M), std::size_t(B.ld), std::size_t(K)) + 16);
+                    std::vector<float> work(gemm_workspace(std::size_t(M), std::size_t(B.ld), std::size_t(K)) + 16);
                     float* workspace = work.data() + (64 - reinterpret_cast<std::uintptr_t>(work.data()) % 64) / 4;
                     const double tolerance = std::sqrt(double(K)) * 4 / 256 + bound(K, 2);
                     for (const bool transposed : {false, true}) {
@@ -143,7 +142,7 @@ TEST(counts_are_exact) {
                     Padded A(reference::random(M, K, 1)), B(reference::random(K, N, 2, 0, most)), C(Mat(M, N));
                     for (float& v : A.v) v = v > 0.5f ? 1.0f : 0.0f;
                     for (float& v : B.v) v = std::floor(v + 0.5f);
-                    std::vector<float> work(BQQ_GEMM_WORKSPACE(std::size_t(M), std::size_t(B.ld), std::size_t(K)) + 16);
+                    std::vector<float> work(gemm_workspace(std::size_t(M), std::size_t(B.ld), std::size_t(K)) + 16);
                     float* workspace = work.data() + (64 - reinterpret_cast<std::uintptr_t>(work.data()) % 64) / 4;
                     kernel.gemm_counts(std::size_t(M), std::size_t(B.ld), std::size_t(K), A.v.data(), std::size_t(A.ld),
                                        B.v.data(), std::size_t(B.ld), C.data(), std::size_t(C.ld), workspace);

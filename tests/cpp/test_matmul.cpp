@@ -5,7 +5,7 @@
 #include "reference.hpp"
 
 #include "bqq/bqq.h"
-#include "bqq/matmul.hpp"
+#include "bqq/prepared.hpp"
 #include "half.hpp"
 #include "kernels/dispatch.hpp"
 

@@ -4,8 +4,8 @@
 
 #include "bqq/decompose.hpp"
 #include "kernels/dispatch.hpp"
-#include "metric.hpp"
-#include "refine.hpp"
+#include "search/metric.hpp"
+#include "search/refine.hpp"
 
 #include <cmath>
 
@@ -128,17 +128,17 @@ TEST(patches_and_moves_are_the_schur_complements) {
         const Mat e = reference::random(m, width, 5, -1, 1);
         for (Index r = 0; r < m; ++r)
             for (Index c = 0; c < width; ++c) E.row(r)[c] = float(e(r, c));
-        std::vector<float> W(std::size_t(m * (n + BQQ_PAD)), 0.0f);
-        metric.compensate(kernels(), k, E, W.data(), n + BQQ_PAD);
+        std::vector<float> W(std::size_t(m * (n + kPad)), 0.0f);
+        metric.compensate(kernels(), k, E, W.data(), n + kPad);
         Mat full(m, n - at), zero(m, n - at);
         for (Index r = 0; r < m; ++r)
             for (Index c = 0; c < n - at; ++c)
-                full(r, c) = c < width ? e(r, c) : -double(W[std::size_t(r * (n + BQQ_PAD) + at + c)]);
+                full(r, c) = c < width ? e(r, c) : -double(W[std::size_t(r * (n + kPad) + at + c)]);
         const double before = error_in(S, e, Mat(m, width)),
                      after = error_in(part(D, at, at, n - at, n - at), full, zero);
         CHECK_NEAR(after, before, 1e-3 * before);
         for (Index r = 0; r < m; ++r)
-            for (Index c = 0; c < at + width; ++c) CHECK_EQ(W[std::size_t(r * (n + BQQ_PAD) + c)], 0.0f);
+            for (Index c = 0; c < at + width; ++c) CHECK_EQ(W[std::size_t(r * (n + kPad) + c)], 0.0f);
     }
 }
 

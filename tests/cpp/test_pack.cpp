@@ -1,7 +1,7 @@
 #include "check.hpp"
 #include "reference.hpp"
 
-#include "pack.hpp"
+#include "bits/pack.hpp"
 
 using namespace bqq::detail;
 using bqq::Error;

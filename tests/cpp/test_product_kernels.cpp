@@ -21,14 +21,14 @@ struct Bits {
     Index panels, blocks;
     std::vector<std::uint8_t> bytes;
     Bits(Index panels, Index blocks, std::uint32_t seed)
-        : panels(panels), blocks(blocks), bytes(std::size_t(panels * blocks * BQQ_UNIT_BYTES)) {
+        : panels(panels), blocks(blocks), bytes(std::size_t(panels * blocks * kUnitBytes)) {
         std::mt19937 rng(seed);
         for (auto& b : bytes) b = std::uint8_t(rng() >> 7);
     }
-    std::size_t stride() const { return std::size_t(panels * BQQ_UNIT_BYTES); }
+    std::size_t stride() const { return std::size_t(panels * kUnitBytes); }
     double centred(Index row, Index k) const {
-        const Index unit = k / BQQ_UNIT_COLUMNS * panels + row / BQQ_PANEL, bit = k % BQQ_UNIT_COLUMNS;
-        return (bytes[std::size_t(unit * BQQ_UNIT_BYTES + 4 * (row % BQQ_PANEL) + bit / 8)] >> (bit % 8) & 1) - 0.5;
+        const Index unit = k / kUnitColumns * panels + row / kPanelRows, bit = k % kUnitColumns;
+        return (bytes[std::size_t(unit * kUnitBytes + 4 * (row % kPanelRows) + bit / 8)] >> (bit % 8) & 1) - 0.5;
     }
 };
 
@@ -51,7 +51,7 @@ struct Tables {
     std::uint8_t* at;
     std::size_t size;
     explicit Tables(Index blocks)
-        : size(std::size_t((blocks + BQQ_CHUNK - 1) / BQQ_CHUNK * BQQ_CHUNK * BQQ_BATCH * BQQ_TABLE_BYTES)) {
+        : size(std::size_t((blocks + kChunkBlocks - 1) / kChunkBlocks * kChunkBlocks * kMaxVectors * kTableBytes)) {
         memory.assign(size + 192, 0xA5);
         at = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
     }
@@ -65,12 +65,12 @@ struct Tables {
 // out[c][row], the whole vector in calls of `step` blocks.
 std::vector<float> multiply(const bqq_product& kernel, const Bits& bits, const Vectors& x, float start = 0,
                             Index step = 1 << 20) {
-    const Index ldo = BQQ_PANEL * bits.panels + 3;
+    const Index ldo = kPanelRows * bits.panels + 3;
     std::vector<float> out(std::size_t(x.columns * ldo), start);
     for (Index b = 0; b < bits.blocks; b += step) {
         const Index count = std::min(step, bits.blocks - b);
         Tables tables(count);
-        kernel.tables(std::size_t(count), std::size_t(x.columns), x.at(0) + BQQ_UNIT_COLUMNS * b, std::size_t(x.ld),
+        kernel.tables(std::size_t(count), std::size_t(x.columns), x.at(0) + kUnitColumns * b, std::size_t(x.ld),
                       tables.at);
         kernel.lookup(std::size_t(bits.panels), std::size_t(count), bits.bytes.data() + std::size_t(b) * bits.stride(),
                       bits.stride(), std::size_t(x.columns), tables.at, out.data(), std::size_t(ldo),
@@ -78,7 +78,7 @@ std::vector<float> multiply(const bqq_product& kernel, const Bits& bits, const V
         CHECK(tables.guarded());
     }
     for (Index c = 0; c < x.columns; ++c)
-        for (Index i = BQQ_PANEL * bits.panels; i < ldo; ++i) CHECK_EQ(out[std::size_t(c * ldo + i)], start);
+        for (Index i = kPanelRows * bits.panels; i < ldo; ++i) CHECK_EQ(out[std::size_t(c * ldo + i)], start);
     return out;
 }
 
@@ -86,15 +86,15 @@ std::vector<float> multiply(const bqq_product& kernel, const Bits& bits, const V
 
 TEST(both_classes_equal_the_oracle) {
     on_each_isa([](const bqq_kernels& table) {
-        for (Index panels = 1; panels <= BQQ_PANELS; ++panels)
+        for (Index panels = 1; panels <= kMaxPanels; ++panels)
             for (const Index blocks : {1, 2, 7, 8, 9, 17})
-                for (Index columns = 1; columns <= BQQ_BATCH; ++columns)
+                for (Index columns = 1; columns <= kMaxVectors; ++columns)
                     for (const float start : {0.0f, 0.5f}) {
                         const Bits bits(panels, blocks, std::uint32_t(blocks));
-                        const Vectors x(columns, BQQ_UNIT_COLUMNS * blocks, -1, 1, 7);
+                        const Vectors x(columns, kUnitColumns * blocks, -1, 1, 7);
                         const auto f32 = multiply(table.product[0], bits, x, start);
                         const auto i8 = multiply(table.product[1], bits, x, start);
-                        const Index rows = BQQ_PANEL * panels, ldo = rows + 3;
+                        const Index rows = kPanelRows * panels, ldo = rows + 3;
                         const double width = double(x.size);
                         for (Index c = 0; c < columns; ++c)
                             for (Index i = 0; i < rows; ++i) {
@@ -113,11 +113,11 @@ TEST(results_do_not_depend_on_the_calls) {
     on_each_isa([](const bqq_kernels& table) {
         for (const bqq_product& kernel : table.product) {
             const Bits bits(7, 40, 1);
-            const Vectors x(8, 40 * BQQ_UNIT_COLUMNS, -1, 1, 2);
+            const Vectors x(8, 40 * kUnitColumns, -1, 1, 2);
             const auto whole = multiply(kernel, bits, x);
-            CHECK(whole == multiply(kernel, bits, x, 0, BQQ_CHUNK));
-            CHECK(whole == multiply(kernel, bits, x, 0, 3 * BQQ_CHUNK));
-            const Index ldo = BQQ_PANEL * bits.panels + 3;
+            CHECK(whole == multiply(kernel, bits, x, 0, kChunkBlocks));
+            CHECK(whole == multiply(kernel, bits, x, 0, 3 * kChunkBlocks));
+            const Index ldo = kPanelRows * bits.panels + 3;
             for (Index columns = 1; columns <= 8; ++columns)
                 for (Index c = 0; c + columns <= 8; ++c) { // any columns together
                     Vectors some(columns, x.size, 0, 1, 3);
@@ -134,7 +134,7 @@ TEST(wide_ranges_of_inputs) {
         for (const double size : {1e-20, 1e-5, 1e10, 1e30})
             for (const double offset : {0.0, 1000.0}) {
                 const Bits bits(2, 9, 1);
-                const Vectors x(3, 9 * BQQ_UNIT_COLUMNS, size * (offset - 1), size * (offset + 1), 2);
+                const Vectors x(3, 9 * kUnitColumns, size * (offset - 1), size * (offset + 1), 2);
                 const auto y = multiply(table.product[0], bits, x);
                 for (Index c = 0; c < x.columns; ++c)
                     for (Index i = 0; i < 32; ++i) {
@@ -154,11 +154,11 @@ TEST(zero_and_not_finite) {
         for (const bqq_product& kernel : table.product)
             for (const float bad : {INFINITY, -INFINITY, NAN}) {
                 const Bits bits(1, 3, 1);
-                Vectors x(5, 3 * BQQ_UNIT_COLUMNS, -1, 1, 2);
+                Vectors x(5, 3 * kUnitColumns, -1, 1, 2);
                 std::fill_n(x.at(1), x.size, 0.0f);
                 x.at(3)[50] = bad;
                 const auto y = multiply(kernel, bits, x);
-                for (Index i = 0; i < BQQ_PANEL; ++i) {
+                for (Index i = 0; i < kPanelRows; ++i) {
                     CHECK_EQ(y[std::size_t(19 + i)], 0.0f);
                     CHECK(std::isfinite(y[std::size_t(i)]) && std::isfinite(y[std::size_t(4 * 19 + i)]));
                     CHECK(!std::isfinite(y[std::size_t(3 * 19 + i)]));
@@ -175,9 +175,9 @@ TEST(latents) {
                 std::vector<bqq_stack> q;
                 for (Index i = 0; i < stacks; ++i)
                     q.push_back({float(scales(i, 0)), float(scales(i, 1)), float(scales(i, 2))});
-                std::vector<float> in(v.v.begin(), v.v.end()), out(in.size() + 1, 9.0f), sums(BQQ_PANEL, 0.25f);
+                std::vector<float> in(v.v.begin(), v.v.end()), out(in.size() + 1, 9.0f), sums(kPanelRows, 0.25f);
                 table.latents(std::size_t(stacks), std::size_t(l), q.data(), -3.0f, in.data(), out.data(), sums.data());
-                double expected = 0.25 * BQQ_PANEL, sum = 0;
+                double expected = 0.25 * kPanelRows, sum = 0;
                 for (Index i = 0; i < stacks; ++i)
                     for (Index e = 0; e < l; ++e) {
                         expected += scales(i, 2) * v(i, e);

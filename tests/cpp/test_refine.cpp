@@ -3,8 +3,8 @@
 
 #include "bqq/decompose.hpp"
 #include "kernels/dispatch.hpp"
-#include "refine.hpp"
-#include "scales.hpp"
+#include "search/refine.hpp"
+#include "search/scales.hpp"
 
 using namespace bqq::detail;
 using bqq::Index;

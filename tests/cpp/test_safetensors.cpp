@@ -1,11 +1,11 @@
 // Hostile containers: whatever the bytes are, File::open returns or throws bqq::Error and never reads outside the file.
-#include "bqq/io.hpp"
+#include "bqq/file.hpp"
 
 #include "check.hpp"
 #include "files.hpp"
 
-#include "crc32.hpp"
-#include "json.hpp"
+#include "file/crc32.hpp"
+#include "file/json.hpp"
 
 #include <algorithm>
 #include <limits>

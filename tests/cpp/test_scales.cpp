@@ -3,7 +3,7 @@
 #include "reference.hpp"
 
 #include "bqq/decompose.hpp"
-#include "scales.hpp"
+#include "search/scales.hpp"
 
 using reference::Mat;
 using namespace bqq::detail;

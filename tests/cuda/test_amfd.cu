@@ -3,7 +3,7 @@
 #include "check.hpp"
 #include "device.hpp"
 #include "reference.hpp"
-#include "scales.hpp"
+#include "search/scales.hpp"
 #include "solve4.cuh"
 
 #include "kernels/dispatch.hpp"

@@ -4,7 +4,7 @@
 #include "device.hpp"
 #include "reference.hpp"
 #include "scales.cuh"
-#include "scales.hpp"
+#include "search/scales.hpp"
 
 #include <algorithm>
 #include <cmath>

@@ -1,6 +1,6 @@
 // C interface of bqq: real matrices as sums of products of binary matrices. C99; includes no other header of bqq.
 //
-//   What = sum_{i<p} ( r_i Y_i Z_i + s_i (Y_i 1) + t_i (1 Z_i) ) + u        letters: see bqq/types.hpp
+//   What = sum_{i<p} ( r_i Y_i Z_i + s_i (Y_i 1) + t_i (1 Z_i) ) + u        letters: see bqq/matrix.hpp
 //
 // Errors. A function that can fail returns bqq_status; BQQ_OK is 0. After a failure bqq_last_error() has the text. A
 // NULL where the contract asks for a pointer is BQQ_INVALID_ARGUMENT. A failed call leaves its outputs untouched,

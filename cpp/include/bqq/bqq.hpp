@@ -1,10 +1,11 @@
 // Everything of the C++ interface.
 #pragma once
 
+#include "bqq/array.hpp"
 #include "bqq/decompose.hpp"
-#include "bqq/io.hpp"
-#include "bqq/matmul.hpp"
-#include "bqq/types.hpp"
+#include "bqq/file.hpp"
+#include "bqq/matrix.hpp"
+#include "bqq/prepared.hpp"
 
 namespace bqq {
 

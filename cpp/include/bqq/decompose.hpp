@@ -1,7 +1,7 @@
-// From a real matrix to a compressed one, and what can be done with it without a product.
+// From a real matrix to a compressed one.
 #pragma once
 
-#include "bqq/types.hpp"
+#include "bqq/matrix.hpp"
 
 #include <functional>
 
@@ -57,17 +57,5 @@ BQQ_API Matrix decompose(const float* W, Index m, Index n, Index ldw, Index p, c
 /// extend(decompose(W, p1), W, p2) equals decompose(W, p2) bit for bit under equal options, unless a weight that is a
 /// whole matrix makes the patches of a row depend on each other.
 BQQ_API Matrix extend(const View& q, const float* W, Index ldw, Index p, const DecomposeOptions& options = {});
-
-/// The first k stacks (1 <= k <= p) as a matrix of their own: same bits, same r, s, t; u keeps each block's mean.
-BQQ_API Matrix prefix(const View& q, Index k);
-
-/// The transpose, exactly: Y' = Z^T, Z' = Y^T, s and t exchanged.
-BQQ_API Matrix transpose(const View& q);
-
-/// Writes What (m x n, row-major, ldo >= n). O(p l m n / 2) integer additions.
-BQQ_API void reconstruct(const View& q, float* out, Index ldo, int threads = 0);
-
-/// Sum of squared differences between W and What, accumulated in float64; What is formed a row at a time.
-BQQ_API double squared_error(const View& q, const float* W, Index ldw, int threads = 0);
 
 } // namespace bqq

@@ -10,7 +10,7 @@
 //   tdpbf16ps     one every 16 cycles: 512 multiply-adds a cycle, 16 times the float32 rate
 //   tdpbssd       twice that, on bytes
 // Compiled with BQQ_AMX_EMULATED the tile instructions are functions (tests/cpp/amx_emulation.hpp).
-#include "kernels/table.h"
+#include "kernels/table.hpp"
 
 #if defined(__GNUC__) && !defined(__clang__)
 // gcc bug 105593: the "undefined" operands inside its own intrinsics

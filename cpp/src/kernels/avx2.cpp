@@ -8,7 +8,7 @@
 // AVX2 and FMA: 16 registers of 8 floats. 6 x 2 accumulators keep both FMA ports busy.
 //   vfmadd231ps ymm     latency 4, 2 per cycle
 //   vbroadcastss m32    2 per cycle
-#include "kernels/table.h"
+#include "kernels/table.hpp"
 
 #include <immintrin.h>
 #include <string.h>

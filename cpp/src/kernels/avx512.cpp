@@ -7,7 +7,7 @@
 //
 // AVX-512: 32 registers of 16 floats. 12 x 2 accumulators; the broadcast of A rides inside the FMA.
 //   vfmadd231ps zmm, m32{1to16}    latency 4, 1 to 2 per cycle
-#include "kernels/table.h"
+#include "kernels/table.hpp"
 
 #if defined(__GNUC__) && !defined(__clang__)
 // gcc bug 105593: the "undefined" operands inside its own intrinsics

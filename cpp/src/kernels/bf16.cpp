@@ -8,7 +8,7 @@
 // The solver's dense products on short operands: bfloat16 pairs (vdpbf16ps, twice the float32 rate) where rounding is
 // harmless, bytes (vpdpbusd, four times) where operands are small whole numbers. Operands are packed first, as 32-bit
 // groups of 2 or 4 neighbours along K: A as [M][K/group] or [K/group][M], B as [K/group][N].
-#include "kernels/table.h"
+#include "kernels/table.hpp"
 
 #if defined(__GNUC__) && !defined(__clang__)
 // gcc bug 105593: the "undefined" operands inside its own intrinsics

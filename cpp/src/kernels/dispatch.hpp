@@ -1,7 +1,7 @@
 // Which kernels this machine runs.
 #pragma once
 
-#include "kernels/table.h"
+#include "kernels/table.hpp"
 
 #include <string>
 #include <vector>

@@ -7,7 +7,7 @@
 //
 // Portable C++: right everywhere, the layer all others stand on. Vectors of four floats that any compiler maps to what
 // it has.
-#include "kernels/table.h"
+#include "kernels/table.hpp"
 
 namespace {
 

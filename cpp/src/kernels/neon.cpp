@@ -7,7 +7,7 @@
 //
 // Advanced SIMD of ARMv8.0: 32 registers of 4 floats, part of every aarch64 baseline.
 //   fmla v.4s    latency 4, 2 per cycle
-#include "kernels/table.h"
+#include "kernels/table.hpp"
 
 #include <arm_neon.h>
 

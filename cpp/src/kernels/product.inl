@@ -1,20 +1,20 @@
 // What every instruction set's product shares, in terms of the vector vf of solver.inl.
 
 void latents(size_t stacks, size_t l, const bqq_stack* scales, float sigma, const float* v, float* w, float* sums) {
-    constexpr size_t lanes = BQQ_PANEL / kWidth;
+    constexpr size_t lanes = kPanelRows / kWidth;
     vf sum[lanes];
     for (size_t q = 0; q < lanes; ++q) sum[q] = vload(sums + q * kWidth);
     for (size_t i = 0; i < stacks; ++i, v += l, w += l) {
         const vf r = vset(scales[i].r), shift = vset(scales[i].shift * sigma), total = vset(scales[i].total);
         size_t e = 0;
-        for (; e + BQQ_PANEL <= l; e += BQQ_PANEL)
+        for (; e + kPanelRows <= l; e += kPanelRows)
             for (size_t q = 0; q < lanes; ++q) {
                 const vf x = vload(v + e + q * kWidth);
                 sum[q] = vfma(total, x, sum[q]);
                 vstore(w + e + q * kWidth, vfma(r, x, shift));
             }
         if (e == l) continue;
-        float in[BQQ_PANEL] = {}, out[BQQ_PANEL];
+        float in[kPanelRows] = {}, out[kPanelRows];
         for (size_t k = 0; k < l - e; ++k) in[k] = v[e + k];
         for (size_t q = 0; q < lanes; ++q) {
             const vf x = vload(in + q * kWidth);

@@ -32,7 +32,7 @@ struct WideFloat32 {
                 for (size_t c = 0; c < kSide; ++c) {
                     __m512i high = _mm512_setzero_si512(), low = high;
                     if (g * kSide + c < columns) {
-                        const float* in = x + (g * kSide + c) * ldx + BQQ_UNIT_COLUMNS * b;
+                        const float* in = x + (g * kSide + c) * ldx + kUnitColumns * b;
                         const __m512 first = _mm512_loadu_ps(in), second = _mm512_loadu_ps(in + 16);
                         high = (__m512i)_mm512_cvtne2ps_pbh(second, first);
                         low = (__m512i)_mm512_cvtne2ps_pbh(rest(second, high, 1), rest(first, high, 0));
@@ -87,7 +87,7 @@ struct WideFloat32 {
 
 struct WideInt8 {
     static constexpr size_t kBlocks = 2, kDepth = 16;
-    static constexpr size_t kHead = BQQ_WIDE * sizeof(float), kTile = 1024; // the head: a scale for each vector
+    static constexpr size_t kHead = kTileVectors * sizeof(float), kTile = 1024; // the head: a scale for each vector
 
     static void pack(size_t blocks, size_t columns, const float* x, size_t ldx, uint8_t* out) {
         const size_t tiles = (blocks + 1) / 2;
@@ -190,7 +190,7 @@ template <class Class> void wide_lookup(size_t panels, size_t blocks, const uint
             for (size_t h = 0; h < (two_panels ? 2u : 1u); ++h)
                 for (size_t k = 0; k < tiles; ++k) {
                     const size_t b = (first + k) * Class::kBlocks;
-                    Class::expand(bits + b * stride + BQQ_UNIT_BYTES * (q + h), stride, blocks - b,
+                    Class::expand(bits + b * stride + kUnitBytes * (q + h), stride, blocks - b,
                                   expanded + h * kPanel + 1024 * k);
                 }
             for (size_t g = 0; g < groups_of(columns); g += 2) {
@@ -207,7 +207,7 @@ template <class Class> void wide_lookup(size_t panels, size_t blocks, const uint
                 for (size_t c = 0; c < 2 * kSide && g * kSide + c < columns; ++c)
                     for (size_t h = 0; h < (two_panels ? 2u : 1u); ++h) {
                         const size_t column = g * kSide + c;
-                        float* y = out + column * ldo + BQQ_PANEL * (q + h);
+                        float* y = out + column * ldo + kPanelRows * (q + h);
                         const __m512 before = add ? _mm512_loadu_ps(y) : _mm512_setzero_ps();
                         const float* tile = sums + (2 * (c / kSide) + h) * kSide * kSide + c % kSide * kSide;
                         _mm512_storeu_ps(y, Class::add(before, tile, static_cast<const uint8_t*>(tables), column));

@@ -13,7 +13,7 @@ void tables_f32(size_t blocks, size_t columns, const float* x, size_t ldx, void*
     float* t = static_cast<float*>(tables);
     for (size_t c = 0; c < columns; ++c)
         for (size_t b = 0; b < blocks; ++b) {
-            const float* in = x + c * ldx + BQQ_UNIT_COLUMNS * b;
+            const float* in = x + c * ldx + kUnitColumns * b;
             for (size_t g = 0; g < kGroups; ++g, in += 3, t += 8) {
                 const __m256 low =
                     _mm256_fmadd_ps(s1, _mm256_broadcast_ss(in + 1), _mm256_mul_ps(s0, _mm256_broadcast_ss(in)));
@@ -35,7 +35,7 @@ template <int H, int N> inline void lookup_tile(size_t blocks, const uint8_t* bi
         for (int q = 0; q < H; ++q) {
             word[q] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bits + 32 * q));
             if (q % 2 == 0)
-                _mm_prefetch(reinterpret_cast<const char*>(bits + BQQ_AHEAD * stride + 32 * q), _MM_HINT_T1);
+                _mm_prefetch(reinterpret_cast<const char*>(bits + kPrefetchBlocks * stride + 32 * q), _MM_HINT_T1);
         }
         for (size_t g = 0; g < kGroups; ++g, t += 8) {
             for (int c = 0; c < N; ++c) {

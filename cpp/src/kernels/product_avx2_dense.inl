@@ -39,12 +39,12 @@ template <int P> inline void dense_run(const bqq_dense& t, size_t q, size_t g, s
     constexpr int H = (P + 1) / 2; // halves of 32 rows
     DenseTables tables;
     for (size_t w = 0; w < words; ++w) {
-        const uint8_t* units = t.bits + t.block[g + w] * t.stride + BQQ_UNIT_BYTES * q;
+        const uint8_t* units = t.bits + t.block[g + w] * t.stride + kUnitBytes * q;
         for (size_t half = 0; half < size_t(H); ++half) {
             __m256i even[2], odd[2];
-            split_unit(units + 2 * half * BQQ_UNIT_BYTES, &even[0], &odd[0]);
+            split_unit(units + 2 * half * kUnitBytes, &even[0], &odd[0]);
             if (2 * half + 1 < P)
-                split_unit(units + (2 * half + 1) * BQQ_UNIT_BYTES, &even[1], &odd[1]);
+                split_unit(units + (2 * half + 1) * kUnitBytes, &even[1], &odd[1]);
             else
                 even[1] = odd[1] = _mm256_setzero_si256();
             const __m256i bytes[4] = {
@@ -55,7 +55,7 @@ template <int P> inline void dense_run(const bqq_dense& t, size_t q, size_t g, s
     }
     const __m256 factor = _mm256_set1_ps(r);
     const float zeros[16 * kDensePanels] = {};
-    const float* row = t.row ? t.row + BQQ_PANEL * q : zeros;
+    const float* row = t.row ? t.row + kPanelRows * q : zeros;
     for (size_t b = 0; b < t.columns; ++b) {
         __m256i count[H];
         for (int half = 0; half < H; ++half) count[half] = _mm256_setzero_si256();
@@ -72,10 +72,10 @@ template <int P> inline void dense_run(const bqq_dense& t, size_t q, size_t g, s
         alignas(32) uint8_t counts[32 * H];
         for (int half = 0; half < H; ++half)
             _mm256_store_si256(reinterpret_cast<__m256i*>(counts + 32 * half), count[half]);
-        float* out = t.out + b * t.ldo + BQQ_PANEL * q;
+        float* out = t.out + b * t.ldo + kPanelRows * q;
         const float* before = first ? row : out;
         const __m256 column = _mm256_set1_ps(first ? t.column[b] : 0.0f);
-        for (int v = 0; v < BQQ_PANEL * P; v += 8) {
+        for (int v = 0; v < kPanelRows * P; v += 8) {
             const __m128i eight = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(counts + v));
             const __m256 sum = _mm256_add_ps(column, _mm256_loadu_ps(before + v));
             _mm256_storeu_ps(out + v, _mm256_fmadd_ps(factor, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(eight)), sum));

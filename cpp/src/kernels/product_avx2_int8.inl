@@ -1,14 +1,14 @@
-// The int8 class with vpshufb. A chunk of BQQ_CHUNK blocks of one vector is a record: the scale, then, 64 bytes in, two
-// rows of 64 bytes per block: the tables of the groups 0 2 4 6 (low halves of the four bytes of a word) and 1 3 5 7.
-// Entries are biased by 128, to unsigned bytes, so that 16-bit sums of them split into even and odd rows.
-constexpr size_t kRecord = BQQ_CHUNK * BQQ_TABLE_BYTES;
+// The int8 class with vpshufb. A chunk of kChunkBlocks blocks of one vector is a record: the scale, then, 64 bytes in,
+// two rows of 64 bytes per block: the tables of the groups 0 2 4 6 (low halves of the four bytes of a word) and 1 3
+// 5 7. Entries are biased by 128, to unsigned bytes, so that 16-bit sums of them split into even and odd rows.
+constexpr size_t kRecord = kChunkBlocks * kTableBytes;
 
 inline __m256 absolute(__m256 x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
 
 // Largest sum |x_q| / 2 of a group of four; NaN or infinite if an input is (positive floats order as their bits do).
 inline float chunk_size(size_t blocks, const float* in) {
     __m256i most = _mm256_setzero_si256();
-    for (size_t b = 0; b < blocks; ++b, in += BQQ_UNIT_COLUMNS) {
+    for (size_t b = 0; b < blocks; ++b, in += kUnitColumns) {
         const __m256 s = _mm256_hadd_ps(absolute(_mm256_loadu_ps(in)), absolute(_mm256_loadu_ps(in + 8)));
         const __m256 t = _mm256_hadd_ps(absolute(_mm256_loadu_ps(in + 16)), absolute(_mm256_loadu_ps(in + 24)));
         most = _mm256_max_epi32(most, _mm256_castps_si256(_mm256_hadd_ps(s, t)));
@@ -51,15 +51,15 @@ inline __m256i entries(__m256i sums, int first) {
 void tables_i8(size_t blocks, size_t columns, const float* x, size_t ldx, void* tables) {
     uint8_t* record = static_cast<uint8_t*>(tables);
     for (size_t c = 0; c < columns; ++c)
-        for (size_t b = 0; b < blocks; b += BQQ_CHUNK, record += kRecord) {
-            const size_t count = blocks - b < BQQ_CHUNK ? blocks - b : size_t(BQQ_CHUNK);
-            const float* in = x + c * ldx + BQQ_UNIT_COLUMNS * b;
+        for (size_t b = 0; b < blocks; b += kChunkBlocks, record += kRecord) {
+            const size_t count = blocks - b < kChunkBlocks ? blocks - b : size_t(kChunkBlocks);
+            const float* in = x + c * ldx + kUnitColumns * b;
             const float size = chunk_size(count, in);
             const bool finite = size - size == 0, usable = finite && size > 1e-34f;
             *reinterpret_cast<float*>(record) = usable ? size / 126.0f : 0.0f * size;
             const __m256 factor = _mm256_set1_ps(usable ? 0.5f * 32256.0f / size : 0.0f);
             __m256i* t = reinterpret_cast<__m256i*>(record + 64);
-            for (size_t k = 0; k < count; ++k, in += BQQ_UNIT_COLUMNS, t += 4) {
+            for (size_t k = 0; k < count; ++k, in += kUnitColumns, t += 4) {
                 __m256i wide[4];
                 for (int h = 0; h < 4; ++h)
                     wide[h] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(in + 8 * h), factor));
@@ -82,14 +82,14 @@ template <int N> inline void lookup_panel_i8(size_t blocks, const uint8_t* bits,
     const __m256i by_byte = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12, 1, 5, 9,
                                              13, 2, 6, 10, 14, 3, 7, 11, 15);
     const __m256i nibble = _mm256_set1_epi8(15);
-    for (size_t first = 0; first < blocks; first += BQQ_CHUNK, record += kRecord) {
-        const size_t count = blocks - first < BQQ_CHUNK ? blocks - first : size_t(BQQ_CHUNK);
+    for (size_t first = 0; first < blocks; first += kChunkBlocks, record += kRecord) {
+        const size_t count = blocks - first < kChunkBlocks ? blocks - first : size_t(kChunkBlocks);
         __m256i all[N], odd[N];
         for (int c = 0; c < N; ++c) all[c] = odd[c] = _mm256_setzero_si256();
         for (size_t b = 0; b < count; ++b, bits += stride) {
             // Sixteen rows of four bytes to four times sixteen rows of one byte; rows 0-3 8-11 4-7 12-15.
             const __m256i* at = reinterpret_cast<const __m256i*>(bits);
-            _mm_prefetch(reinterpret_cast<const char*>(bits + BQQ_AHEAD * stride), _MM_HINT_T1);
+            _mm_prefetch(reinterpret_cast<const char*>(bits + kPrefetchBlocks * stride), _MM_HINT_T1);
             const __m256i u = _mm256_shuffle_epi8(_mm256_loadu_si256(at), by_byte);
             const __m256i v = _mm256_shuffle_epi8(_mm256_loadu_si256(at + 1), by_byte);
             const __m256i byte[2] = {_mm256_permute4x64_epi64(_mm256_unpacklo_epi32(u, v), 0xD8),
@@ -130,8 +130,8 @@ template <int N> inline void lookup_panel_i8(size_t blocks, const uint8_t* bits,
 
 void lookup_i8(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, size_t columns, const void* tables,
                float* out, size_t ldo, int accumulate) {
-    const size_t column = (blocks + BQQ_CHUNK - 1) / BQQ_CHUNK * kRecord;
-    for (size_t q = 0; q < panels; ++q, bits += BQQ_UNIT_BYTES, out += BQQ_PANEL) {
+    const size_t column = (blocks + kChunkBlocks - 1) / kChunkBlocks * kRecord;
+    for (size_t q = 0; q < panels; ++q, bits += kUnitBytes, out += kPanelRows) {
         const uint8_t* record = static_cast<const uint8_t*>(tables);
         size_t c = 0;
         for (; c + 4 <= columns; c += 4)

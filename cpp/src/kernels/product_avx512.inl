@@ -25,12 +25,12 @@ template <int P, int N> inline void lookup_tile(size_t blocks, const uint8_t* bi
     __m512 s[P][N];
     for (int q = 0; q < P; ++q)
         for (int c = 0; c < N; ++c)
-            s[q][c] = accumulate ? _mm512_loadu_ps(out + c * ldo + BQQ_PANEL * q) : _mm512_setzero_ps();
+            s[q][c] = accumulate ? _mm512_loadu_ps(out + c * ldo + kPanelRows * q) : _mm512_setzero_ps();
     for (size_t b = 0; b < blocks; ++b, bits += stride) {
         __m512i word[P];
         for (int q = 0; q < P; ++q) {
-            word[q] = _mm512_loadu_si512(bits + BQQ_UNIT_BYTES * q);
-            _mm_prefetch(reinterpret_cast<const char*>(bits + BQQ_AHEAD * stride + BQQ_UNIT_BYTES * q), _MM_HINT_T1);
+            word[q] = _mm512_loadu_si512(bits + kUnitBytes * q);
+            _mm_prefetch(reinterpret_cast<const char*>(bits + kPrefetchBlocks * stride + kUnitBytes * q), _MM_HINT_T1);
         }
         for (int g = 0; g < 8; ++g, t += 16) {
             for (int c = 0; c < N; ++c) {
@@ -42,13 +42,13 @@ template <int P, int N> inline void lookup_tile(size_t blocks, const uint8_t* bi
         }
     }
     for (int q = 0; q < P; ++q)
-        for (int c = 0; c < N; ++c) _mm512_storeu_ps(out + c * ldo + BQQ_PANEL * q, s[q][c]);
+        for (int c = 0; c < N; ++c) _mm512_storeu_ps(out + c * ldo + kPanelRows * q, s[q][c]);
 }
 
 template <int N, int P = N == 1 ? 8 : 4> inline void lookup_columns(size_t panels, size_t blocks, const uint8_t* bits,
                                                                     size_t stride, const float* t, float* out,
                                                                     size_t ldo, int accumulate) {
-    for (; panels >= size_t(P); panels -= P, bits += BQQ_UNIT_BYTES * P, out += BQQ_PANEL * P)
+    for (; panels >= size_t(P); panels -= P, bits += kUnitBytes * P, out += kPanelRows * P)
         lookup_tile<P, N>(blocks, bits, stride, t, out, ldo, accumulate);
     if constexpr (P > 1) {
         if (panels) lookup_columns<N, P / 2>(panels, blocks, bits, stride, t, out, ldo, accumulate);

@@ -2,10 +2,10 @@
 
 // C columns of panel q from column b on. S: words of every stack, 0 if they differ.
 template <int C, int S> inline void dense_columns(const bqq_dense& t, size_t q, size_t b) {
-    const uint8_t* bits = t.bits + BQQ_UNIT_BYTES * q;
+    const uint8_t* bits = t.bits + kUnitBytes * q;
     const uint32_t* z = t.z + b;
     const size_t ldz = t.ldz;
-    const __m512 row = t.row ? _mm512_loadu_ps(t.row + BQQ_PANEL * q) : _mm512_setzero_ps();
+    const __m512 row = t.row ? _mm512_loadu_ps(t.row + kPanelRows * q) : _mm512_setzero_ps();
     __m512 sum[C];
     for (int c = 0; c < C; ++c) sum[c] = _mm512_add_ps(row, _mm512_set1_ps(t.column[b + size_t(c)]));
     const auto both = [&](size_t g, int c) {
@@ -21,7 +21,7 @@ template <int C, int S> inline void dense_columns(const bqq_dense& t, size_t q, 
         const __m512 r = _mm512_set1_ps(t.r[i]);
         for (int c = 0; c < C; ++c) sum[c] = _mm512_fmadd_ps(r, _mm512_cvtepi32_ps(count[c]), sum[c]);
     }
-    for (int c = 0; c < C; ++c) _mm512_storeu_ps(t.out + (b + size_t(c)) * t.ldo + BQQ_PANEL * q, sum[c]);
+    for (int c = 0; c < C; ++c) _mm512_storeu_ps(t.out + (b + size_t(c)) * t.ldo + kPanelRows * q, sum[c]);
 }
 
 template <int S> void dense_tile(const bqq_dense& t) {
@@ -35,7 +35,7 @@ template <int S> void dense_tile(const bqq_dense& t) {
 void unit_columns(const uint8_t* unit, uint16_t* columns) {
     const __m512i words = _mm512_loadu_si512(unit);
     __m512i bit = _mm512_set1_epi32(1);
-    for (int b = 0; b < BQQ_UNIT_COLUMNS; ++b, bit = _mm512_add_epi32(bit, bit))
+    for (int b = 0; b < kUnitColumns; ++b, bit = _mm512_add_epi32(bit, bit))
         columns[b] = uint16_t(_cvtmask16_u32(_mm512_test_epi32_mask(words, bit)));
 }
 

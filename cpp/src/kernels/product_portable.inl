@@ -24,7 +24,7 @@ void tables_f32(size_t blocks, size_t columns, const float* x, size_t ldx, void*
 // Four rows at a time: the additions of one row form a chain, those of four rows overlap.
 void lookup_one(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, const float* tables, float* out,
                 int accumulate) {
-    for (size_t row = 0; row < BQQ_PANEL * panels; row += 4) {
+    for (size_t row = 0; row < kPanelRows * panels; row += 4) {
         float s[4];
         for (size_t k = 0; k < 4; ++k) s[k] = accumulate ? out[row + k] : 0.0f;
         const uint8_t* at = bits + 4 * row;
@@ -45,7 +45,7 @@ void lookup_one(size_t panels, size_t blocks, const uint8_t* bits, size_t stride
 template <int V> void lookup_wide(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, size_t columns,
                                   const float* tables, float* out, size_t ldo, int accumulate) {
     constexpr size_t width = V * kWidth;
-    for (size_t row = 0; row < BQQ_PANEL * panels; row += 2) {
+    for (size_t row = 0; row < kPanelRows * panels; row += 2) {
         float held[2][width] = {};
         for (size_t c = 0; accumulate && c < columns; ++c)
             for (size_t k = 0; k < 2; ++k) held[k][c] = out[c * ldo + row + k];
@@ -72,7 +72,7 @@ template <int V> void lookup_wide(size_t panels, size_t blocks, const uint8_t* b
 
 void lookup_f32(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, size_t columns, const void* tables,
                 float* out, size_t ldo, int accumulate) {
-    static_assert(BQQ_BATCH <= 2 * kWidth, "two vectors hold the widest batch");
+    static_assert(kMaxVectors <= 2 * kWidth, "two vectors hold the widest batch");
     const float* t = static_cast<const float*>(tables);
     if (columns == 1)
         lookup_one(panels, blocks, bits, stride, t, out, accumulate);
@@ -82,16 +82,16 @@ void lookup_f32(size_t panels, size_t blocks, const uint8_t* bits, size_t stride
         lookup_wide<2>(panels, blocks, bits, stride, columns, t, out, ldo, accumulate);
 }
 
-// Fixed point: a chunk of BQQ_CHUNK blocks of one vector is a record of kRecord bytes: the scale, then, 64 bytes in,
+// Fixed point: a chunk of kChunkBlocks blocks of one vector is a record of kRecord bytes: the scale, then, 64 bytes in,
 // the tables of its blocks, 8 of 16 signed bytes each.
-constexpr size_t kRecord = BQQ_CHUNK * BQQ_TABLE_BYTES;
+constexpr size_t kRecord = kChunkBlocks * kTableBytes;
 
 void tables_i8(size_t blocks, size_t columns, const float* x, size_t ldx, void* tables) {
     uint8_t* record = static_cast<uint8_t*>(tables);
     for (size_t c = 0; c < columns; ++c)
-        for (size_t b = 0; b < blocks; b += BQQ_CHUNK, record += kRecord) {
-            const size_t groups = 8 * (blocks - b < BQQ_CHUNK ? blocks - b : size_t(BQQ_CHUNK));
-            const float* in = x + c * ldx + BQQ_UNIT_COLUMNS * b;
+        for (size_t b = 0; b < blocks; b += kChunkBlocks, record += kRecord) {
+            const size_t groups = 8 * (blocks - b < kChunkBlocks ? blocks - b : size_t(kChunkBlocks));
+            const float* in = x + c * ldx + kUnitColumns * b;
             float largest = 0, taint = 0; // taint: NaN if an input is not finite
             for (size_t g = 0; g < groups; ++g) {
                 float size = 0;
@@ -118,10 +118,10 @@ void lookup_i8(size_t panels, size_t blocks, const uint8_t* bits, size_t stride,
                float* out, size_t ldo, int accumulate) {
     const uint8_t* record = static_cast<const uint8_t*>(tables);
     for (size_t c = 0; c < columns; ++c)
-        for (size_t first = 0; first < blocks; first += BQQ_CHUNK, record += kRecord) {
-            const size_t count = blocks - first < BQQ_CHUNK ? blocks - first : size_t(BQQ_CHUNK);
+        for (size_t first = 0; first < blocks; first += kChunkBlocks, record += kRecord) {
+            const size_t count = blocks - first < kChunkBlocks ? blocks - first : size_t(kChunkBlocks);
             const float scale = *reinterpret_cast<const float*>(record);
-            for (size_t row = 0; row < BQQ_PANEL * panels; ++row) {
+            for (size_t row = 0; row < kPanelRows * panels; ++row) {
                 const int8_t* t = reinterpret_cast<const int8_t*>(record + 64);
                 int32_t sum = 0;
                 for (size_t b = 0; b < count; ++b) {

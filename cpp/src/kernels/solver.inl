@@ -1,12 +1,12 @@
 // The solver's kernels in terms of a vector of floats. Included once by each instruction-set file, inside its anonymous
 // namespace, after it has defined
-//   vf, kWidth                   the vector and its floats (a divisor of BQQ_PAD)
+//   vf, kWidth                   the vector and its floats (a divisor of kPad)
 //   kTileRows, kTileVectors      accumulators of the product tile
 //   vload vstore vset vadd vsub vmul vfma(a,b,c)=ab+c vmin vmax vabs vsum vmaxof vhead(v,k)=first k lanes, rest 0
 //   vgreater(a,b)                bit k set where lane k of a exceeds lane k of b
 //   vtranspose(A,lda,B,ldb)      B[j,i] = A[i,j] for a block of kWidth x kWidth
 
-static_assert(BQQ_PAD % kWidth == 0 && BQQ_PANEL % kWidth == 0, "a padded row is a whole number of vectors");
+static_assert(kPad % kWidth == 0 && kPanelRows % kWidth == 0, "a padded row is a whole number of vectors");
 
 template <int MR, int NV> struct Tile {
     vf c[MR][NV];
@@ -200,7 +200,7 @@ double bilinear(size_t rows, size_t, size_t ld, const float* a, const float* M, 
 
 void column_dots(size_t rows, size_t ld, const float* w, const float* A, size_t lda, const float* B, size_t ldb,
                  float* out) {
-    constexpr size_t kGroup = 4 * kWidth; // BQQ_PAD is a multiple of kWidth only: the last group may be shorter
+    constexpr size_t kGroup = 4 * kWidth; // kPad is a multiple of kWidth only: the last group may be shorter
     for (size_t j = 0; j < ld; j += kGroup) {
         const size_t vectors = (ld - j < kGroup ? ld - j : kGroup) / kWidth;
         vf sum[4] = {vset(0), vset(0), vset(0), vset(0)};

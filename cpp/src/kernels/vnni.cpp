@@ -11,7 +11,7 @@
 // The float32 class splits a table entry of 24 bits into three bytes: 6 operations for 256 bits and full accuracy,
 // where tables of floats take 8 for 256. Integer sums are exact, so the only error is that of the entries, 2^-23 of the
 // largest.
-#include "kernels/table.h"
+#include "kernels/table.hpp"
 
 #if defined(__GNUC__) && !defined(__clang__)
 // gcc bug 105593: the "undefined" operands inside its own intrinsics
@@ -24,11 +24,11 @@
 
 namespace {
 
-// A chunk of BQQ_CHUNK blocks of one vector is a record of kRecord bytes: the scale, then, 64 bytes in, for each block
-// the tables of groups 0 2 4 6 (low halves of the bytes of a word), then of groups 1 3 5 7 (high halves).
-constexpr size_t kRecord = BQQ_CHUNK * BQQ_TABLE_BYTES;
+// A chunk of kChunkBlocks blocks of one vector is a record of kRecord bytes: the scale, then, 64 bytes in, for each
+// block the tables of groups 0 2 4 6 (low halves of the bytes of a word), then of groups 1 3 5 7 (high halves).
+constexpr size_t kRecord = kChunkBlocks * kTableBytes;
 
-inline size_t chunk_blocks(size_t left) { return left < BQQ_CHUNK ? left : size_t(BQQ_CHUNK); }
+inline size_t chunk_blocks(size_t left) { return left < kChunkBlocks ? left : size_t(kChunkBlocks); }
 
 // The largest sum |x_q| / 2 of a group of four inputs; NaN or infinite if an input is (positive floats order as their
 // bits do, NaN last).
@@ -86,22 +86,22 @@ void tables_f32(size_t blocks, size_t columns, const float* x, size_t ldx, void*
     // First all sizes: one at a time they are a chain of latencies.
     uint8_t* record = static_cast<uint8_t*>(tables);
     for (size_t c = 0; c < columns; ++c)
-        for (size_t b = 0; b < blocks; b += BQQ_CHUNK, record += kRecord) {
-            const float size = chunk_size(chunk_blocks(blocks - b), x + c * ldx + BQQ_UNIT_COLUMNS * b);
+        for (size_t b = 0; b < blocks; b += kChunkBlocks, record += kRecord) {
+            const float size = chunk_size(chunk_blocks(blocks - b), x + c * ldx + kUnitColumns * b);
             // Entries just below 2^22; inputs below 1e-31 stay small and lose digits.
             const float wanted = (kBias - 16) / size, factor = wanted < kMostFactor ? wanted : kMostFactor;
             *reinterpret_cast<Head*>(record) = {is_finite(size) ? 1 / factor : NAN, is_finite(size) ? factor : 0};
         }
     record = static_cast<uint8_t*>(tables);
     for (size_t c = 0; c < columns; ++c)
-        for (size_t b = 0; b < blocks; b += BQQ_CHUNK, record += kRecord) {
+        for (size_t b = 0; b < blocks; b += kChunkBlocks, record += kRecord) {
             const size_t count = chunk_blocks(blocks - b);
-            const float* in = x + c * ldx + BQQ_UNIT_COLUMNS * b;
+            const float* in = x + c * ldx + kUnitColumns * b;
             const __m512 factor = _mm512_set1_ps(reinterpret_cast<const Head*>(record)->factor);
             const __m512 s0 = _mm512_mul_ps(sign[0], factor), s1 = _mm512_mul_ps(sign[1], factor);
             const __m512 s2 = _mm512_mul_ps(sign[2], factor), s3 = _mm512_mul_ps(sign[3], factor);
             uint8_t* t = record + 64;
-            for (size_t k = 0; k < count; ++k, in += BQQ_UNIT_COLUMNS) {
+            for (size_t k = 0; k < count; ++k, in += kUnitColumns) {
                 for (int side = 0; side < 2; ++side, t += 192) {
                     __m512i entry[4];
                     for (int g = 0; g < 4; ++g) {
@@ -150,8 +150,8 @@ struct Float32Class {
         for (size_t b = 0; b < blocks; ++b, bits += stride, t += 384) {
             __m512i low[P], high[P];
             for (int q = 0; q < P; ++q) {
-                const __m512i word = _mm512_loadu_si512(bits + BQQ_UNIT_BYTES * q);
-                _mm_prefetch(reinterpret_cast<const char*>(bits + BQQ_AHEAD * stride + BQQ_UNIT_BYTES * q),
+                const __m512i word = _mm512_loadu_si512(bits + kUnitBytes * q);
+                _mm_prefetch(reinterpret_cast<const char*>(bits + kPrefetchBlocks * stride + kUnitBytes * q),
                              _MM_HINT_T1);
                 low[q] = table_index(word), high[q] = table_index(_mm512_srli_epi32(word, 4));
             }
@@ -175,7 +175,7 @@ struct Float32Class {
             for (int q = 0; q < P; ++q) {
                 const __m512i high = _mm512_add_epi32(_mm512_slli_epi32(s[2][q][c], 8), s[1][q][c]);
                 const __m512i low = _mm512_add_epi32(s[0][q][c], bias);
-                add_scaled(out + c * ldo + BQQ_PANEL * q, _mm512_add_epi32(_mm512_slli_epi32(high, 8), low), scale,
+                add_scaled(out + c * ldo + kPanelRows * q, _mm512_add_epi32(_mm512_slli_epi32(high, 8), low), scale,
                            accumulate);
             }
         }
@@ -217,20 +217,20 @@ void tables_i8(size_t blocks, size_t columns, const float* x, size_t ldx, void* 
     const __m512i high = kHighBytes.load(), rounding = _mm512_set1_epi16(128);
     uint8_t* record = static_cast<uint8_t*>(tables);
     for (size_t c = 0; c < columns; ++c)
-        for (size_t b = 0; b < blocks; b += BQQ_CHUNK, record += kRecord) {
-            const float size = chunk_size(chunk_blocks(blocks - b), x + c * ldx + BQQ_UNIT_COLUMNS * b);
+        for (size_t b = 0; b < blocks; b += kChunkBlocks, record += kRecord) {
+            const float size = chunk_size(chunk_blocks(blocks - b), x + c * ldx + kUnitColumns * b);
             const bool usable = size > 1e-34f && is_finite(size);
             *reinterpret_cast<Head*>(record) = {usable ? size / 126.0f : 0.0f * size,
                                                 usable ? 0.5f * 32256.0f / size : 0.0f};
         }
     record = static_cast<uint8_t*>(tables);
     for (size_t c = 0; c < columns; ++c)
-        for (size_t b = 0; b < blocks; b += BQQ_CHUNK, record += kRecord) {
+        for (size_t b = 0; b < blocks; b += kChunkBlocks, record += kRecord) {
             const size_t count = chunk_blocks(blocks - b);
-            const float* in = x + c * ldx + BQQ_UNIT_COLUMNS * b;
+            const float* in = x + c * ldx + kUnitColumns * b;
             const __m512 factor = _mm512_set1_ps(reinterpret_cast<const Head*>(record)->factor);
             uint8_t* t = record + 64;
-            for (size_t k = 0; k < count; ++k, in += BQQ_UNIT_COLUMNS, t += 128) {
+            for (size_t k = 0; k < count; ++k, in += kUnitColumns, t += 128) {
                 const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(in), factor));
                 const __m512i b2 = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(in + 16), factor));
                 const __m512i plus = _mm512_packs_epi32(a, b2), minus = _mm512_sub_epi16(_mm512_setzero_si512(), plus);
@@ -262,9 +262,9 @@ struct Int8Class {
             for (int side = 0; side < 2; ++side, t += 64) {
                 __m512i index[P];
                 for (int q = 0; q < P; ++q) {
-                    const __m512i word = _mm512_loadu_si512(bits + BQQ_UNIT_BYTES * q);
+                    const __m512i word = _mm512_loadu_si512(bits + kUnitBytes * q);
                     if (side == 0)
-                        _mm_prefetch(reinterpret_cast<const char*>(bits + BQQ_AHEAD * stride + BQQ_UNIT_BYTES * q),
+                        _mm_prefetch(reinterpret_cast<const char*>(bits + kPrefetchBlocks * stride + kUnitBytes * q),
                                      _MM_HINT_T1);
                     index[q] = table_index(side ? _mm512_srli_epi32(word, 4) : word);
                 }
@@ -276,8 +276,8 @@ struct Int8Class {
             }
         for (int c = 0; c < N; ++c)
             for (int q = 0; q < P; ++q)
-                add_scaled(out + c * ldo + BQQ_PANEL * q, s[q][c], *reinterpret_cast<const float*>(record + c * column),
-                           accumulate);
+                add_scaled(out + c * ldo + kPanelRows * q, s[q][c],
+                           *reinterpret_cast<const float*>(record + c * column), accumulate);
     }
 };
 
@@ -286,7 +286,7 @@ struct Int8Class {
 template <class Class, int N, int P = Class::rows_of(N)>
 inline void lookup_panels(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, const uint8_t* record,
                           size_t column, float* out, size_t ldo, bool accumulate) {
-    for (; panels >= size_t(P); panels -= P, bits += BQQ_UNIT_BYTES * P, out += BQQ_PANEL * P)
+    for (; panels >= size_t(P); panels -= P, bits += kUnitBytes * P, out += kPanelRows * P)
         Class::template chunk<P, N>(blocks, bits, stride, record, column, out, ldo, accumulate);
     if constexpr (P > 1) {
         if (panels) lookup_panels<Class, N, P / 2>(panels, blocks, bits, stride, record, column, out, ldo, accumulate);
@@ -295,9 +295,9 @@ inline void lookup_panels(size_t panels, size_t blocks, const uint8_t* bits, siz
 
 template <class Class> void lookup(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, size_t columns,
                                    const void* tables, float* out, size_t ldo, int accumulate) {
-    const size_t column = (blocks + BQQ_CHUNK - 1) / BQQ_CHUNK * kRecord;
+    const size_t column = (blocks + kChunkBlocks - 1) / kChunkBlocks * kRecord;
     const uint8_t* record = static_cast<const uint8_t*>(tables);
-    for (size_t b = 0; b < blocks; b += BQQ_CHUNK, bits += BQQ_CHUNK * stride, record += kRecord) {
+    for (size_t b = 0; b < blocks; b += kChunkBlocks, bits += kChunkBlocks * stride, record += kRecord) {
         const size_t count = chunk_blocks(blocks - b);
         const bool add = accumulate || b > 0;
         size_t c = 0;

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "bqq/decompose.hpp"
-#include "bqq/matmul.hpp"
+#include "bqq/prepared.hpp"
 
 namespace bqq::cuda {
 

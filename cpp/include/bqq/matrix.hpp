@@ -1,0 +1,114 @@
+// A compressed matrix: its shape, an owner and a view of one, and what can be done with it without a product.
+//
+// Glossary (the paper's letters, used everywhere: code, docs, files, tests)
+//   W      real matrix, m rows (outputs) x n columns (inputs)
+//   What   its approximation  sum_{i<p} ( r_i Y_i Z_i + s_i (Y_i 1) + t_i (1 Z_i) ) + u
+//   Y_i    binary m x l,  Z_i  binary l x n,  one pair is a *stack*; p stacks
+//   l      inner dimension; l = round(mn/(m+n)) costs about one bit per element and stack
+//   patch  W is cut into J x K blocks of at most patch x patch; each block has its own Y, Z, r, s, t, u
+//
+// Source: "Binary Quadratic Quantization", NeurIPS 2025, arXiv 2510.18650.
+#pragma once
+
+#include "bqq/error.hpp"
+
+#include <vector>
+
+namespace bqq {
+
+/// Limits on the parameters of a matrix, checked on every way in.
+constexpr Index kMaxStacks = 64;           ///< p
+constexpr Index kMaxInner = 65535;         ///< l: an entry of Y Z fits 16 bits
+constexpr Index kMaxSide = Index(1) << 40; ///< m, n
+constexpr Index kMaxBlockSide = 1 << 20;   ///< rows, cols of a block
+
+/// The shape of a compressed matrix. All blocks share p, l and the block size; blocks of the last row and
+/// the last column may be shorter, their missing rows and columns are stored as zero bits.
+struct Layout {
+    Index m = 0, n = 0;       ///< shape of W
+    Index J = 0, K = 0;       ///< grid: J block rows, K block columns
+    Index rows = 0, cols = 0; ///< block size: rows = ceil(m/J), cols = ceil(n/K)
+    Index p = 0, l = 0;       ///< stacks, inner dimension
+
+    Index blocks() const { return J * K; }
+    Index y_row_bytes() const { return (l + 7) / 8; }    ///< one row of one Y plane
+    Index z_row_bytes() const { return (cols + 7) / 8; } ///< one row of one Z plane
+    Index y_plane_bytes() const { return rows * y_row_bytes(); }
+    Index z_plane_bytes() const { return l * z_row_bytes(); }
+    Index y_bytes() const { return blocks() * p * y_plane_bytes(); }
+    Index z_bytes() const { return blocks() * p * z_plane_bytes(); }
+    Index scales_per_block() const { return 3 * p + 1; }
+    Index scales_count() const { return blocks() * scales_per_block(); }
+    /// Rows of block row j (columns of block column k) that exist in W.
+    Index rows_of(Index j) const { return j + 1 < J ? rows : m - j * rows; }
+    Index cols_of(Index k) const { return k + 1 < K ? cols : n - k * cols; }
+    /// Bytes of planes and float32 scales, padding included: what a file spends on the matrix.
+    Index nbytes() const { return y_bytes() + z_bytes() + 4 * scales_count(); }
+    double bits_per_weight() const { return 8.0 * double(nbytes()) / (double(m) * double(n)); }
+    bool operator==(const Layout& o) const {
+        return m == o.m && n == o.n && J == o.J && K == o.K && rows == o.rows && cols == o.cols && p == o.p && l == o.l;
+    }
+    bool operator!=(const Layout& o) const { return !(*this == o); }
+};
+
+/// Layout of an m x n matrix cut into balanced blocks of at most patch x patch.
+/// patch = 0 chooses: the whole matrix up to 512 on a side, blocks of at most 256 beyond. l = 0 means
+/// max(1, round(rows*cols/(rows+cols))). Throws Error(invalid_argument).
+BQQ_API Layout make_layout(Index m, Index n, Index p, Index l = 0, Index patch = 0);
+
+/// The layout of the transpose.
+inline Layout transposed_layout(const Layout& a) { return {a.n, a.m, a.K, a.J, a.cols, a.rows, a.p, a.l}; }
+
+/// Non-owning view of a compressed matrix: three plain arrays, bits little-endian within a byte (element k of a row
+/// is bit k%8 of byte k/8), pad bits zero. May point into a mapped file.
+struct View {
+    Layout layout;
+    const std::uint8_t* Y = nullptr; ///< [J, K, p, rows, ceil(l/8)]
+    const std::uint8_t* Z = nullptr; ///< [J, K, p, l, ceil(cols/8)]
+    const float* scales = nullptr;   ///< [J, K, 3p+1]: r_0 s_0 t_0 r_1 s_1 t_1 ... u
+
+    const std::uint8_t* y_plane(Index j, Index k, Index i) const {
+        return Y + ((j * layout.K + k) * layout.p + i) * layout.y_plane_bytes();
+    }
+    const std::uint8_t* z_plane(Index j, Index k, Index i) const {
+        return Z + ((j * layout.K + k) * layout.p + i) * layout.z_plane_bytes();
+    }
+    const float* block_scales(Index j, Index k) const {
+        return scales + (j * layout.K + k) * layout.scales_per_block();
+    }
+};
+
+/// Owner of a compressed matrix. Copyable; copying copies the planes.
+struct Matrix {
+    Layout layout;
+    std::vector<std::uint8_t> Y, Z;
+    std::vector<float> scales;
+
+    Matrix() = default;
+    explicit Matrix(const Layout& a)
+        : layout(a), Y(std::size_t(a.y_bytes())), Z(std::size_t(a.z_bytes())), scales(std::size_t(a.scales_count())) {}
+    /// A copy of what q shows. Does not validate.
+    explicit Matrix(const View& q)
+        : layout(q.layout), Y(q.Y, q.Y + q.layout.y_bytes()), Z(q.Z, q.Z + q.layout.z_bytes()),
+          scales(q.scales, q.scales + q.layout.scales_count()) {}
+    View view() const { return {layout, Y.data(), Z.data(), scales.data()}; }
+};
+
+/// Checks a layout or a whole matrix: sizes consistent and within limits, scales finite, pad bits and pad rows zero.
+/// Throws Error(format) that says what is wrong. O(bytes). Never reads beyond the arrays the layout describes.
+BQQ_API void validate(const Layout& layout);
+BQQ_API void validate(const View& q);
+
+/// The first k stacks (1 <= k <= p) as a matrix of their own: same bits, same r, s, t; u keeps each block's mean.
+BQQ_API Matrix prefix(const View& q, Index k);
+
+/// The transpose, exactly: Y' = Z^T, Z' = Y^T, s and t exchanged.
+BQQ_API Matrix transpose(const View& q);
+
+/// Writes What (m x n, row-major, ldo >= n). O(p l m n / 2) integer additions.
+BQQ_API void reconstruct(const View& q, float* out, Index ldo, int threads = 0);
+
+/// Sum of squared differences between W and What, accumulated in float64; What is formed a row at a time.
+BQQ_API double squared_error(const View& q, const float* W, Index ldw, int threads = 0);
+
+} // namespace bqq

@@ -1,0 +1,95 @@
+// The shape of a compressed matrix, and what makes one valid.
+#include "arguments.hpp"
+#include "bqq/matrix.hpp"
+#include "memory.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace bqq {
+
+using namespace detail;
+
+namespace {
+
+[[noreturn]] void bad_format(const std::string& text) { throw Error(ErrorCode::format, text); }
+
+std::string number(Index value) { return std::to_string(value); }
+
+void require_side(const char* name, Index value) {
+    if (value < 1 || value > kMaxSide)
+        bad_argument(std::string(name) + " is " + number(value) + ", expected 1 or more");
+}
+
+// The pad bits of a row of `bits` bits must be zero, and so must the rows from `rows` on.
+void check_padding(const char* name, Index block, const std::uint8_t* plane, Index rows, Index all_rows, Index bits,
+                   Index row_bytes) {
+    for (Index i = 0; i < all_rows; ++i, plane += row_bytes) {
+        const Index used = i < rows ? bits : 0, whole = used / 8;
+        bool clean = used % 8 == 0 || plane[whole] >> (used % 8) == 0;
+        for (Index b = ceil_div(used, 8); b < row_bytes; ++b) clean = clean && plane[b] == 0;
+        if (!clean)
+            bad_format(std::string("pad bits of ") + name + " are set in block " + number(block) + ", row " +
+                       number(i));
+    }
+}
+
+} // namespace
+
+Layout make_layout(Index m, Index n, Index p, Index l, Index patch) {
+    require_side("m", m);
+    require_side("n", n);
+    if (p < 1 || p > kMaxStacks) bad_argument("p is " + number(p) + ", expected 1 to " + number(kMaxStacks));
+    if (patch < 0 || patch > kMaxBlockSide)
+        bad_argument("patch is " + number(patch) + ", expected 1 to " + number(kMaxBlockSide) + ", or none to choose");
+    if (patch == 0) patch = std::max(m, n) <= 512 ? 512 : 256;
+    Layout a;
+    a.m = m, a.n = n, a.p = p;
+    a.J = ceil_div(m, patch), a.K = ceil_div(n, patch);
+    a.rows = ceil_div(m, a.J), a.cols = ceil_div(n, a.K);
+    if (l == 0) {
+        const double side = double(a.rows) * double(a.cols) / double(a.rows + a.cols);
+        l = std::min(std::max<Index>(1, std::llround(side)), kMaxInner);
+    }
+    if (l < 1 || l > kMaxInner) bad_argument("l is " + number(l) + ", expected 1 to " + number(kMaxInner));
+    a.l = l;
+    const double bytes = double(a.J) * a.K * a.p * (double(a.rows) * ((l + 7) / 8) + double(l) * ((a.cols + 7) / 8));
+    if (bytes > 4e18) bad_argument("a matrix of " + number(m) + " x " + number(n) + " is too large to address");
+    return a;
+}
+
+void validate(const Layout& a) {
+    const std::string shape = "layout " + number(a.m) + " x " + number(a.n) + ", grid " + number(a.J) + " x " +
+                              number(a.K) + ", block " + number(a.rows) + " x " + number(a.cols) + ", p " +
+                              number(a.p) + ", l " + number(a.l);
+    if (a.m < 1 || a.n < 1 || a.m > kMaxSide || a.n > kMaxSide) bad_format(shape + ": sides out of range");
+    if (a.rows < 1 || a.cols < 1 || a.rows > kMaxBlockSide || a.cols > kMaxBlockSide)
+        bad_format(shape + ": block sides out of range");
+    if (a.p < 1 || a.p > kMaxStacks) bad_format(shape + ": p out of range, expected 1 to " + number(kMaxStacks));
+    if (a.l < 1 || a.l > kMaxInner) bad_format(shape + ": l out of range, expected 1 to " + number(kMaxInner));
+    if (a.J < 1 || a.K < 1 || a.J > a.m || a.K > a.n || a.rows != ceil_div(a.m, a.J) || a.cols != ceil_div(a.n, a.K) ||
+        (a.J - 1) * a.rows >= a.m || (a.K - 1) * a.cols >= a.n)
+        bad_format(shape + ": the grid does not fit the matrix");
+    const double bytes =
+        double(a.J) * a.K * a.p * (double(a.rows) * double(a.y_row_bytes()) + double(a.l) * double(a.z_row_bytes()));
+    if (bytes > 4e18) bad_format(shape + ": too large to address");
+}
+
+void validate(const View& q) {
+    const Layout& a = q.layout;
+    validate(a);
+    if (!q.Y || !q.Z || !q.scales) bad_format("a plane or the scales are missing (null pointer)");
+    for (Index i = 0; i < a.scales_count(); ++i)
+        if (!std::isfinite(q.scales[i]))
+            bad_format("scale " + number(i % a.scales_per_block()) + " of block " + number(i / a.scales_per_block()) +
+                       " is not finite");
+    for (Index j = 0; j < a.J; ++j)
+        for (Index k = 0; k < a.K; ++k)
+            for (Index i = 0; i < a.p; ++i) {
+                const Index block = j * a.K + k;
+                check_padding("Y", block, q.y_plane(j, k, i), a.rows_of(j), a.rows, a.l, a.y_row_bytes());
+                check_padding("Z", block, q.z_plane(j, k, i), a.l, a.l, a.cols_of(k), a.z_row_bytes());
+            }
+}
+
+} // namespace bqq

@@ -1,0 +1,125 @@
+// What can be done with a compressed matrix besides products: prefix, transpose, reconstruction, error.
+#include "arguments.hpp"
+#include "bits/pack.hpp"
+#include "parallel.hpp"
+
+#include <algorithm>
+
+namespace bqq {
+namespace {
+
+using namespace detail;
+
+// Calls row(j, k, a, values) with each row of each block of What, in parallel over blocks; values are float64.
+template <class Row> void for_rows(const View& q, int threads, Row&& on_row) {
+    const Layout& a = q.layout;
+    const bool small = double(a.m) * double(a.n) * double(a.p) < 1e5;
+    parallel_for(a.blocks(), small ? 1 : resolve_threads(threads), [&](Index block, int) {
+        const Index j = block / a.K, k = block % a.K;
+        const BlockProducts products(q, j, k, a.p);
+        std::vector<std::uint16_t> row(std::size_t(a.p * a.cols));
+        std::vector<std::int64_t> rho(std::size_t(a.p), 0), zeta(std::size_t(a.p * a.cols));
+        std::vector<double> what(std::size_t(a.cols), 0.0);
+        products.column_sums(zeta.data());
+        for (Index i = 0; i < a.rows_of(j); ++i) {
+            products.row(i, row.data(), rho.data());
+            reconstruct_row(q.block_scales(j, k), a.p, a.cols_of(k), row.data(), rho.data(), zeta.data(), what.data());
+            on_row(j, k, i, what.data());
+        }
+    });
+}
+
+} // namespace
+
+void reconstruct(const View& q, float* out, Index ldo, int threads) {
+    validate(q);
+    const Layout& a = q.layout;
+    if (!out) bad_argument("out is a null pointer");
+    if (ldo < a.n) bad_argument("ldo is " + std::to_string(ldo) + ", expected n = " + std::to_string(a.n) + " or more");
+    for_rows(q, threads, [&](Index j, Index k, Index i, const double* what) {
+        float* to = out + (j * a.rows + i) * ldo + k * a.cols;
+        for (Index b = 0; b < a.cols_of(k); ++b) to[b] = float(what[b]);
+    });
+}
+
+double squared_error(const View& q, const float* W, Index ldw, int threads) {
+    validate(q);
+    const Layout& a = q.layout;
+    if (!W) bad_argument("W is a null pointer");
+    if (ldw < a.n) bad_argument("ldw is " + std::to_string(ldw) + ", expected n = " + std::to_string(a.n) + " or more");
+    // One sum per row of each block, added in a fixed order: the result does not depend on threads.
+    std::vector<double> sums(std::size_t(a.m * a.K), 0.0);
+    for_rows(q, threads, [&](Index j, Index k, Index i, const double* what) {
+        const Index row = j * a.rows + i;
+        const float* w = W + row * ldw + k * a.cols;
+        double sum = 0;
+        for (Index b = 0; b < a.cols_of(k); ++b) sum += (w[b] - what[b]) * (w[b] - what[b]);
+        sums[std::size_t(row * a.K + k)] = sum;
+    });
+    double total = 0;
+    for (const double sum : sums) total += sum;
+    return total;
+}
+
+Matrix prefix(const View& q, Index k) {
+    validate(q);
+    Layout a = q.layout;
+    if (k < 1 || k > a.p) bad_argument("k is " + std::to_string(k) + ", expected 1 to p = " + std::to_string(a.p));
+    a.p = k;
+    Matrix out(a);
+    copy_stacks(q, out, k);
+    for (Index j = 0; j < a.J; ++j)
+        for (Index c = 0; c < a.K; ++c) {
+            // u takes over the means of the stacks that are left out, so the mean of the block stays (algorithm: prefix
+            // property).
+            const Index m = a.rows_of(j), n = a.cols_of(c), p = q.layout.p;
+            const float* scales = q.block_scales(j, c);
+            double u = scales[3 * p];
+            const BlockProducts products(q, j, c, p);
+            std::vector<std::uint16_t> row(std::size_t(p * n));
+            std::vector<std::int64_t> rho(std::size_t(p), 0), zeta(std::size_t(p * n));
+            products.column_sums(zeta.data());
+            std::vector<double> sum_r(std::size_t(p), 0.0), sum_s(std::size_t(p), 0.0);
+            for (Index i = 0; i < m; ++i) {
+                products.row(i, row.data(), rho.data());
+                for (Index s = k; s < p; ++s) {
+                    for (Index b = 0; b < n; ++b) sum_r[std::size_t(s)] += row[std::size_t(s * n + b)];
+                    sum_s[std::size_t(s)] += double(rho[std::size_t(s)]);
+                }
+            }
+            for (Index s = k; s < p; ++s) {
+                double sum_t = 0;
+                for (Index b = 0; b < n; ++b) sum_t += double(zeta[std::size_t(s * n + b)]);
+                u += scales[3 * s] * sum_r[std::size_t(s)] / double(m * n) +
+                     scales[3 * s + 1] * sum_s[std::size_t(s)] / double(m) + scales[3 * s + 2] * sum_t / double(n);
+            }
+            float* to = out.scales.data() + (j * a.K + c) * a.scales_per_block();
+            std::copy_n(scales, 3 * k, to);
+            to[3 * k] = float(u);
+        }
+    return out;
+}
+
+Matrix transpose(const View& q) {
+    validate(q);
+    const Layout& a = q.layout;
+    const Layout b = transposed_layout(a);
+    Matrix out(b);
+    for (Index j = 0; j < a.J; ++j)
+        for (Index k = 0; k < a.K; ++k) {
+            const Index block = k * b.K + j;
+            for (Index i = 0; i < a.p; ++i) {
+                transpose_bits(a.l, a.cols, q.z_plane(j, k, i), a.z_row_bytes(),
+                               out.Y.data() + (block * a.p + i) * b.y_plane_bytes(), b.y_row_bytes());
+                transpose_bits(a.rows, a.l, q.y_plane(j, k, i), a.y_row_bytes(),
+                               out.Z.data() + (block * a.p + i) * b.z_plane_bytes(), b.z_row_bytes());
+            }
+            const float* from = q.block_scales(j, k);
+            float* to = out.scales.data() + block * b.scales_per_block();
+            std::copy_n(from, b.scales_per_block(), to);
+            for (Index i = 0; i < a.p; ++i) std::swap(to[3 * i + 1], to[3 * i + 2]);
+        }
+    return out;
+}
+
+} // namespace bqq

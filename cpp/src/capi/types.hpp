@@ -1,0 +1,166 @@
+// What the C interfaces of the CPU and the GPU share: errors, structures that grow, translation to C++.
+#pragma once
+
+#include "arguments.hpp"
+#include "bqq/bqq.h"
+#include "bqq/bqq.hpp"
+#include "memory.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+namespace bqq::capi {
+
+using detail::bad_argument;
+
+// A plain array: recording an error must not allocate.
+inline thread_local char last_error[1024];
+
+inline bqq_status fail(bqq_status status, const char* text) noexcept {
+    std::size_t length = std::strlen(text);
+    if (length >= sizeof last_error) {
+        length = sizeof last_error - 1;
+        while (length > 0 && (static_cast<unsigned char>(text[length]) & 0xC0) == 0x80) --length;
+    }
+    std::memcpy(last_error, text, length);
+    last_error[length] = 0;
+    return status;
+}
+
+template <class Body> bqq_status guarded(Body&& body) noexcept {
+    try {
+        body();
+        return BQQ_OK;
+    } catch (const bqq::Error& e) {
+        return fail(static_cast<bqq_status>(e.code()), e.what());
+    } catch (const std::bad_alloc&) {
+        return fail(BQQ_OUT_OF_MEMORY, "out of memory");
+    } catch (const std::length_error&) {
+        return fail(BQQ_OUT_OF_MEMORY, "out of memory: the size does not fit the address space");
+    } catch (const std::exception& e) {
+        return fail(BQQ_INTERNAL, e.what());
+    } catch (...) {
+        return fail(BQQ_INTERNAL, "unknown exception");
+    }
+}
+
+inline void require(const void* pointer, const char* name) {
+    if (!pointer) bad_argument(std::string(name) + " is NULL");
+}
+
+inline void require_aligned(const void* pointer, const char* name) {
+    require(pointer, name);
+    if (!detail::is_aligned(pointer)) bad_argument(std::string(name) + " is not aligned to 64 bytes");
+}
+
+inline void check_struct_size(std::size_t size, std::size_t least, const char* type) {
+    constexpr std::size_t most = 4096; // catches a struct_size that was never set
+    if (size < least || size > most || size % alignof(std::int64_t))
+        bad_argument(std::string(type) + ".struct_size is " + std::to_string(size) + ", expected sizeof(" + type + ")");
+}
+
+inline void check_tail(const void* object, std::size_t size, std::size_t known, const char* type) {
+    const auto* bytes = static_cast<const unsigned char*>(object);
+    if (size > known && std::any_of(bytes + known, bytes + size, [](unsigned char b) { return b != 0; }))
+        throw bqq::Error(bqq::ErrorCode::unsupported, std::string(type) + " of " + std::to_string(size) +
+                                                          " bytes sets fields that this version of bqq (" +
+                                                          std::to_string(known) + " bytes) does not know");
+}
+
+/// Sizes and pointers; the pointers may be NULL.
+inline bqq::View to_layout(const bqq_view* v) {
+    require(v, "view");
+    check_struct_size(v->struct_size, sizeof *v, "bqq_view");
+    check_tail(v, v->struct_size, sizeof *v, "bqq_view");
+    bqq::View q;
+    q.layout.m = v->m;
+    q.layout.n = v->n;
+    q.layout.J = v->J;
+    q.layout.K = v->K;
+    q.layout.rows = v->rows;
+    q.layout.cols = v->cols;
+    q.layout.p = v->p;
+    q.layout.l = v->l;
+    q.Y = v->y;
+    q.Z = v->z;
+    q.scales = v->scales;
+    bqq::validate(q.layout);
+    return q;
+}
+
+inline bqq::View to_view(const bqq_view* v) {
+    require(v, "view");
+    check_struct_size(v->struct_size, sizeof *v, "bqq_view");
+    require(v->y, "view.y");
+    require(v->z, "view.z");
+    require(v->scales, "view.scales");
+    return to_layout(v);
+}
+
+inline void check_output(const bqq_view* out) {
+    require(out, "view");
+    check_struct_size(out->struct_size, sizeof *out, "bqq_view");
+}
+
+inline void assign(bqq_view* out, const bqq::View& q) {
+    const bqq::Layout& a = q.layout;
+    const std::size_t size = out->struct_size;
+    std::memset(out, 0, size);
+    *out = {size, a.m, a.n, a.J, a.K, a.rows, a.cols, a.p, a.l, q.Y, q.Z, q.scales};
+}
+
+template <class Options> Options read_options(const Options* given, const char* type) {
+    Options o{};
+    if (!given) return o;
+    std::size_t size = 0;
+    std::memcpy(&size, given, sizeof size);
+    check_struct_size(size, sizeof size, type);
+    check_tail(given, size, sizeof o, type);
+    std::memcpy(&o, given, std::min(size, sizeof o));
+    return o;
+}
+
+inline bqq::DecomposeOptions to_options(const bqq_decompose_options* given) {
+    const bqq_decompose_options o = read_options(given, "bqq_decompose_options");
+    bqq::DecomposeOptions options;
+    options.l = o.l;
+    options.patch = o.patch;
+    options.steps = o.steps;
+    options.seed = o.seed;
+    if (o.schedule != BQQ_SCHEDULE_ADAPTIVE && o.schedule != BQQ_SCHEDULE_PAPER)
+        bad_argument("schedule is " + std::to_string(o.schedule) + ", expected a bqq_schedule");
+    if (o.reserved != 0) bad_argument("reserved is " + std::to_string(o.reserved) + ", expected 0");
+    options.effort = static_cast<bqq::Effort>(o.effort);
+    options.refine = o.refine;
+    options.schedule = static_cast<bqq::Schedule>(o.schedule);
+    options.threads = o.threads;
+    options.weight = o.weight;
+    options.ldweight = o.ldweight;
+    if (o.damping != 0) options.damping = std::max(o.damping, 0.0);
+    if (o.progress)
+        options.progress = [call = o.progress, user = o.user](bqq::Index done, bqq::Index total) {
+            return call(done, total, user) == 0;
+        };
+    return options;
+}
+
+template <class To> To to_array(const bqq_array* a, const char* name) {
+    require(a, name);
+    if (a->rows > 0 && a->cols > 0) require(a->data, (std::string(name) + ".data").c_str());
+    if (a->dtype < BQQ_F32 || a->dtype > BQQ_F64)
+        bad_argument(std::string(name) + ".dtype is " + std::to_string(a->dtype) + ", expected a bqq_dtype");
+    return {a->data, static_cast<bqq::Dtype>(a->dtype), a->rows, a->cols, a->row_stride, a->col_stride};
+}
+
+inline bqq::MatmulOptions to_options(const bqq_matmul_options* given) {
+    const bqq_matmul_options o = read_options(given, "bqq_matmul_options");
+    if (o.precision != BQQ_PRECISION_FLOAT32 && o.precision != BQQ_PRECISION_INT8)
+        bad_argument("precision is " + std::to_string(o.precision) + ", expected a bqq_precision");
+    if (o.reserved != 0) bad_argument("bqq_matmul_options.reserved is " + std::to_string(o.reserved) + ", expected 0");
+    return {o.threads, static_cast<bqq::Precision>(o.precision), o.accumulate != 0};
+}
+
+} // namespace bqq::capi

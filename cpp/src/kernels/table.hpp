@@ -1,0 +1,191 @@
+/* The kernels, as one plain struct of function pointers. Each instruction set fills in what it improves, in layers:
+ * generic first, then the higher levels the machine has; an entry nobody improves is inherited.
+ *
+ * All entries: raw pointers and sizes, no allocation, no threads, no exceptions. Float buffers of the solver are
+ * padded: every row starts on a 64-byte boundary and leading dimensions (ld..) are multiples of kPad floats; what
+ * lies between the logical width and the leading dimension is zero on input and kept zero where it says so. */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+constexpr int kPad = 16; // floats a padded row is a multiple of
+
+/* The product sees a bit matrix in units of 16 rows x 32 columns: sixteen little-endian 32-bit words, one a row,
+ * element 32*block + k of the row in bit k. A panel is 16 rows. */
+constexpr int kPanelRows = 16, kUnitColumns = 32, kUnitBytes = 64;
+constexpr int kMaxPanels = 8;       // of one call of lookup
+constexpr int kMaxVectors = 8;      // of one call of tables or lookup
+constexpr int kPrefetchBlocks = 16; // from the unit in use to the one to fetch (to the second-level cache)
+constexpr int kChunkBlocks = 8;     // of a product, which share a scale in the fixed-point kernels
+constexpr int kTableBytes = 512;    // room for the tables of one block of one vector
+constexpr int kPrecisions = 2;      // 0: float32 class, 1: int8 class
+
+/* The same for products by matrix units: most vectors and blocks of one call, room for one block of 16 vectors. */
+constexpr int kTileVectors = 32, kTileBlocks = 32, kTileBytes = 2048;
+
+/* Sums over a matrix x of rows x cols: NULL members are not computed. col_* have room for ld entries. */
+typedef struct bqq_sums {
+    float* row;    /* sum_j x_ij */
+    float* row_sq; /* sum_j x_ij^2 */
+    float* col;    /* sum_i x_ij */
+    float* col_sq; /* sum_i x_ij^2 */
+} bqq_sums;
+
+/* Rows of bits b (floats 0 and 1), each a binary least-squares problem with the same Gram matrix G, given as M = -G,
+ * and correlations c of its residual: flipping bit k by d = 1 - 2b lowers the squared error by 2 d c_k - G_kk. Bits are
+ * visited in order; bit k flips if that gain exceeds -T e_k (e: exponentially distributed), and then c += d M_k. */
+typedef struct bqq_anneal {
+    size_t rows, ld;
+    float *bits, *c;       /* rows x ld */
+    const float* M;        /* ld x ld */
+    const float* diagonal; /* G_kk, infinite in the padding */
+    float T;               /* 0: greedy */
+    const float* pool;     /* pool_size + ld numbers e; a row reads a window at a random place */
+    size_t pool_size;
+    uint64_t* state; /* of the generator of those places */
+    /* What depends on the bits moves with the flips: row a going from `before` to `after` by flips d_k adds
+     *   d_k after to row k of with_new,   d_k before to row k of with_old,   d_k X_a to row k of atoms. */
+    float *with_new, *with_old; /* ld x ld; NULL: not wanted, both */
+    float* atoms;               /* ld x ldx */
+    const float* X;             /* rows x ldx */
+    size_t ldx;
+    float* before;     /* scratch, ld */
+    uint32_t* flipped; /* scratch, ld */
+} bqq_anneal;
+
+/* Floats of the workspace of the rounded products of M x K by K x N. */
+static constexpr size_t gemm_workspace(size_t M, size_t N, size_t K) {
+    const auto up = [](size_t x) { return (x + 63) / 64 * 64; };
+    return (2 * up(M) + up(N) + 64) * (up(K) / 2 + 16) + 1024;
+}
+
+/* out_c = (B - 1/2) x_c for a bit matrix B and vectors x_c, in two steps; the tables of one instruction set are read
+ * only by its own lookup. A result does not depend on how panels and vectors are spread over calls, nor on how the
+ * blocks are if every call but the last takes a multiple of kChunkBlocks. */
+typedef struct bqq_product {
+    /* Tables of `columns` <= kMaxVectors vectors of 32*blocks floats, ldx apart. tables: 64-byte aligned, room for
+     * columns * blocks * kTableBytes, columns (if more than 1) rounded up to 4 and blocks to kChunkBlocks. */
+    void (*tables)(size_t blocks, size_t columns, const float* x, size_t ldx, void* tables);
+
+    /* out[c*ldo + 16*q + r] (+)= sum_k (bit(16 q + r, k) - 1/2) x_c[k],  q < panels <= kMaxPanels, r < 16, k <
+     * 32*blocks. The unit of panel q and block b is at bits + b*stride + 64*q. */
+    void (*lookup)(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, size_t columns, const void* tables,
+                   float* out, size_t ldo, int accumulate);
+} bqq_product;
+
+/* What the product needs of the scales of one stack of a block. */
+typedef struct bqq_stack {
+    float r, shift, total;
+} bqq_stack;
+
+/* A tile of What, columns x 16 panels: out[b*ldo + 16 q + a] = row[16 q + a] + column[b] + sum_i r_i sum_g
+ * popcount(Y_ag & Z_bg), with stack i in the segments first[i] <= g < first[i+1], Y_ag word a of the unit at
+ * bits + block[g]*stride + 64 q and Z_bg = z[g*ldz + b]. panels <= kMaxPanels; row may be NULL (zero). */
+typedef struct bqq_dense {
+    size_t panels, columns, stacks;
+    const uint32_t *first, *block; /* stacks + 1; one a segment */
+    const uint8_t* bits;
+    size_t stride;
+    const uint32_t* z;
+    size_t ldz;
+    const float *r, *row, *column;
+    float* out;
+    size_t ldo;
+} bqq_dense;
+
+/* What decides between tables and dense tiles, in billions a second as measured: bit operations of the float32 tables
+ * at many columns, if building them (which takes as long as table_rows rows of a block) took no time; multiply-adds of
+ * gemm; bits counted by dense. */
+typedef struct bqq_rates {
+    double table, table_rows, gemm, count;
+} bqq_rates;
+
+typedef struct bqq_kernels {
+    /* C[i,j] = D[i,j] + bias[i] + sum_k A(i,k) B[k,j],  A(i,k) = A[i*a_row + k*a_col];  i < M, j < N, k < K.
+     * N, ldb, ldc, ldd multiples of kPad. D and bias may be NULL (zero). C must not overlap A
+     * or B; it may be D. */
+    void (*gemm)(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B, size_t ldb,
+                 const float* D, size_t ldd, const float* bias, float* C, size_t ldc);
+
+    /* P = A B as above, never stored: sums[0] = sum P_ij^2, sums[1] = sum P_ij X_ij (float32 within a tile, float64
+     * across). */
+    void (*gemm_dots)(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B,
+                      size_t ldb, const float* X, size_t ldx, double sums[2]);
+
+    /* gemm and gemm_dots for products that bear it: A and B may be rounded to bfloat16, sums are float32. One of a_row
+     * and a_col is 1. workspace: gemm_workspace(M, N, K) floats, 64-byte aligned. */
+    void (*gemm_rounded)(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B,
+                         size_t ldb, const float* D, size_t ldd, const float* bias, float* C, size_t ldc,
+                         float* workspace);
+    void (*gemm_dots_rounded)(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B,
+                              size_t ldb, const float* X, size_t ldx, double sums[2], float* workspace);
+
+    /* C = A B for A of bits (floats 0 and 1, row-major) and B of whole numbers 0 to 65535; exact below 2^24. */
+    void (*gemm_counts)(size_t M, size_t N, size_t K, const float* A, size_t lda, const float* B, size_t ldb, float* C,
+                        size_t ldc, float* workspace);
+
+    /* f = x + zeta (x - x_old), g = a f + b, and the sums of f. f may be NULL. Padding of f and g becomes 0. */
+    void (*lookahead)(size_t rows, size_t cols, size_t ld, const float* x, const float* x_old, float zeta, float a,
+                      float b, float* f, float* g, const bqq_sums* sums);
+
+    /* One descent step on x, rows x cols. With f = x + zeta (x - x_old) and
+     *   G = c grad + (1 - 2f) P + Q,      P, Q per column (by_row = 0) or per row (by_row = 1)
+     * x_new = clip(2x - x_old - eta (G + T (x - 1/2)), 0, 1);  x_old <- x, x <- x_new; sums of x_new.
+     * Padding stays 0. Returns the largest |x_new - x|. */
+    float (*update)(size_t rows, size_t cols, size_t ld, float* x, float* x_old, const float* grad, float c, float zeta,
+                    float eta, float T, const float* P, const float* Q, int by_row, const bqq_sums* sums);
+
+    /* B[j,i] = A[i,j]; A rows x cols. Columns rows..ldb of B become 0. */
+    void (*transpose)(size_t rows, size_t cols, const float* A, size_t lda, float* B, size_t ldb);
+
+    /* sum_i a_i sum_j M_ij b_j, float32 along a row, float64 across. b has ld entries, zero beyond cols. */
+    double (*bilinear)(size_t rows, size_t cols, size_t ld, const float* a, const float* M, const float* b);
+
+    /* out[j] = sum_i w_i A_ij B_ij over i < rows, for j < ld; w and B may be NULL (ones). */
+    void (*column_dots)(size_t rows, size_t ld, const float* w, const float* A, size_t lda, const float* B, size_t ldb,
+                        float* out);
+
+    /* out[i,j] = a_j A_ij + b_j x_i + c_j, j < ld. */
+    void (*column_affine)(size_t rows, size_t ld, const float* A, const float* a, const float* x, const float* b,
+                          const float* c, float* out);
+
+    /* y += a x, count a multiple of kPad. */
+    void (*axpy)(size_t count, float a, const float* x, float* y);
+
+    /* Correlations of the residual with the atoms Phi_k = r O_k + s 1 of the other side, for every row b of bits:
+     *   c_q = r X_q + s x - ( r^2 P_q + r s w + (r s nu_q + size s^2) rho + held_q ),   w = sum_k b_k nu_k, rho = sum
+     * b_k with P = b N, N_kq = <O_k, O_q>, nu_k = <O_k, 1>, size = <1, 1>. c holds P and receives the result. X may be
+     * NULL (and x with it): zero. */
+    void (*correlate)(size_t rows, size_t ld, const float* bits, const float* nu, const float* held, const float* X,
+                      const float* x, float r, float s, float size, float* c);
+
+    /* A Metropolis sweep over the bits of `rows` binary least-squares problems: see the struct. Returns the flips. */
+    size_t (*anneal)(const bqq_anneal* problem);
+
+    bqq_product product[kPrecisions];
+
+    /* The step between the two stages, for one block and column: for each stack i of l entries
+     *   w_ie = r_i v_ie + shift_i sigma,   sums[lane] += total_i v_ie for some lane < kPanelRows, which depends on e
+     * and l v and w: stacks*l floats, not overlapping. sums: a scalar product spread over lanes, to be added up at the
+     * end.
+     */
+    void (*latents)(size_t stacks, size_t l, const bqq_stack* scales, float sigma, const float* v, float* w,
+                    float* sums);
+
+    /* What follows only some instruction sets have; NULL elsewhere. */
+
+    /* The same product for up to kTileVectors vectors and kTileBlocks blocks at a time, by matrix units. tables:
+     * room for kTileBytes a block and 16 vectors or part of them. A result depends on how the blocks are spread
+     * over calls. */
+    bqq_product wide[kPrecisions];
+
+    /* Fills a tile of What. */
+    void (*dense)(const bqq_dense* tile);
+    bqq_rates rates; /* with dense */
+    /* Bit a of columns[b] = bit b of word a, for the 16 words and 32 columns of a unit. With dense. */
+    void (*unit_columns)(const uint8_t* unit, uint16_t* columns);
+} bqq_kernels;
+
+/* What an instruction-set file exports: one function that overwrites entries of the table. */
+typedef void (*bqq_fill)(bqq_kernels* table);

@@ -1,0 +1,61 @@
+// The layout of a prepared matrix: bit planes re-ordered into the units of kernels/table.hpp. One order serves every
+// instruction set.
+//
+//   stage 1   block column k: the Z of all blocks (j, k) and stacks under one another, a bit matrix of J p l rows and
+//             `cols` columns, which shares the tables of one slice of x
+//   stage 2   block row j: the Y of all blocks (j, k) and stacks side by side, `rows` rows and K p l columns
+//
+// Units of a bit matrix lie in groups of kMaxPanels panels: group by group, in a group block by block, in a block panel
+// by panel. Rows are padded to 16, columns to 32, with zeros.
+#pragma once
+
+#include "arguments.hpp"
+#include "bqq/matrix.hpp"
+#include "kernels/table.hpp"
+#include "memory.hpp"
+
+#include <algorithm>
+
+namespace bqq::detail {
+
+/// Sizes of a bit matrix in units.
+struct Units {
+    Index panels = 0, blocks = 0;
+    Units(Index rows, Index cols) : panels(ceil_div(rows, kPanelRows)), blocks(ceil_div(cols, kUnitColumns)) {}
+    Index rows() const { return panels * kPanelRows; }
+    Index cols() const { return blocks * kUnitColumns; }
+    Index bytes() const { return panels * blocks * kUnitBytes; }
+    /// Panels of the group that panel q is in.
+    Index width(Index q) const { return std::min<Index>(kMaxPanels, panels - q / kMaxPanels * kMaxPanels); }
+    /// Where unit (panel q, block b) starts; within a group the next block is width(q) units further.
+    Index offset(Index q, Index b) const {
+        return (q / kMaxPanels * kMaxPanels * blocks + b * width(q) + q % kMaxPanels) * kUnitBytes;
+    }
+};
+
+/// Start of a prepared block of memory; offsets count from here.
+struct Prepared {
+    std::uint64_t magic, order; // order: kUnitOrder, the layout above
+    Layout layout;
+    std::uint64_t constants, stacks, z, y, size;
+
+    Index latents() const { return layout.p * layout.l; } ///< of one block
+    Units z_units() const { return {layout.J * latents(), layout.cols}; }
+    Units y_units() const { return {layout.rows, layout.K * latents()}; }
+    /// Every row of block (j, k) gets constant * sigma.
+    double constant(Index j, Index k) const { return at<double>(constants)[j * layout.K + k]; }
+    /// The p stacks of block (j, k).
+    const bqq_stack* block(Index j, Index k) const { return at<bqq_stack>(stacks) + (j * layout.K + k) * layout.p; }
+    const std::uint8_t* z_bits(Index k) const { return at<std::uint8_t>(z) + k * z_units().bytes(); }
+    const std::uint8_t* y_bits(Index j) const { return at<std::uint8_t>(y) + j * y_units().bytes(); }
+
+  private:
+    template <class T> const T* at(std::uint64_t offset) const {
+        return reinterpret_cast<const T*>(reinterpret_cast<const std::uint8_t*>(this) + offset);
+    }
+};
+
+/// Throws Error(invalid_argument) if `prepared` is not what prepare() of this version wrote.
+const Prepared& prepared_of(const void* prepared);
+
+} // namespace bqq::detail

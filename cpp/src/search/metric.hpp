@@ -1,0 +1,56 @@
+// The weighted objective tr(E H E^T), E = W - What: the metric of each column patch, what is left of its error for the
+// later patches to make good, and the scales that are best in it.
+#pragma once
+
+#include "bqq/matrix.hpp"
+#include "kernels/table.hpp"
+
+#include <vector>
+
+namespace bqq::detail {
+
+/// A square matrix with padded rows, zero beyond its width.
+struct PaddedMatrix {
+    Index rows = 0, cols = 0, ld = 0;
+    std::vector<float> v;
+    PaddedMatrix() = default;
+    PaddedMatrix(Index rows_, Index cols_)
+        : rows(rows_), cols(cols_), ld((cols_ + kPad - 1) / kPad * kPad), v(std::size_t(rows_ * ld)) {}
+    float* row(Index i) { return v.data() + i * ld; }
+    const float* row(Index i) const { return v.data() + i * ld; }
+};
+
+/// H, damped and scaled to a mean diagonal of 1, cut at the column patches of a layout. Quantising patch P and moving
+/// its error E_P into the columns R still to come, W_R += E_P H_PR H_RR^-1, leaves an error tr(E_P S E_P^T) that
+/// nothing later can change, S the Schur complement of H_RR (GPTQ; algorithm of the paper's weighted variant).
+class Metric {
+  public:
+    /// H: n x n with ldh >= n, or its diagonal of n numbers if ldh is 0. damping times the mean of the diagonal is
+    /// added to it. Throws Error(invalid_argument) unless H is finite, symmetric, positive semidefinite and not zero,
+    /// and positive definite after damping. O(n^3 / 3), twice, in float64; 2.5 n^2 floats.
+    Metric(const Layout& layout, const float* H, Index ldh, double damping);
+
+    /// H_kk of a diagonal metric, S of patch k otherwise.
+    const PaddedMatrix& patch(Index k) const { return patches_[std::size_t(k)]; }
+    /// Whether patches know of each other.
+    bool coupled() const { return !moves_.empty(); }
+    /// The whole damped H, if coupled.
+    const PaddedMatrix& whole() const { return whole_; }
+    /// Adds to the columns of W behind patch k what makes up for the error E (rows x cols of the patch, padded rows) of
+    /// that patch. W: the row block, ldw >= n + kPad.
+    void compensate(const bqq_kernels& kernels, Index k, const PaddedMatrix& E, float* W, Index ldw) const;
+
+  private:
+    Layout layout_;
+    PaddedMatrix whole_;
+    std::vector<PaddedMatrix> patches_, moves_; ///< moves: H_PR H_RR^-1
+};
+
+/// All scales of the first `stacks` stacks of blocks (j, k_begin) to (j, k_end) together, minimising tr(E H E^T) over
+/// those columns, for fixed bits. W: their rows x columns; H: square of that width. scales: 3 stacks + 1 numbers a
+/// block, written. Returns the error of the float32 scales. Gram matrices in float32, sums and solve in float64:
+/// below a damping of about 1e-5 their rounding shows in the scales.
+double solve_scales_in_metric(const bqq_kernels& kernels, const View& q, Index j, Index k_begin, Index k_end,
+                              Index stacks, const float* W, Index ldw, const PaddedMatrix& H, float* scales);
+
+} // namespace bqq::detail

@@ -1,0 +1,80 @@
+// Discrete refinement of one stack: its bits annealed by Metropolis sweeps. With one side and the scales fixed, every
+// row of W is a binary least-squares problem over the l bits of the other side, and so is every column.
+#pragma once
+
+#include "bqq/matrix.hpp"
+#include "kernels/table.hpp"
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+namespace bqq::detail {
+
+/// Temperatures are against gains in total squared error, in units of the lowest mean squared error so far. A sweep
+/// heats until this share of the bits flips or the highest temperature is reached, then cools geometrically: noise is
+/// glassy and has to be nearly molten, structure found by the descent must not be.
+struct RefineOptions {
+    double T_first = 1.2, T_most = 3.5; ///< where heating starts and ends at the latest
+    double melting = 0.045;             ///< share of the bits that flip in a sweep when heating ends
+    double cooling = 0.6;               ///< last temperature over the highest one reached
+    Index sweeps = 4000;                ///< passes over all rows, all columns and the scales
+};
+
+class Refiner {
+  public:
+    /// `metric`: room for a metric on the columns, see set_target.
+    Refiner(const bqq_kernels& kernels, Index max_rows, Index max_cols, Index l, bool metric = false);
+
+    /// Target X = (W - c) / divisor, m x n, c the (weighted) mean of W; the divisor brings X near 1, so that float32
+    /// can square it. H: NULL, or n x n, symmetric, positive definite: the error is tr(E H E^T), E = X - What.
+    void set_target(Index m, Index n, const float* W, Index ldw, double divisor, const float* H = nullptr,
+                    Index ldh = 0);
+    /// The bits of the stack, from planes as a View has them.
+    void set_bits(const std::uint8_t* Y, Index y_row, const std::uint8_t* Z, Index z_row);
+    void get_bits(std::uint8_t* Y, Index y_row, std::uint8_t* Z, Index z_row) const;
+
+    /// Anneals, then descends greedily until no single flip helps. Returns the error of X. The random numbers are those
+    /// of (seed, block, stack). on_sweeps(1) is called after each sweep, on_sweeps(0) often in between; it may throw to
+    /// stop.
+    double run(const RefineOptions& options, std::uint64_t seed, Index block, Index stack,
+               const std::function<void(Index)>& on_sweeps);
+    /// The error before the first sweep of the last run.
+    double initial_error() const { return initial_error_; }
+    const double* scales() const { return scales_; } ///< r, s, t, u of X, of the last run
+
+  private:
+    // One side of the factorisation: `count` rows of l bits (Y, or Z transposed), and what the other side makes of X.
+    struct Side {
+        Index count = 0, ldc = 0;     ///< rows, and rows padded
+        float* bits = nullptr;        ///< count x ld
+        float* gram = nullptr;        ///< l x ld: <bit column k, bit column q>, in the metric for the columns
+        float* nu = nullptr;          ///< ld: <bit column k, 1>, likewise
+        double size = 0;              ///< <1, 1>, likewise
+        float* X = nullptr;           ///< count x (the other's ldc): X for the rows, (X H)^T for the columns
+        float* atoms = nullptr;       ///< l x ldc: bit column k of the other side times its X; moves with its flips
+        float* X_other = nullptr;     ///< count x ld: its transpose, as of the last sweep of this side
+        const float* X_sum = nullptr; ///< sums of the rows of X H, of the columns of X H
+    };
+    std::size_t sweep(Side& side, Side& other, double r, double s, double t, double T,
+                      const std::function<void(Index)>& on_sweeps);
+    std::size_t anneal_coupled(bqq_anneal problem, const std::function<void(Index)>& on_sweeps);
+    void count_in_metric();
+    void recount();
+    void solve(const Side& moved);
+
+    const bqq_kernels& kernels_;
+    bool weighted_ = false;
+    Index m_ = 0, n_ = 0, l_, ld_;
+    std::unique_ptr<float[]> memory_;
+    float *H_, *base_, *c_, *M_, *diagonal_, *coefficients_, *pool_, *before_, *with_new_, *with_old_, *turned_,
+        *workspace_;
+    Side y_, z_;
+    std::vector<float> x_row_, x_col_;
+    std::vector<char> changed_;
+    std::vector<std::uint32_t> flipped_;
+    double scales_[4] = {}, XX_ = 0, error_ = 0, initial_error_ = 0;
+    std::uint64_t state_ = 0;
+};
+
+} // namespace bqq::detail
