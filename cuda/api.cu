@@ -59,10 +59,10 @@ void matmul(const Layout& layout, bool transposed, const void* prepared, const C
     if (X.cols == 0) return;
     if (!prepared || !X.data || !out.data) bad_argument("prepared, X or out is a null pointer");
     check_memory("workspace", workspace, size, matmul_workspace(planes, X.cols, {}));
-    ProductPlan plan;
-    plan.terms = is_short(X.dtype) && is_short(out.dtype) ? 2 : 3;
-    plan.accumulate = options.accumulate;
-    check(matmul(planes, prepared, X, out, plan, workspace, static_cast<cudaStream_t>(stream)), "matmul");
+    ProductLaunch launch;
+    launch.terms = is_short(X.dtype) && is_short(out.dtype) ? 2 : 3;
+    launch.accumulate = options.accumulate;
+    check(matmul(planes, prepared, X, out, launch, workspace, static_cast<cudaStream_t>(stream)), "matmul");
 }
 
 } // namespace bqq::cuda

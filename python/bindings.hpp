@@ -54,7 +54,7 @@ inline bqq::DecomposeOptions options_of(Index l, Index patch, const std::string&
     options.l = l, options.patch = patch, options.steps = steps, options.seed = seed, options.threads = threads;
     options.effort = static_cast<bqq::Effort>(effort), options.refine = refine;
     if (weight.size()) options.weight = weight.data(), options.ldweight = weight.ndim() == 2 ? weight.shape(1) : 0;
-    options.damping = damping;
+    options.damping = damping == 0 ? -1 : damping; // 0 is none here
     options.schedule = schedule == "paper" ? bqq::Schedule::paper : bqq::Schedule::adaptive;
     // Runs on the calling thread: the place where Ctrl-C and the caller's own exceptions surface.
     options.progress = [progress](Index done, Index total) {
