@@ -62,4 +62,11 @@ BQQ_API Matrix decompose(const float* W, Index m, Index n, Index ldw, Index p, c
 /// whole matrix makes the patches of a row depend on each other.
 BQQ_API Matrix extend(const View& q, const float* W, Index ldw, Index p, const DecomposeOptions& options = {});
 
+/// New rows for q, whose Z and scales stay as they are: m x q.n, row-major with ldrows >= n elements between rows. The
+/// bits of all stacks of a row are found together. q has one block row. A row's bits depend on the row, q, effort,
+/// steps, seed, weight and damping alone: not on the rows beside it. Of the options, steps is the number of flips of
+/// each of p + 2 searches (0: the effort's), and l, patch, schedule and refine are ignored. O(p l) a flip; (p l)^2
+/// floats of memory a block column. Throws Error(invalid_argument | cancelled), std::bad_alloc.
+BQQ_API Matrix encode(const View& q, const float* rows, Index m, Index ldrows, const DecomposeOptions& options = {});
+
 } // namespace bqq

@@ -8,19 +8,11 @@
 #include "search/recipe.hpp"
 
 #include <algorithm>
-#include <cmath>
 
 namespace bqq {
 namespace {
 
 using namespace detail;
-
-void check_matrix(const float* W, Index m, Index n, Index ldw) {
-    check_leading("W", W, "ldw", ldw, n);
-    for (Index a = 0; a < m; ++a)
-        for (Index b = 0; b < n; ++b)
-            if (!(std::fabs(W[a * ldw + b]) <= kMaxMagnitude)) bad_entry("W", a, b, W[a * ldw + b]);
-}
 
 // q holds the planes of the first `first` stacks and room for all; old_scales are those of the first stacks, by block.
 struct Job {
@@ -105,7 +97,7 @@ void solve_all(Matrix& q, Index first, const float* old_scales, const float* W, 
 Matrix detail::decompose(const Layout& layout, const SearchRecipe& recipe, const float* W, Index ldw,
                          const DecomposeOptions& options) {
     Matrix q(layout);
-    check_matrix(W, layout.m, layout.n, ldw);
+    check_entries("W", W, "ldw", {layout.m, layout.n, ldw});
     solve_all(q, 0, nullptr, W, ldw, options, recipe);
     return q;
 }
@@ -121,7 +113,7 @@ Matrix extend(const View& q, const float* W, Index ldw, Index p, const Decompose
     Layout a = q.layout;
     if (p < a.p || p > kMaxStacks)
         bad_value("p", p, std::to_string(a.p) + " (what q has) to " + std::to_string(kMaxStacks));
-    check_matrix(W, a.m, a.n, ldw);
+    check_entries("W", W, "ldw", {a.m, a.n, ldw});
     a.p = p;
     Matrix grown(a);
     copy_stacks(q, grown, q.layout.p);

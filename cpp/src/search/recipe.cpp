@@ -10,11 +10,16 @@ void check_count(const char* name, Index value, Index least, const char* range) 
     if (value < least || value > kMaxSteps) bad_value(name, value, range + std::to_string(kMaxSteps));
 }
 
+int effort_of(const DecomposeOptions& options) {
+    const int effort = int(options.effort);
+    if (effort < 0 || effort > 2) bad_value("effort", effort, "0 (standard), 1 (fast) or 2 (best)");
+    return effort;
+}
+
 } // namespace
 
 SearchRecipe make_recipe(const DecomposeOptions& options, const Layout& a) {
-    const int effort = int(options.effort);
-    if (effort < 0 || effort > 2) bad_value("effort", effort, "0 (standard), 1 (fast) or 2 (best)");
+    const int effort = effort_of(options);
     check_count("steps", options.steps, 0, "0 (the default) to ");
     check_count("refine", options.refine, kRefineOfEffort, "-2 (the effort's), -1 (none), 0 (the default) to ");
     const tuning::EffortTuning& given = tuning::kEfforts[effort];
@@ -43,6 +48,11 @@ SearchRecipe make_recipe(const DecomposeOptions& options, const Layout& a) {
     if (options.refine == -1 || a.l > tuning::kMaxRefinedInner) recipe.refine.sweeps = 0;
     if (!recipe.refine.sweeps) recipe.restarts = 1, recipe.retry_steps = 0;
     return recipe;
+}
+
+Index encode_steps(const DecomposeOptions& options) {
+    check_count("steps", options.steps, 0, "0 (the default) to ");
+    return options.steps ? options.steps : tuning::kEncodeSteps[effort_of(options)];
 }
 
 double damping_of(const DecomposeOptions& options) {
@@ -118,6 +128,13 @@ void search_stack(Engine& engine, const SearchRecipe& recipe, Index i, const OnS
 void check_leading(const char* name, const float* W, const char* ld_name, Index ldw, Index n) {
     if (!W) bad_argument(std::string(name) + " is a null pointer");
     if (ldw < n) bad_value(ld_name, ldw, "n = " + std::to_string(n) + " or more");
+}
+
+void check_entries(const char* name, const float* W, const char* ld_name, const DenseShape& shape) {
+    check_leading(name, W, ld_name, shape.ld, shape.n);
+    for (Index a = 0; a < shape.m; ++a)
+        for (Index b = 0; b < shape.n; ++b)
+            if (!(std::fabs(W[a * shape.ld + b]) <= kMaxMagnitude)) bad_entry(name, a, b, W[a * shape.ld + b]);
 }
 
 void bad_entry(const char* name, Index a, Index b, float value) {

@@ -34,6 +34,9 @@ struct SearchRecipe {
 /// What options mean for a layout. Throws Error(invalid_argument) that names the option.
 SearchRecipe make_recipe(const DecomposeOptions& options, const Layout& a);
 
+/// Steps of each search of a row that is encoded. Throws as make_recipe.
+Index encode_steps(const DecomposeOptions& options);
+
 /// options.damping with its default put in: 0 or more.
 double damping_of(const DecomposeOptions& options);
 
@@ -48,6 +51,12 @@ Matrix decompose(const Layout& layout, const SearchRecipe& recipe, const float* 
 // ---- what a decomposition refuses, on any device ----
 
 void check_leading(const char* name, const float* W, const char* ld_name, Index ldw, Index n);
+
+struct DenseShape {
+    Index m, n, ld;
+};
+/// As check_leading, and all entries are finite and within kMaxMagnitude.
+void check_entries(const char* name, const float* W, const char* ld_name, const DenseShape& shape);
 
 /// Throws for an entry that is not finite or beyond kMaxMagnitude.
 [[noreturn]] void bad_entry(const char* name, Index a, Index b, float value);
