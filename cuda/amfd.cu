@@ -132,6 +132,23 @@ __device__ inline void all_columns(const AmfdView& p, const DescentSchedule& o, 
     }
 }
 
+// A patch whose arrays named in `placed` lie from `at` on. By one thread.
+__device__ inline AmfdView view_in(float* at, const AmfdView& home, const AmfdBatch& b, unsigned placed) {
+    AmfdView here = home;
+    const AmfdLayout layout(b.rows, b.cols, b.l);
+    const auto take = [&at](std::size_t size) {
+        at += size;
+        return at - size;
+    };
+    if (placed & in_vectors) here.v.place(take(layout.vector_size), b.rows, b.cols, b.l);
+    if (placed & in_y) here.y = take(layout.y_size), here.y_old = take(layout.y_size);
+    if (placed & in_z) here.z = take(layout.z_size), here.z_old = take(layout.z_size);
+    if (placed & in_R) here.R = take(layout.x_size);
+    if (placed & in_gy) here.gy = take(layout.y_size);
+    if (placed & in_X) here.X = take(layout.x_size);
+    return here;
+}
+
 template <int rows, bool rounded> __global__ void __launch_bounds__(4 * rows)
     amfd_block(AmfdBatch b, DescentSchedule o, std::int64_t first, std::int64_t end, unsigned placed) {
     using Tile = ProductTile<rows, rounded>;
@@ -145,21 +162,8 @@ template <int rows, bool rounded> __global__ void __launch_bounds__(4 * rows)
     const AmfdView &home = views[0], &p = views[1];
     if (threadIdx.x == 0) {
         views[0].open(b, blockIdx.x);
-        AmfdView here = views[0];
-        s = *here.scalars;
-        const AmfdLayout layout(b.rows, b.cols, b.l);
-        float* at = reinterpret_cast<float*>(raw + Tile::bytes);
-        const auto take = [&at](std::size_t size) {
-            at += size;
-            return at - size;
-        };
-        if (placed & in_vectors) here.v.place(take(layout.vector_size), b.rows, b.cols, b.l);
-        if (placed & in_y) here.y = take(layout.y_size), here.y_old = take(layout.y_size);
-        if (placed & in_z) here.z = take(layout.z_size), here.z_old = take(layout.z_size);
-        if (placed & in_R) here.R = take(layout.x_size);
-        if (placed & in_gy) here.gy = take(layout.y_size);
-        if (placed & in_X) here.X = take(layout.x_size);
-        views[1] = here;
+        views[1] = view_in(reinterpret_cast<float*>(raw + Tile::bytes), views[0], b, placed);
+        s = *views[0].scalars;
     }
     __syncthreads();
     const int vectors = int(AmfdLayout(b.rows, b.cols, b.l).vector_size);

@@ -30,11 +30,12 @@ std::size_t GpuEngine::bytes(const Layout& a) {
 
 void GpuEngine::open(Index begin, Index count) {
     begin_ = begin, count_ = int(count);
-    patches_.clear();
+    patches_.clear(), sizes_.clear();
     for (Index block = begin; block < begin + count; ++block) {
         const Index j = block / a_.K, k = block % a_.K;
         patches_.push_back({job_.W + j * a_.rows * job_.ldw + k * a_.cols, job_.ldw, 0, 1, block, 0, int(a_.rows_of(j)),
                             int(a_.cols_of(k)), 1});
+        sizes_.push_back(double(a_.rows_of(j)) * double(a_.cols_of(k)));
     }
     originals_.set(patches_, job_.stream);
     Y_.clear(job_.stream), Z_.clear(job_.stream);
@@ -206,21 +207,17 @@ void GpuEngine::copy(const WordBatch& from, int stack, const std::vector<int>& w
     check(copy_words(from, stack, where_.at(), to, to_stack, job_.stream), "copy_words");
 }
 
-void GpuEngine::copy_scales(const std::vector<float>& from, std::vector<float>& to, const Selection& blocks) const {
+void GpuEngine::exchange(const Selection& blocks, detail::Best what) {
     const Index n = per(stack_ + 1);
-    to.resize(std::size_t(count_ * n));
+    const bool keep = what == detail::Best::keep;
+    best_scales_.resize(std::size_t(count_ * n));
+    const std::vector<float>& from = keep ? host_scales_ : best_scales_;
+    std::vector<float>& to = keep ? best_scales_ : host_scales_;
     for (const Index b : blocks) std::copy_n(from.data() + b * n, n, to.data() + b * n);
-}
-
-void GpuEngine::keep(const Selection& blocks) {
-    if (blocks.empty()) return;
-    copy(words(originals_), stack_, places(blocks, false), best(), 0);
-    copy_scales(host_scales_, best_scales_, blocks);
-}
-
-void GpuEngine::restore(const Selection& blocks) {
-    copy(best(), 0, places(blocks, false), words(originals_), stack_);
-    copy_scales(best_scales_, host_scales_, blocks);
+    if (keep)
+        copy(words(originals_), stack_, places(blocks, false), best(), 0);
+    else
+        copy(best(), 0, places(blocks, false), words(originals_), stack_);
 }
 
 } // namespace bqq::cuda

@@ -37,17 +37,11 @@ class GpuEngine final : public detail::Engine {
     /// Their bits and scales, to out.
     void close(const Result& out);
 
-    Index blocks() const override { return count_; }
-    double size(Index block) const override {
-        const Patch& patch = targets_[std::size_t(block)];
-        return double(patch.m) * double(patch.n);
-    }
     std::vector<detail::Spread> begin_stack(Index i) override;
     void descend(const Selection& blocks, const AmfdOptions& options, Index trial) override;
     std::vector<AnnealErrors> anneal(const Selection& blocks, const RefineOptions& options, Index trial) override;
     std::vector<double> errors(const Selection& blocks) override;
-    void keep(const Selection& blocks) override;
-    void restore(const Selection& blocks) override;
+    void exchange(const Selection& blocks, detail::Best what) override;
 
   private:
     // Blocks that are searched together, where their bits are, and the place of each in the batch.
@@ -73,7 +67,6 @@ class GpuEngine final : public detail::Engine {
     void copy(const WordBatch& from, int stack, const std::vector<int>& where, const WordBatch& to, int to_stack);
     template <class Launch, class Count>
     void until_still(Index blocks, Index most, Index counted, Index chunk, Launch&& launch, Count&& count);
-    void copy_scales(const std::vector<float>& from, std::vector<float>& to, const Selection& blocks) const;
 
     const Job& job_;
     const Layout& a_;
@@ -98,10 +91,16 @@ class GpuEngine final : public detail::Engine {
     std::vector<float> host_scales_, best_scales_; ///< [count][3 stacks + 1] of the stacks there are
 };
 
-/// decompose and extend of bqq/cuda.hpp with the limits of the device and the recipe named. old: NULL, or what there is
-/// already of the first stacks. Of the options, those that a recipe does not have.
-void decompose_within(const Limits& limits, const View* old, const Layout& layout, const detail::SearchRecipe& recipe,
-                      const float* W, Index ldw, const DecomposeOptions& options, const Result& out,
-                      cudaStream_t stream);
+/// What is to be made, and how.
+struct Task {
+    const Layout& layout;
+    const detail::SearchRecipe& recipe;
+    const View* old = nullptr; ///< what there is already of the first stacks
+};
+
+/// decompose and extend of bqq/cuda.hpp with the limits of the device and the recipe named. Of the options, those that
+/// a recipe does not have.
+void decompose_within(const Limits& limits, const Task& task, const float* W, Index ldw,
+                      const DecomposeOptions& options, const Result& out, cudaStream_t stream);
 
 } // namespace bqq::cuda

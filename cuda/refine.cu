@@ -109,6 +109,19 @@ __device__ inline RefineView open(const RefineBatch& b, int at, float* shared, u
     return p;
 }
 
+// Sums that a launch before this one has moved, made anew from the bits; atoms where they are placed. By all threads.
+__device__ inline void resume(const RefineView& p, const RefineView& home, RefineRoom& room, unsigned placed) {
+    move_atoms(p, p.y, p.z, p.y.bits), move_atoms(p, p.z, p.y, p.z.bits); // columns alone: no changes
+    __syncthreads();
+    count_pairs(p, p.y), count_pairs(p, p.z);
+    if (placed & in_atoms) copy_atoms(p, p.y, p.y.atoms, home.y.atoms), copy_atoms(p, p.z, p.z.atoms, home.z.atoms);
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        room.nu[0] = room.nu[1] = 0;
+        for (int k = 0; k < p.l; ++k) room.nu[0] += p.y.nu[k], room.nu[1] += p.z.nu[k];
+    }
+}
+
 __global__ void __launch_bounds__(512)
     refine_block(RefineBatch b, AnnealSchedule o, std::int64_t passes, unsigned placed, int start) {
     SHARED_DYN(raw);
@@ -148,15 +161,7 @@ __global__ void __launch_bounds__(512)
             s.anneal.begin(o, s.error / size);
         }
     } else {
-        move_atoms(p, p.y, p.z, p.y.bits), move_atoms(p, p.z, p.y, p.z.bits); // columns alone: no changes
-        __syncthreads();
-        count_pairs(p, p.y), count_pairs(p, p.z);
-        if (placed & in_atoms) copy_atoms(p, p.y, p.y.atoms, home.y.atoms), copy_atoms(p, p.z, p.z.atoms, home.z.atoms);
-        __syncthreads();
-        if (threadIdx.x == 0) {
-            room.nu[0] = room.nu[1] = 0;
-            for (int k = 0; k < p.l; ++k) room.nu[0] += p.y.nu[k], room.nu[1] += p.z.nu[k];
-        }
+        resume(p, home, room, placed);
     }
     const Jump first_row = steps_of_generator(warp_of_thread() + 1);
     for (std::int64_t pass = 0; pass < passes; ++pass) {

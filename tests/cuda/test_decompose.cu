@@ -83,7 +83,7 @@ bqq::Matrix on_device_by(const bqq::Layout& a, const bqq::detail::SearchRecipe& 
                          const DecomposeOptions& options, const bqq::cuda::Limits& limits) {
     const OnDevice W(w, a.m, a.n);
     const Planes planes(a);
-    bqq::cuda::decompose_within(limits, nullptr, a, recipe, W.W.at(), W.ldw, options, planes.result(), nullptr);
+    bqq::cuda::decompose_within(limits, {a, recipe}, W.W.at(), W.ldw, options, planes.result(), nullptr);
     return planes.get(a);
 }
 
@@ -293,7 +293,7 @@ TEST(product_of_what_was_found) {
             workspace(bqq::cuda::workspace_size(a, transposed, 1));
         bqq::cuda::prepare(planes.view(a), transposed, prepared.at(), prepared.size(), nullptr);
         const device::Array<float> x(std::vector<float>(std::size_t(in), 1.0f)), y(static_cast<std::size_t>(out));
-        bqq::cuda::matmul(a, transposed, prepared.at(), {x.at(), bqq::Dtype::f32, in, 1, 1, 1},
+        bqq::cuda::matmul({a, transposed, prepared.at()}, {x.at(), bqq::Dtype::f32, in, 1, 1, 1},
                           {y.at(), bqq::Dtype::f32, out, 1, 1, 1}, workspace.at(), workspace.size(), nullptr);
         const auto got = y.get();
         for (Index i = 0; i < out; ++i) {
@@ -301,11 +301,11 @@ TEST(product_of_what_was_found) {
             for (Index j = 0; j < in; ++j) sum += transposed ? what(j, i) : what(i, j);
             CHECK_NEAR(got[std::size_t(i)], sum, 1e-4);
         }
-        CHECK_THROWS(bqq::cuda::matmul(a, transposed, prepared.at(), {x.at(), bqq::Dtype::f32, in + 1, 1, 1, 1},
+        CHECK_THROWS(bqq::cuda::matmul({a, transposed, prepared.at()}, {x.at(), bqq::Dtype::f32, in + 1, 1, 1, 1},
                                        {y.at(), bqq::Dtype::f32, out, 1, 1, 1}, workspace.at(), workspace.size(),
                                        nullptr),
                      bqq::Error, " rows");
-        CHECK_THROWS(bqq::cuda::matmul(a, transposed, prepared.at(), {x.at(), bqq::Dtype::f32, in, 1, 1, 1},
+        CHECK_THROWS(bqq::cuda::matmul({a, transposed, prepared.at()}, {x.at(), bqq::Dtype::f32, in, 1, 1, 1},
                                        {y.at(), bqq::Dtype::f32, out, 1, 1, 1}, workspace.at(), 0, nullptr),
                      bqq::Error, "workspace has 0 bytes");
     }

@@ -23,7 +23,9 @@ CpuEngine::CpuEngine(Matrix& q, Index j, Index k, std::vector<float> scales, con
                      Worker& worker, const OnSteps& on_steps)
     : q_(q), j_(j), k_(k), m_(q.layout.rows_of(j)), n_(q.layout.cols_of(k)), block_(j * q.layout.K + k),
       target_(target), seed_(seed), worker_(worker), on_steps_(on_steps), scales_(std::move(scales)),
-      residual_(std::size_t(m_ * n_)) {}
+      residual_(std::size_t(m_ * n_)) {
+    sizes_ = {double(m_) * double(n_)};
+}
 
 std::vector<Spread> CpuEngine::begin_stack(Index i) {
     const Layout& a = q_.layout;
@@ -65,17 +67,16 @@ std::vector<double> CpuEngine::errors(const Selection&) {
     return {solve_scales(BlockProducts(q_.view(), j_, k_, stack_ + 1), target_.W, target_.ldw, scales_.data())};
 }
 
-void CpuEngine::keep(const Selection& blocks) {
-    if (blocks.empty()) return;
-    best_Y_.assign(Y_, Y_ + q_.layout.y_plane_bytes());
-    best_Z_.assign(Z_, Z_ + q_.layout.z_plane_bytes());
-    best_scales_ = scales_;
-}
-
-void CpuEngine::restore(const Selection&) {
-    std::copy(best_Y_.begin(), best_Y_.end(), Y_);
-    std::copy(best_Z_.begin(), best_Z_.end(), Z_);
-    scales_ = best_scales_;
+void CpuEngine::exchange(const Selection&, Best what) {
+    if (what == Best::keep) {
+        best_Y_.assign(Y_, Y_ + q_.layout.y_plane_bytes());
+        best_Z_.assign(Z_, Z_ + q_.layout.z_plane_bytes());
+        best_scales_ = scales_;
+    } else {
+        std::copy(best_Y_.begin(), best_Y_.end(), Y_);
+        std::copy(best_Z_.begin(), best_Z_.end(), Z_);
+        scales_ = best_scales_;
+    }
 }
 
 } // namespace bqq::detail

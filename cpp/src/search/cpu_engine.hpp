@@ -35,14 +35,11 @@ class CpuEngine final : public Engine {
 
     const std::vector<float>& scales() const { return scales_; } ///< of all stacks so far
 
-    Index blocks() const override { return 1; }
-    double size(Index) const override { return double(m_ * n_); }
     std::vector<Spread> begin_stack(Index i) override;
     void descend(const Selection& blocks, const AmfdOptions& options, Index trial) override;
     std::vector<AnnealErrors> anneal(const Selection& blocks, const RefineOptions& options, Index trial) override;
     std::vector<double> errors(const Selection& blocks) override;
-    void keep(const Selection& blocks) override;
-    void restore(const Selection& blocks) override;
+    void exchange(const Selection& blocks, Best what) override;
 
   private:
     Matrix& q_;

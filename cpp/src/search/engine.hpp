@@ -14,11 +14,13 @@ using Selection = std::vector<Index>;
 /// Told of steps and sweeps as they are done, of all blocks together; often, with 0 too. May throw to stop.
 using OnSteps = std::function<void(Index)>;
 
+enum class Best { keep, restore };
+
 class Engine {
   public:
     virtual ~Engine() = default;
-    virtual Index blocks() const = 0;
-    virtual double size(Index block) const = 0; ///< entries
+    /// Entries of each block of the batch.
+    const std::vector<double>& sizes() const { return sizes_; }
 
     /// Goes to stack i: what the stacks before it leave over is the target of what follows.
     virtual std::vector<Spread> begin_stack(Index i) = 0;
@@ -28,10 +30,12 @@ class Engine {
     virtual std::vector<AnnealErrors> anneal(const Selection& blocks, const RefineOptions& options, Index trial) = 0;
     /// Solves the scales of all stacks up to this one, exactly; the squared errors of W.
     virtual std::vector<double> errors(const Selection& blocks) = 0;
-    /// Bits, and scales of the last errors(), become the best of these blocks.
-    virtual void keep(const Selection& blocks) = 0;
-    /// The best bits and scales take the place of those at hand.
-    virtual void restore(const Selection& blocks) = 0;
+    /// keep: bits, and scales of the last errors(), become the best of these blocks. restore: the best ones take the
+    /// place of those at hand.
+    virtual void exchange(const Selection& blocks, Best what) = 0;
+
+  protected:
+    std::vector<double> sizes_;
 };
 
 } // namespace bqq::detail

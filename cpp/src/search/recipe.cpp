@@ -61,7 +61,7 @@ double damping_of(const DecomposeOptions& options) {
 
 void search_stack(Engine& engine, const SearchRecipe& recipe, Index i, const OnSteps& on_steps) {
     constexpr Index next = kMaxStacks + 1; // random numbers of their own for each trial
-    const Index count = engine.blocks();
+    const Index count = Index(engine.sizes().size());
     const std::vector<Spread> spread = engine.begin_stack(i);
     std::vector<double> best(std::size_t(count), INFINITY);
     std::vector<AnnealErrors> lowest(std::size_t(count), {INFINITY, INFINITY});
@@ -74,7 +74,7 @@ void search_stack(Engine& engine, const SearchRecipe& recipe, Index i, const OnS
             least = now[x];
             better.push_back(blocks[x]);
         }
-        engine.keep(better);
+        if (!better.empty()) engine.exchange(better, Best::keep);
     };
     const auto anneal = [&](const Selection& blocks, RefineOptions options, Index sweeps, Index trial, bool probe) {
         options.sweeps = sweeps;
@@ -97,7 +97,7 @@ void search_stack(Engine& engine, const SearchRecipe& recipe, Index i, const OnS
         keep_better(all);
         on_steps((count - Index(active.size())) * recipe.work());
         std::fill(best.begin(), best.end(), INFINITY);
-        if (active.empty()) return engine.restore(all);
+        if (active.empty()) return engine.exchange(all, Best::restore);
     }
     const Index restarts = recipe.restarts, sweeps = recipe.refine.sweeps;
     for (Index start = 0; start < restarts; ++start) {
@@ -108,10 +108,10 @@ void search_stack(Engine& engine, const SearchRecipe& recipe, Index i, const OnS
         else
             keep_better(active);
     }
-    if (restarts > 1) engine.restore(active);
+    if (restarts > 1) engine.exchange(active, Best::restore);
     if (sweeps) anneal(active, recipe.refine, sweeps, i, restarts == 1);
     for (const Index b : active)
-        if (recipe.needs_retry(lowest[std::size_t(b)], engine.size(b))) retried.push_back(b);
+        if (recipe.needs_retry(lowest[std::size_t(b)], engine.sizes()[std::size_t(b)])) retried.push_back(b);
     on_steps(Index(active.size() - retried.size()) * recipe.retry_work());
     if (!retried.empty()) {
         AmfdOptions longer = recipe.amfd;
@@ -122,7 +122,7 @@ void search_stack(Engine& engine, const SearchRecipe& recipe, Index i, const OnS
         keep_better(retried);
         anneal(retried, gentle, sweeps, i + (2 * restarts + 1) * next, false);
     }
-    engine.restore(all);
+    engine.exchange(all, Best::restore);
 }
 
 void check_leading(const char* name, const float* W, const char* ld_name, Index ldw, Index n) {

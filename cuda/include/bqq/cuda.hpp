@@ -43,12 +43,19 @@ BQQ_API void extend(const View& q, const Layout& layout, const float* W, Index l
 BQQ_API std::size_t prepared_size(const Layout& layout, bool transposed);
 BQQ_API void prepare(const View& q, bool transposed, void* buffer, std::size_t size, void* stream);
 
+/// What prepare wrote to `at`, and of what.
+struct PreparedPlanes {
+    const Layout& layout;
+    bool transposed;
+    const void* at;
+};
+
 /// out (m x batch) = What X (n x batch), or What^T X. Float32 class: within 1e-5 of the norm of each column; with X and
 /// out of float16 or bfloat16, 2e-3 before the result is rounded. `workspace`: workspace_size bytes on the device,
 /// aligned to 16, one for each call in flight. Does not wait. MatmulOptions: accumulate alone is used.
 /// Throws Error(invalid_argument) on shapes that do not fit.
 BQQ_API std::size_t workspace_size(const Layout& layout, bool transposed, Index batch);
-BQQ_API void matmul(const Layout& layout, bool transposed, const void* prepared, const ConstArray& X, const Array& out,
-                    void* workspace, std::size_t size, void* stream, const MatmulOptions& options = {});
+BQQ_API void matmul(const PreparedPlanes& q, const ConstArray& X, const Array& out, void* workspace, std::size_t size,
+                    void* stream, const MatmulOptions& options = {});
 
 } // namespace bqq::cuda
