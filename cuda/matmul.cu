@@ -16,7 +16,7 @@ struct PackJob {
     std::uint32_t *z_words, *y_words;
     float* stacks;
     double* constants;
-    std::int64_t rows, cols; // of a block of What as stored
+    std::int64_t rows, cols; // of a block of W_hat as stored
     int J, K, p, l;          // of the matrix that is multiplied
     int zw, lw, transposed;
 

@@ -1,4 +1,4 @@
-// Products with a compressed matrix on the device: What x and What^T x from bit planes; What is never formed. Device
+// Products with a compressed matrix on the device: W_hat x and W_hat^T x from bit planes; W_hat is never formed. Device
 // pointers, work ordered on the stream that comes last; nothing is allocated here and nothing waits.
 //
 // Two stages, as on the CPU (cpp/DESIGN.md, "Centred product"):
@@ -14,7 +14,7 @@
 namespace bqq::cuda {
 
 /// The planes in words of 32 columns, word by word with the rows next to each other, so that neighbouring threads read
-/// neighbouring words. Of What, or of What^T if transposed.
+/// neighbouring words. Of What, or of W_hat^T if transposed.
 struct Planes {
     Index m, n, rows, cols; ///< of the matrix that is multiplied: exchanged if transposed
     int J, K, p, l;
@@ -57,7 +57,7 @@ struct ProductLaunch {
 /// Bytes of workspace for `batch` columns, aligned to 16.
 std::size_t matmul_workspace(const Planes& launches, Index batch, const ProductLaunch& launch);
 
-/// out (m x batch) = What x (n x batch); arrays on the device, any strides and dtypes, out must not overlap x.
+/// out (m x batch) = W_hat x (n x batch); arrays on the device, any strides and dtypes, out must not overlap x.
 cudaError_t matmul(const Planes& launches, const void* prepared, const ConstArray& x, const Array& out,
                    const ProductLaunch& launch, void* workspace, cudaStream_t stream);
 

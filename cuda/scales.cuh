@@ -29,7 +29,7 @@ struct Spread : detail::Spread { ///< of the residual rounded to float32
     double error;                ///< sum of squares, in float64 before rounding
 };
 
-/// residual[count][rows][cols] = W - What of the first p stacks with scales[count][3p+1], from float64; spread[count].
+/// residual[count][rows][cols] = W - W_hat of the first p stacks with scales[count][3p+1], from float64; spread[count].
 /// p = 0: W itself. residual may be NULL: only the spread.
 cudaError_t residuals(const WordBatch& batch, int p, const float* scales, float* residual, Spread* spread,
                       cudaStream_t stream);

@@ -10,16 +10,14 @@ namespace bqq {
 /// How annealed mean-field descent chooses its normaliser, temperatures and length.
 enum class Schedule : int {
     /// Data-driven: the residual is divided by six standard deviations (the range is at the mercy of one outlier, and
-    /// too
-    /// small on two-level data for the descent to be stable), and a stack ends once every variable has settled.
+    /// too small on two-level data for the descent to be stable), and a stack ends once every variable has settled.
     adaptive = 0,
     /// The paper's: W divided by max - min, T from 0.2 to 0.005, eta 0.06, zeta 4, always all steps; 50,000 by default.
-    /// No
-    /// refinement unless asked for.
+    /// No refinement unless asked for.
     paper = 1,
 };
 
-/// How long to search. Descent steps and refinement sweeps per stack: fast 1,000 and 1,500, standard 2,000 and 20,000,
+/// How long to search; standard is "default" in Python. Descent steps and refinement sweeps per stack: fast 1,000 and 1,500, standard 2,000 and 20,000,
 /// best 2,000 and 64,000 from the best of four descents; for l above 64 proportionally fewer sweeps, down to a quarter.
 /// Where refinement gains less than 6 %, a second descent of 10,000 (best: 20,000) steps follows, refined gently,
 /// unless steps or refine are given; with more than 1.2 times the default l, less than 30 % and three times the steps.
@@ -34,9 +32,9 @@ struct DecomposeOptions {
     Schedule schedule = Schedule::adaptive;
     Effort effort = Effort::standard;
     Index steps = 0; ///< descent steps per stack; 0: the schedule's or the effort's
-    Index refine =
-        0; ///< refinement sweeps per stack; 0: the effort's (none under Schedule::paper); -1: none; kRefineOfEffort
-    /// NULL: the error is the sum of squares of E = W - What. Else tr(E H E^T), H the n x n second moment X^T X of the
+    /// Refinement sweeps per stack; 0: the effort's (none under Schedule::paper); -1: none; kRefineOfEffort.
+    Index refine = 0;
+    /// NULL: the error is the sum of squares of E = W - W_hat. Else tr(E H E^T), H the n x n second moment X^T X of the
     /// inputs a layer sees (samples x n), symmetric and positive semidefinite, with ldweight >= n floats between rows;
     /// ldweight 0: the n numbers of its diagonal. Bits are refined and scales solved in this metric, and the error of
     /// each column patch is moved into those still to come (GPTQ). Only read during the call.

@@ -1,4 +1,4 @@
-// The weighted objective tr(E H E^T), E = W - What: the metric of each column patch, what is left of its error for the
+// The weighted objective tr(E H E^T), E = W - W_hat: the metric of each column patch, what is left of its error for the
 // later patches to make good, and the scales that are best in it.
 #pragma once
 

@@ -18,7 +18,7 @@ class Refiner {
     Refiner(const bqq_kernels& kernels, Index max_rows, Index max_cols, Index l, bool metric = false);
 
     /// Target X = (W - c) / divisor, m x n, c the (weighted) mean of W; the divisor brings X near 1, so that float32
-    /// can square it. H: NULL, or n x n, symmetric, positive definite: the error is tr(E H E^T), E = X - What.
+    /// can square it. H: NULL, or n x n, symmetric, positive definite: the error is tr(E H E^T), E = X - W_hat.
     void set_target(Index m, Index n, const float* W, Index ldw, double divisor, const float* H = nullptr,
                     Index ldh = 0);
     /// The bits of the stack, from planes as a View has them.
