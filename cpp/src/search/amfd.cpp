@@ -100,10 +100,10 @@ void Amfd::start(const AmfdOptions& options, std::uint64_t seed, Index block, In
     fill(l_, n_, ldn_, z_.at, z_old_.at, 1);
     const bqq_sums of_y{row_m_.at, nullptr, col_l_.at, col_sq_l_.at};
     const bqq_sums of_z{row_l_.at, row_sq_l_.at, col_n_.at, nullptr};
-    kernels_.lookahead(std::size_t(m_), std::size_t(l_), std::size_t(ldl_), y_.at, y_.at, 0, 1, 0, nullptr, psi_.at,
-                       &of_y);
-    kernels_.lookahead(std::size_t(l_), std::size_t(n_), std::size_t(ldn_), z_.at, z_.at, 0, 1, 0, nullptr, phi_.at,
-                       &of_z);
+    kernels_.extrapolate(std::size_t(m_), std::size_t(l_), std::size_t(ldl_), y_.at, y_.at, 0, 1, 0, nullptr, psi_.at,
+                         &of_y);
+    kernels_.extrapolate(std::size_t(l_), std::size_t(n_), std::size_t(ldn_), z_.at, z_.at, 0, 1, 0, nullptr, phi_.at,
+                         &of_z);
     solve_scales_of_means();
 }
 
@@ -135,8 +135,8 @@ float Amfd::step(const AmfdOptions& options, double T) {
     const bqq_sums of_y{row_m_.at, nullptr, cy, cy2}, of_z{cz, cz2, col_n_.at, nullptr};
 
     // The affine parts ride in the operands: psi = -(r y + t), phi = r z + s, so R = X - u - s rowsum(y) + psi z.
-    kernels_.lookahead(m, l, ldl, y_.at, y_old_.at, zeta, float(-r), float(-t), nullptr, psi_.at, &of_y);
-    kernels_.lookahead(l, n, ldn, z_.at, z_old_.at, zeta, float(r), float(s), zf_.at, phi_.at, &of_z);
+    kernels_.extrapolate(m, l, ldl, y_.at, y_old_.at, zeta, float(-r), float(-t), nullptr, psi_.at, &of_y);
+    kernels_.extrapolate(l, n, ldn, z_.at, z_old_.at, zeta, float(r), float(s), zf_.at, phi_.at, &of_z);
     for (Index a = 0; a < m_; ++a) bias_.at[a] = float(-u - s * double(row_m_.at[a]));
     kernels_.gemm_rounded(m, wide(n_), l, psi_.at, ldl, 1, zf_.at, ldn, X_.at, ldn, bias_.at, R_.at, ldn,
                           workspace_.at);
