@@ -249,7 +249,7 @@ TEST(columns_do_not_depend_on_the_batch) {
             for (const int threads : {1, 2, 5}) {
                 options.threads = threads;
                 bqq::matmul(buffer.at, input(x, n, batch), output(whole, m, batch), options);
-                const bool tiles = bqq::detail::kernels().wide[precision].lookup; // then only wide batches are alike
+                const bool tiles = bqq::detail::kernels().tile[precision].lookup; // then only large batches are alike
                 const Index width = tiles ? 12 : 1;
                 for (const Index c : {0, 7, 8, 58}) {
                     const ConstArray columns{x.data() + c, Dtype::f32, n, width, batch, 1};
@@ -328,7 +328,7 @@ TEST(bad_calls_are_errors) {
     CHECK_THROWS(bqq::matmul(buffer.at, input(x, 29, 1), output(y, 20, 1)), Error, "X has 29 rows, expected n = 30");
     CHECK_THROWS(bqq::matmul(buffer.at, input(x, 30, 1), output(y, 21, 1)), Error, "out has 21 rows, expected m = 20");
     CHECK_THROWS(bqq::matmul(buffer.at, input(x, 30, 2), output(y, 20, 1)), Error, "expected the same number");
-    CHECK_THROWS(bqq::prepare(q.view(), static_cast<char*>(buffer.at) + 8, 1 << 20), Error, "not 64-byte aligned");
+    CHECK_THROWS(bqq::prepare(q.view(), buffer.at + 8, 1 << 20), Error, "not 64-byte aligned");
     CHECK_THROWS(bqq::prepare(q.view(), buffer.at, 64), Error, "buffer has 64 bytes");
     CHECK_THROWS(bqq::matmul_rows(buffer.at, input(x, 30, 1), output(y, 20, 1), 5, 21, buffer.at), Error,
                  "rows 5 to 21");
@@ -337,6 +337,6 @@ TEST(bad_calls_are_errors) {
     bqq::MatmulOptions options;
     options.precision = bqq::Precision(7);
     CHECK_THROWS(bqq::matmul(buffer.at, input(x, 30, 1), output(y, 20, 1), options), Error, "precision is 7");
-    static_cast<std::uint64_t*>(buffer.at)[1] = 1; // as an older version would have written it
+    reinterpret_cast<std::uint64_t*>(buffer.at)[1] = 1; // as an older version would have written it
     CHECK_THROWS(bqq::matmul(buffer.at, input(x, 30, 1), output(y, 20, 1)), Error, "has layout 1");
 }

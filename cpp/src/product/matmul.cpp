@@ -43,10 +43,10 @@ struct Way {
 
     Way(const bqq_kernels& kernels, const Prepared& h, Precision precision, Index batch) {
         const int class_ = int(precision);
-        wide = kernels.wide[class_].lookup && batch >= kWideFrom[class_];
+        wide = kernels.tile[class_].lookup && batch >= kWideFrom[class_];
         const bool dense =
             !wide && kernels.dense && precision == Precision::float32 && pays(kernels.rates, h.layout, batch);
-        kernel = dense ? nullptr : wide ? &kernels.wide[class_] : &kernels.product[class_];
+        kernel = dense ? nullptr : wide ? &kernels.tile[class_] : &kernels.product[class_];
         columns = std::clamp<Index>(batch, 1, dense ? kDenseColumns : wide ? kTileVectors : kMaxVectors);
     }
 
@@ -116,7 +116,7 @@ struct Latents {
     void put(const bqq_kernels& kernel, const Prepared& h, Index j, Index slot, Index k, Index c, const float* v,
              double sigma) {
         const Index at = slot * columns + c;
-        kernel.latents(std::size_t(h.layout.p), std::size_t(h.layout.l), h.block(j, k), float(sigma), v,
+        kernel.apply_scales(std::size_t(h.layout.p), std::size_t(h.layout.l), h.block(j, k), float(sigma), v,
                        w + at * ld + k * h.latents(), sums + at * kPanelRows);
         total[at] += h.constant(j, k) * sigma;
     }
