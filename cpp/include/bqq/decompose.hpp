@@ -25,13 +25,17 @@ enum class Schedule : int {
 /// unless steps or refine are given; with more than 1.2 times the default l, less than 30 % and three times the steps.
 enum class Effort : int { standard = 0, fast = 1, best = 2 };
 
+/// A value of DecomposeOptions::refine: the effort's sweeps, under Schedule::paper too.
+constexpr Index kRefineOfEffort = -2;
+
 struct DecomposeOptions {
     Index l = 0;     ///< inner dimension; 0: round(rows*cols/(rows+cols)) of a block. Ignored by extend
     Index patch = 0; ///< largest block side; 0: see make_layout; 128 with a whole weight matrix. Ignored by extend
     Schedule schedule = Schedule::adaptive;
     Effort effort = Effort::standard;
     Index steps = 0;  ///< descent steps per stack; 0: the schedule's or the effort's
-    Index refine = 0; ///< refinement sweeps per stack; 0: the effort's (none under Schedule::paper); -1: none
+    Index refine = 0; ///< refinement sweeps per stack; 0: the effort's (none under Schedule::paper); -1: none; -2: see
+                      ///< kRefineOfEffort
     /// NULL: the error is the sum of squares of E = W - What. Else tr(E H E^T), H the n x n second moment X^T X of the
     /// inputs a layer sees (samples x n), symmetric and positive semidefinite, with ldweight >= n floats between rows;
     /// ldweight 0: the n numbers of its diagonal. Bits are refined and scales solved in this metric, and the error of

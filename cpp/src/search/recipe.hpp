@@ -57,7 +57,8 @@ inline Plan make_plan(const DecomposeOptions& options, const Layout& a) {
     if (effort < 0 || effort > 2)
         bad_argument("effort is " + std::to_string(effort) + ", expected 0 (standard), 1 (fast) or 2 (best)");
     check_count("steps", options.steps, 0, "0 (the default) to ");
-    check_count("refine", options.refine, -1, "-1 (none), 0 (the default) to ");
+    check_count("refine", options.refine, kRefineOfEffort, "-2 (the effort's), -1 (none), 0 (the default) to ");
+    const bool own = options.refine && options.refine != kRefineOfEffort;
     Plan plan;
     // Larger blocks need fewer: their bits see more of the others in each.
     plan.refine.sweeps = efforts[effort].sweeps * 64 / std::clamp<Index>(l, 64, 256);
@@ -65,14 +66,14 @@ inline Plan make_plan(const DecomposeOptions& options, const Layout& a) {
     case Schedule::paper:
         plan.robust = false;
         plan.amfd.steps = 50000;
-        plan.refine.sweeps = 0;
+        plan.refine.sweeps = options.refine == kRefineOfEffort ? efforts[effort].sweeps : 0;
         break;
     case Schedule::adaptive:
         plan.robust = true;
         plan.amfd.steps = efforts[effort].steps;
         plan.amfd.stop_when_settled = true;
         plan.starts = efforts[effort].starts;
-        if (!options.steps && !options.refine) plan.deeper = efforts[effort].deeper;
+        if (!options.steps && !own) plan.deeper = efforts[effort].deeper;
         break;
     default:
         bad_argument("schedule is " + std::to_string(int(options.schedule)) + ", expected 0 (adaptive) or 1 (paper)");
@@ -81,7 +82,7 @@ inline Plan make_plan(const DecomposeOptions& options, const Layout& a) {
     if (double(l - 1) * double(a.rows + a.cols) > 1.2 * double(a.rows) * double(a.cols))
         plan.deeper *= 3, plan.little = 0.3;
     if (options.steps) plan.amfd.steps = options.steps;
-    if (options.refine) plan.refine.sweeps = std::max<Index>(options.refine, 0);
+    if (own) plan.refine.sweeps = std::max<Index>(options.refine, 0);
     if (l > kMaxRefined) plan.refine.sweeps = 0;
     if (!plan.refine.sweeps) plan.starts = 1, plan.deeper = 0;
     return plan;
