@@ -121,6 +121,7 @@ ROOMS = ("bqq", "bqq.nn", "bqq.ann", "bench", "bench.paper", "tests", "integrati
 
 def violations(root: Path) -> list[str]:
     """What breaks the rules, one line each, in the order of the files."""
+    root = root.resolve()
     files = sorted(path for top in TOP for path in (root / top).rglob("*") if not NEVER & set(path.parts))
     cpp = [path for path in files if path.suffix in CPP]
     python = [path for path in files if path.suffix == ".py"]
@@ -140,7 +141,7 @@ def is_isa_file(path: Path) -> bool:
 def _found(root: Path, path: Path, name: str) -> Path | None:
     """The file that `path` means by `name`, in the order of the compiler."""
     places = [path.parent, *(root / folder for folder in SEARCHED)]
-    return next((place / name for place in places if (place / name).is_file()), None)
+    return next(((place / name).resolve() for place in places if (place / name).is_file()), None)
 
 
 def _room(name: str) -> str | None:

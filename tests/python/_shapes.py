@@ -31,15 +31,16 @@ class Function(NamedTuple):
 def cpp_functions(text: str) -> Iterator[Function]:
     """The functions that a formatted C++ file defines."""
     code = _blanked(text)
-    start, depth_of = 0, []  # where the text before a brace begins; the functions that are open
+    start = 0  # where the text before a brace begins
+    opened_by: list[tuple[tuple[str, int, bool], int] | None] = []  # of each open brace the function, if it is one's
     for match in re.finditer(r"[{};]", code):
         at, what = match.start(), match[0]
         if what == "{":
             opened = None
-            if not any(depth_of) and (signature := _signature(code[start:at])):
+            if not any(opened_by) and (signature := _signature(code[start:at])):
                 opened = (signature, start + len(code[start:at]) - len(code[start:at].lstrip()))
-            depth_of.append(opened)
-        elif what == "}" and depth_of and (closed := depth_of.pop()):
+            opened_by.append(opened)
+        elif what == "}" and opened_by and (closed := opened_by.pop()):
             (name, parameters, kernel), begin = closed
             first, last = code.count("\n", 0, begin) + 1, code.count("\n", 0, at) + 1
             yield Function(name, first, last - first + 1, parameters, kernel)

@@ -11,21 +11,15 @@ import zipfile
 
 import numpy as np
 import pytest
+from bench import machine, matmul_targets, matrices, readme, targets
 
 from _build import ROOT
 from conftest import torch_randn
 
-sys.path.insert(0, str(ROOT / "bench"))
-import machine
-import matmul_targets
-import matrices
-import readme
-import targets
-
 
 def run_bench(*arguments):
-    command = [sys.executable, str(ROOT / "bench" / "bench_decompose.py"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    command = [sys.executable, "-m", "bench.decompose", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -61,7 +55,8 @@ def test_what_cannot_be_had_is_named(tmp_path, capsys, monkeypatch):
 
 def test_unknown_part():
     done = subprocess.run(
-        [sys.executable, str(ROOT / "bench" / "bench_decompose.py"), "--parts", "steps,speed"],
+        [sys.executable, "-m", "bench.decompose", "--parts", "steps,speed"],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
@@ -214,7 +209,7 @@ def test_product_targets_with_matrix_units():
 
 def test_torch_baseline():
     torch = pytest.importorskip("torch")
-    from torch_amfd import Stack, decompose
+    from bench.torch_amfd import Stack, decompose
 
     W = matrices.standardise(torch_randn(1, 32, 32))
     short, longer = (((decompose(W, 1, 16, steps) - W) ** 2).mean() for steps in (200, 2000))
@@ -224,7 +219,7 @@ def test_torch_baseline():
     stack = Stack(X, 3, torch.Generator().manual_seed(0))
     stack.X = stack.X.double()
     stack.sums = (stack.X.sum(1), stack.X.sum(0), stack.X.sum())
-    scales = (0.7, -0.3, 0.2, 0.1)
+    scales: tuple[float, ...] = (0.7, -0.3, 0.2, 0.1)
 
     def energy(y, z):
         """Expected squared error over independent bits: of the mean, plus the variance of each entry's l terms."""

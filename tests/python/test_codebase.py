@@ -48,7 +48,7 @@ PLANTED = {  # what is written at the end of a file, and what the layer test say
     ),
     "a private header in an example": ("cpp/examples/compress.cpp", '#include "memory.hpp"', "may not include common"),
     "nothing": ("cpp/src/config.cpp", '#include "bqq/nothing.hpp"', "which is nowhere"),
-    "a circle": ("cpp/src/memory.hpp", '#include "bits/pack.hpp"', "a circle"),
+    "a circle": ("cpp/include/bqq/error.hpp", '#include "bqq/array.hpp"', "a circle"),
     "a new folder": ("cpp/src/telepathy/send.cpp", "", "do not know this folder"),
     "a new folder of Python": ("python/bqq/telepathy/__init__.py", "", "do not know this folder"),
     "torch in the stem": ("python/bqq/_api.py", "import torch", "may not import torch"),

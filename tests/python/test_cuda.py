@@ -151,7 +151,7 @@ def test_a_broken_nvcc_means_the_cpu_alone(tmp_path: Path) -> None:
     nvcc = tmp_path / "nvcc"
     nvcc.write_text("#!/bin/sh\nexit 1\n")
     nvcc.chmod(0o755)
-    arguments = [
+    arguments: list[str | Path] = [
         "-S",
         ROOT,
         "-B",

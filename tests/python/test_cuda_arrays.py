@@ -87,7 +87,7 @@ def test_without_a_gpu() -> None:
 def test_the_bench_ends_well_without_a_gpu() -> None:
     if "cuda:0" in cuda():
         pytest.skip(f"there is a GPU: {cuda()}")
-    out = _build.run([sys.executable, ROOT / "bench" / "bench_cuda.py"], ROOT)
+    out = _build.run([sys.executable, "-m", "bench.cuda"], ROOT)
     assert "nothing measured: bqq finds no CUDA device" in out
 
 

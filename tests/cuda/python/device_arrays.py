@@ -419,15 +419,14 @@ def test_planes_stay_on_the_device_and_leave_with_the_matrix():
     q @ x
     (planes, _), *others = q._copies.values()
     assert not others
-    x.T = FakeArray(x.get().T.copy())
-    x.T @ q.T
+    FakeArray(x.get().T.copy()) @ q.T
     assert q.T._copies[0] == (planes, True)
     q @ x
     assert q._copies[0][0] is planes
     result = q @ x
     address = result._memory.address
     assert _core.device_of("result", address) == 0
-    gone = []
+    gone: list[int] = []
     weakref.finalize(q, gone.append, 1)
     gc.disable()
     try:
