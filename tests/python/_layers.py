@@ -10,6 +10,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -130,7 +131,12 @@ def violations(root: Path) -> list[str]:
 
 def includes(path: Path) -> list[str]:
     """What a C++ file includes, without the headers of the system."""
-    return re.findall(r'^\s*#\s*include\s+(?:"|<(?=bqq/))([^">]+)[">]', path.read_text("utf-8"), re.M)
+    return _included(path.read_text("utf-8"))
+
+
+@cache
+def _included(text: str) -> list[str]:
+    return re.findall(r'^[ \t]*#[ \t]*include[ \t]+(?:"|<(?=bqq/))([^">]+)[">]', text, re.M)
 
 
 def is_isa_file(path: Path) -> bool:
@@ -180,9 +186,11 @@ def _circles(root: Path, files: list[Path]) -> Iterator[str]:
         yield " -> ".join(path.relative_to(root).as_posix() for path in error.args[1]) + ": a circle"
 
 
-def _imports(root: Path, path: Path, tree: ast.Module) -> Iterator[tuple[str, bool]]:
+@cache
+def _imports(package: tuple[str, ...], text: str) -> list[tuple[str, bool]]:
     """Full names of what is imported, with the names taken from it, and whether that is inside a function."""
-    package = path.relative_to(root / "python" if root / "python" in path.parents else root).parts[:-1]
+    tree = ast.parse(text)
+    found: list[tuple[str, bool]] = []
     lazy = {
         id(node)
         for function in ast.walk(tree)
@@ -197,13 +205,14 @@ def _imports(root: Path, path: Path, tree: ast.Module) -> Iterator[tuple[str, bo
     }
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, id(node) in lazy) for alias in node.names)
+            found += ((alias.name, id(node) in lazy) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) + 1 - node.level] if node.level else ()
             module = ".".join([*above, *filter(None, [node.module])])
-            yield from ((f"{module}.{alias.name}", id(node) in lazy) for alias in node.names)
+            found += ((f"{module}.{alias.name}", id(node) in lazy) for alias in node.names)
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "bqq":
-            yield f"bqq.{node.attr}", id(node) in lazy
+            found.append((f"bqq.{node.attr}", id(node) in lazy))
+    return found
 
 
 def _python(root: Path, path: Path) -> Iterator[str]:
@@ -212,7 +221,9 @@ def _python(root: Path, path: Path) -> Iterator[str]:
     if room is None:
         yield f"{name}: the layers do not know this folder"
         return
-    for imported, inside in _imports(root, path, ast.parse(path.read_text("utf-8"))):
+    package = path.relative_to(root / "python" if root / "python" in path.parents else root).parts[:-1]
+    text = path.read_text("utf-8")
+    for imported, inside in _imports(package, text):
         top, *rest = imported.split(".")
         if top in WATCHED and top not in room.others and not (inside and top in room.inside):
             yield f"{name}: may not import {top}" + (" outside a function" if top in room.inside else "")
@@ -222,5 +233,5 @@ def _python(root: Path, path: Path) -> Iterator[str]:
         hidden = rest and rest[0].startswith("_") and not rest[0].startswith("__")
         if top == "bqq" and hidden and not room.private:
             yield f"{name}: takes {imported}, which is not public"
-    if re.search(r"\bsys\.path\.(insert|append)\b", path.read_text("utf-8")) and path.name != Path(__file__).name:
+    if re.search(r"^\s*sys\.path\.(insert|append)\b", text, re.M):
         yield f"{name}: changes sys.path"
