@@ -418,15 +418,14 @@ def test_planes_stay_on_the_device_and_leave_with_the_matrix():
     x = FakeArray(numbers((13, 2)))
     q @ x
     (planes,) = q._planes.copies.values()
-    x.T = FakeArray(x.get().T.copy())
-    x.T @ q.T
+    FakeArray(x.get().T.copy()) @ q.T
     q @ x
     assert q.T._planes is q._planes
     assert list(q._planes.copies.values()) == [planes]
     result = q @ x
     address = result._memory.address
     assert _core.device_of("result", address) == 0
-    gone = []
+    gone: list[int] = []
     weakref.finalize(q, gone.append, 1)
     gc.disable()
     try:

@@ -1,6 +1,6 @@
 """Time over the number of blocks, and the memory of one large matrix.
 
-Called by bench_decompose.py; as a program it is the child that compresses one matrix and reports its own peak memory.
+Called by decompose.py; as a program it is the child that compresses one matrix and reports its own peak memory.
 """
 
 from __future__ import annotations
@@ -15,17 +15,15 @@ from pathlib import Path
 import numpy as np
 
 import bqq
-from steps import timed
-
-CHILD = Path(__file__).resolve()
+from bench.machine import ROOT
+from bench.time_steps import timed
 
 
 def measure(size: int, p: int, effort: str, threads: int, progress: bool = False) -> dict[str, object]:
     """One square matrix of normal numbers in a process of its own: a row of decompose_scaling.csv."""
-    command = [sys.executable, str(CHILD), str(size), "--p", str(p), "--effort", effort, "--threads", str(threads)]
-    done = subprocess.run(
-        [*command, *(["--progress"] if progress else [])], stdout=subprocess.PIPE, text=True, check=True
-    )
+    command = [sys.executable, "-m", "bench.measure_scaling", str(size), "--p", str(p), "--effort", effort]
+    command += ["--threads", str(threads), *(["--progress"] if progress else [])]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     row: dict[str, object] = json.loads(done.stdout)
     print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
     return row

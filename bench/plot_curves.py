@@ -1,11 +1,10 @@
 """The picture of decompose.csv: error against CPU seconds, a panel for each matrix, one line for each number of bits.
 
-python bench/curves.py [bench/results/decompose.csv] [bench/results/decompose.png]
+python -m bench.plot_curves [bench/results/decompose.csv] [bench/results/decompose.png]
 """
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +15,10 @@ from matplotlib import pyplot as plt
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from bench.machine import ROOT, read_csv
+
 matplotlib.use("Agg")
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = ROOT / "bench" / "results"
 PANELS = (
     "Gaussian 128x128",
     "Distance 100x100",
@@ -30,14 +31,8 @@ EFFORTS = ("fast", "default", "best")
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"  # Okabe and Ito: told apart by all eyes
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        next(file)
-        return list(csv.DictReader(file))
-
-
 def draw(source: Path, target: Path) -> None:
-    rows = read(source)
+    _, rows = read_csv(source)
     threads = next(row["threads"] for row in rows if row["method"] == "default")
     rows = [row for row in rows if row["threads"] in ("", threads)]
     matrices = [name for name in PANELS if any(row["matrix"] == name for row in rows)]

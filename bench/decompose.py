@@ -1,9 +1,9 @@
 """Error and time of compression: our three efforts, the published schedule, PyTorch, scalar quantisers.
 
-    python bench/bench_decompose.py --quick                     # under three minutes; figures of less weight
-    python bench/bench_decompose.py --rd100 FILE --out DIR      # everything: hours, mostly the 384 x 384
-    python bench/bench_decompose.py --parts steps               # one part
-    python bench/bench_decompose.py --parts scaling --large     # 4096 x 4096 and its memory
+    python -m bench.decompose --quick                     # under three minutes; figures of less weight
+    python -m bench.decompose --rd100 FILE --out DIR      # everything: hours, mostly the 384 x 384
+    python -m bench.decompose --parts steps               # one part
+    python -m bench.decompose --parts scaling --large     # 4096 x 4096 and its memory
 
 Parts: ``errors`` (MSE and time on the matrices of matrices.py), ``steps`` (cost of a descent step by instruction
 set), ``scaling`` (time over the number of blocks). Figures are compared as ratios; the last lines say which targets
@@ -23,12 +23,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from errors import Settings, rows_of_case
-from machine import describe, with_earlier, write_csv
-from matrices import DATA, LOADERS, Options, cases
-from scaling import measure
-from steps import have_torch, step_costs
-from targets import judge, report
+from bench.machine import describe, with_earlier, write_csv
+from bench.matrices import DATA, LOADERS, Options, cases
+from bench.measure_errors import Settings, rows_of_case
+from bench.measure_scaling import measure
+from bench.targets import judge, report
+from bench.time_steps import have_torch, step_costs
 
 FILES = {  # of a part, and what tells its measurements apart
     "errors": ("decompose.csv", ("matrix", "bits", "threads")),
@@ -127,7 +127,7 @@ def write(folder: Path, tables: dict[str, Rows], verdicts: Rows) -> None:
         write_csv(folder / "decompose_targets.csv", verdicts)
     if tables["errors"]:
         try:
-            from curves import draw
+            from bench.plot_curves import draw
         except ImportError:
             print("no picture: pip install matplotlib")
             return

@@ -1,6 +1,6 @@
 """The product from bit planes against other products, interleaved in one process.
 
-    OPENBLAS_NUM_THREADS=1 python bench/bench_matmul.py --csv FILE --plot FILE
+    OPENBLAS_NUM_THREADS=1 python -m bench.matmul --csv FILE --plot FILE
     ... --shapes 4096x4096 --p 1,2,3,4 --batch 1,4,16,64,256 --patch 32,64,128,256 --threads 2 --cache hot,cold
 
 Set OPENBLAS_NUM_THREADS (or your BLAS's variable) to the same number of threads. Planes are random bits: speed does not
@@ -25,11 +25,11 @@ from statistics import median
 import numpy as np
 
 import bqq
+from bench.machine import describe, with_earlier, write_csv
+from bench.peers import PEERS, Floats, available
+from bench.plot_speeds import draw
 from bqq import _core
 from bqq._matrix import Matrix
-from machine import describe, with_earlier, write_csv
-from peers import PEERS, Floats, available
-from speeds import draw
 
 Row = dict[str, object]
 BITS = {"2-bit": 2, "4-bit": 4, "int8": 8, "bfloat16": 16, "Q2_K": 3, "TQ2_0": 2, "Q4_0": 5}  # others: 32

@@ -8,10 +8,10 @@ from statistics import median
 from typing import Any
 
 import bqq
-from matrices import Array, Case
-from paper.coded import mse
-from paper.scalar import lloyd_max, uniform
-from steps import Seconds, TorchSteps, timed
+from bench.coded import mse
+from bench.matrices import Array, Case
+from bench.scalar import lloyd_max, uniform
+from bench.time_steps import Seconds, TorchSteps, timed
 
 EFFORTS: dict[str, dict[str, Any]] = {effort: {"effort": effort} for effort in ("fast", "default", "best")}
 # between the efforts, where the time to the published error is looked for
@@ -103,10 +103,11 @@ def _paper_rows(case: Case, settings: Settings) -> Iterator[dict[str, object]]:
     grown: list[bqq.Matrix] = []
     wall = cpu = 0.0
     for bits in sorted(settings.bits):
-        if grown:
-            seconds = timed(lambda p=bits: grown.append(bqq.extend(grown[-1], case.W, p, **options)))
-        else:
-            seconds = timed(lambda p=bits: grown.append(bqq.decompose(case.W, p, **options)))
+
+        def grow(p: int = bits) -> None:
+            grown.append(bqq.extend(grown[-1], case.W, p, **options) if grown else bqq.decompose(case.W, p, **options))
+
+        seconds = timed(grow)
         wall, cpu = wall + seconds[0], cpu + seconds[1]
         yield _row(
             case,
@@ -155,7 +156,7 @@ def _torch_rows(case: Case, threads: int, settings: Settings) -> Iterator[dict[s
 def _full_torch_row(case: Case, bits: int, threads: int, l: int, steps: int, text: str) -> dict[str, object]:
     import torch
 
-    from torch_amfd import decompose
+    from bench.torch_amfd import decompose
 
     torch.set_num_threads(threads)
     found: list[Any] = []

@@ -6,9 +6,8 @@ from itertools import product
 
 import numpy as np
 
+from bench.coded import Array, Coded, bytes_of, mse
 from bqq._baselines import uniform_bytes, uniform_quantisation
-
-from .coded import Array, Coded, bytes_of, mse
 
 
 def uniform(W: Array, bits: int) -> Coded:

