@@ -4,7 +4,7 @@
 
 #include "kernels/table.hpp"
 
-/* From the unit in use to the one to fetch, in blocks, to the second-level cache. Zen 4 class, bench/bench_matmul.py
+/* From the unit in use to the one to fetch, in blocks, to the second-level cache. Zen 4 class, python -m bench.matmul
  * --cache cold: 20 to 30 % faster from memory than into the first-level cache, as fast when hot. The distance itself
  * was tried at that place only. */
 constexpr int kPrefetchBlocks = 16;
