@@ -166,7 +166,7 @@ class DeviceMatrix {
         const Memory& planes = prepared(transposed);
         const std::size_t size = bqq::cuda::workspace_size(layout, transposed, x.cols);
         const Scratch workspace(size, stream_of(stream));
-        bqq::cuda::matmul(layout, transposed, planes.at(),
+        bqq::cuda::matmul({layout, transposed, planes.at()},
                           {x.data, x.dtype, x.rows, x.cols, x.row_stride, x.col_stride}, y, workspace.at(), size,
                           stream_of(stream));
     }

@@ -286,6 +286,25 @@ TEST(chosen_blocks_need_little_padding) {
         }
 }
 
+TEST(the_transpose_is_prepared_from_the_same_planes) {
+    for (const auto& [m, n, p, patch, l] : {std::tuple<Index, Index, Index, Index, Index>{40, 50, 2, 0, 0},
+                                            {97, 33, 3, 20, 7},
+                                            {17, 130, 1, 33, 40},
+                                            {1, 70, 2, 64, 3},
+                                            {300, 2, 4, 128, 1}}) {
+        const bqq::Matrix q = reference::random_matrix(m, n, p, l, patch, 5), turned = transpose(q.view());
+        const bqq::PreparedMatrix same(turned.view()), made(q.view(), true);
+        CHECK(made.layout() == turned.layout);
+        CHECK_EQ(made.nbytes(), bqq::prepared_size(q.view(), true));
+        CHECK(made.nbytes() == same.nbytes() && !std::memcmp(made.data(), same.data(), same.nbytes()));
+        const std::vector<float> x(std::size_t(m), 0.5f);
+        std::vector<float> y(std::size_t(n), 0.0f), expected(y);
+        made.matmul({x.data(), bqq::Dtype::f32, m, 1, 1, 1}, {y.data(), bqq::Dtype::f32, n, 1, 1, 1});
+        same.matmul({x.data(), bqq::Dtype::f32, m, 1, 1, 1}, {expected.data(), bqq::Dtype::f32, n, 1, 1, 1});
+        CHECK(y == expected);
+    }
+}
+
 TEST(a_prepared_matrix_can_be_moved) {
     const bqq::Matrix q = reference::random_matrix(20, 30, 2, 8, 16, 1);
     const std::size_t size = bqq::prepared_size(q.view());

@@ -186,6 +186,13 @@ BQQ_API bqq_status bqq_decompose(const float* w, int64_t m, int64_t n, int64_t l
 BQQ_API bqq_status bqq_extend(const bqq_view* view, const float* w, int64_t ldw, int64_t p,
                               const bqq_decompose_options* options, bqq_matrix** out);
 
+/// *out: m new rows for `view`, which has one block row: rows, m x view->n, row-major with ldrows >= n elements between
+/// rows, all finite; Z and scales are those of view, the bits of all stacks of a row are found together. A row's bits
+/// do not depend on the rows beside it. Of the options, effort, steps (flips of each search; 0: the effort's), seed,
+/// threads, progress, weight, ldweight and damping count. BQQ_INVALID_ARGUMENT, BQQ_OUT_OF_MEMORY, BQQ_CANCELLED.
+BQQ_API bqq_status bqq_encode(const bqq_view* view, const float* rows, int64_t m, int64_t ldrows,
+                              const bqq_decompose_options* options, bqq_matrix** out);
+
 /// Writes What into out: m x n, row-major, ldo >= n elements between rows. O(p l m n / 2) integer additions.
 BQQ_API bqq_status bqq_reconstruct(const bqq_view* view, float* out, int64_t ldo, int threads);
 

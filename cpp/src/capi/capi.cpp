@@ -134,6 +134,15 @@ bqq_status bqq_extend(const bqq_view* view, const float* w, int64_t ldw, int64_t
     });
 }
 
+bqq_status bqq_encode(const bqq_view* view, const float* rows, int64_t m, int64_t ldrows,
+                      const bqq_decompose_options* options, bqq_matrix** out) {
+    return make_matrix(out, [&] {
+        const bqq::View q = to_view(view);
+        require(rows, "rows");
+        return bqq::encode(q, rows, m, ldrows, to_options(options));
+    });
+}
+
 bqq_status bqq_reconstruct(const bqq_view* view, float* out, int64_t ldo, int threads) {
     return guarded([&] {
         const bqq::View q = to_view(view);
