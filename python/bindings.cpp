@@ -235,6 +235,13 @@ void bind_decompose(py::module_& m) {
         const py::gil_scoped_release release;
         return share(bqq::extend(q.view, data, q.view.layout.n, p, options));
     });
+    m.def("encode", [](const HostMatrix& q, const Floats& rows, const Options& options) {
+        check_shape(rows);
+        const float* data = rows.data();
+        const Index count = rows.shape(0), width = rows.shape(1);
+        const py::gil_scoped_release release;
+        return share(bqq::encode(q.view, data, count, width, options));
+    });
 }
 
 void bind_files(py::module_& m) {

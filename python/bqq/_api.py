@@ -79,7 +79,7 @@ def decompose(
     About 8 rows*cols*l flop per step, stack and block. Ctrl-C stops within one step.
     """
     stacks = _check.index("p", p)
-    w = _source(W)
+    w = _source("W", W)
     options = decompose_options(
         w.shape[1],
         l=l,
@@ -97,7 +97,7 @@ def decompose(
         if isinstance(w, DeviceView) and weight is None:
             at = w.device, _cuda.stream_of(w)
             return Matrix._of(Planes(None, _core.device_decompose(_cuda.strided(w), stacks, options, *at), w.library))
-        return _beside(w, _core.decompose(_on_host(w), stacks, options))
+        return _beside(w, _core.decompose(_on_host("W", w), stacks, options))
 
 
 def extend(
@@ -121,16 +121,14 @@ def extend(
     weight of shape (n, n) couples several column patches.
     Parameters and errors as in :func:`decompose`.
     """
-    if not isinstance(q, Matrix):
-        raise TypeError(f"q is {type(q).__name__}, expected a bqq.Matrix")
+    _check_matrix(q)
     stacks = _check.index("p", p, limit=None)
     if not q.p <= stacks <= 64:
         raise ValueError(f"p is {stacks}, expected {q.p} (what q has) to 64")
-    w = _source(W)
+    w = _source("W", W)
     if w.shape != q.shape:
         raise ValueError(f"W has shape {w.shape}, expected {q.shape}")
-    if not isinstance(w, DeviceView) and q.device != "cpu":
-        raise ValueError(f"W is on the host, q on {q.device}: pass an array there, or q.to('cpu')")
+    _check_place("W", w, q)
     options = decompose_options(
         w.shape[1],
         weight=_weight_on_host(w, weight),
@@ -149,7 +147,65 @@ def extend(
                 old = _core.DeviceMatrix(q._core, w.device)
             planes = _core.device_extend(old, _cuda.strided(w), stacks, options, _cuda.stream_of(w))
             return Matrix._of(Planes(None, planes, w.library))
-        return _beside(w, _core.extend(q._core, _on_host(w), stacks, options))
+        return _beside(w, _core.extend(q._core, _on_host("W", w), stacks, options))
+
+
+def encode(
+    q: Matrix,
+    rows: Any,
+    *,
+    weight: Any = None,
+    damping: float = 0.01,
+    effort: Effort = "default",
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress = None,
+) -> Matrix:
+    """New rows in the terms of a matrix: its Z and scales as they are, and for each row the bits of Y found anew.
+
+    Parameters
+    ----------
+    q : (m, n), of one block row (``q.grid[0] == 1``): ``decompose`` with ``patch`` of at least m makes such a matrix
+    rows : (R, n) array of real numbers, as the W of :func:`decompose`. On a CUDA device it is searched on the host, on
+        a copy, and the result is moved there
+    weight, damping : as in :func:`decompose`, for the n columns
+    effort : how long to search for the bits of a row
+    seed : a row of the result depends on that row, q, the arguments, the seed and the instruction set in use: not on
+        the rows beside it, not on threads
+    threads, progress : as in :func:`decompose`; progress counts rows
+
+    Returns
+    -------
+    Matrix
+        (R, n) with the p, l and column patches of q.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`decompose`; rows that do not have n columns, q of several block rows.
+
+    Notes
+    -----
+    O(p l) a step of a row and column patch, (p l)^2 floats of memory a column patch.
+
+    >>> q = bqq.decompose(W[:1000], p=2, patch=1000)
+    >>> more = bqq.encode(q, W[1000:])
+    """
+    _check_matrix(q)
+    w, n = _source("rows", rows), q.shape[1]
+    if w.shape[1] != n:
+        raise ValueError(f"rows has shape {w.shape}, expected {n} columns as q has")
+    _check_place("rows", w, q)
+    options = decompose_options(
+        n,
+        weight=_weight_on_host(w, weight),
+        damping=damping,
+        effort=effort,
+        seed=seed,
+        threads=threads,
+    )
+    with reporter(progress, "encode") as options.progress:
+        return _beside(w, _core.encode(q._core, _on_host("rows", w), options))
 
 
 @overload
@@ -290,16 +346,26 @@ def _text(name: str, value: Any) -> str:
     return value
 
 
-# W where it is: as a search takes it.
+# A matrix where it is, as a search takes it.
 _Source = DeviceView | npt.NDArray[np.float32]
 
 
-def _source(W: Any) -> _Source:
-    return _cuda.matrix_view("W", W) if _arrays.on_device(W) else _arrays.as_float32_matrix("W", W)
+def _source(name: str, W: Any) -> _Source:
+    return _cuda.matrix_view(name, W) if _arrays.on_device(W) else _arrays.as_float32_matrix(name, W)
 
 
-def _on_host(w: _Source) -> npt.NDArray[np.float32]:
-    return _cuda.to_host("W", w) if isinstance(w, DeviceView) else w
+def _on_host(name: str, w: _Source) -> npt.NDArray[np.float32]:
+    return _cuda.to_host(name, w) if isinstance(w, DeviceView) else w
+
+
+def _check_matrix(q: object) -> None:
+    if not isinstance(q, Matrix):
+        raise TypeError(f"q is {type(q).__name__}, expected a bqq.Matrix")
+
+
+def _check_place(name: str, w: _Source, q: Matrix) -> None:
+    if not isinstance(w, DeviceView) and q.device != "cpu":
+        raise ValueError(f"{name} is on the host, q on {q.device}: pass an array there, or q.to('cpu')")
 
 
 def _weight_on_host(w: _Source, weight: Any) -> Any:

@@ -47,7 +47,7 @@ def decompose_options(
     else:
         options.refine = _check.positive("refine", refine)
     options.weight = _arrays.as_weight(weight, columns)
-    options.damping = _check.damping(damping) or -1.0  # 0 is the default there
+    options.damping = _check.damping(damping) or -1  # none there
     options.seed = _check.seed(seed)
     options.threads = _check.threads(threads)
     return options
