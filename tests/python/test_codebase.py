@@ -18,7 +18,7 @@ CPP = ROOT / "cpp"
 CUDA = ROOT / "cuda"
 ALLOWED = ROOT / "tests" / "python" / "stubtest_allowed.txt"  # pybind11 classes have a metaclass of their own
 
-# Each file may include only files of a lower rank (and its own header). ISA files see table.h and .inl files only.
+# Each file may include only files of a lower rank (and its own header). The kernels see one another alone.
 RANKS: dict[str, int] = {
     "bqq/matrix.hpp": 0,
     "kernels/table.hpp": 0,
@@ -59,9 +59,7 @@ RANKS: dict[str, int] = {
 ONE_ROOM = {  # what, where alone
     r"\bomp\b|omp\.h": {"cpp/src/parallel.hpp"},
     r"\bEigen/": {"cpp/src/linalg.cpp"},
-    r"immintrin\.h|arm_neon\.h": {
-        f"cpp/src/kernels/{name}.cpp" for name in ("avx2", "avx512", "vnni", "bf16", "amx", "neon")
-    },
+    r"immintrin\.h|arm_neon\.h": {"cpp/src/kernels/x86.hpp", "cpp/src/kernels/neon.cpp"},
     r"\bfork\b|pthread_atfork": {"cpp/src/parallel.hpp", "cpp/src/pool.cpp"},
 }
 
@@ -83,15 +81,16 @@ def includes(path: Path) -> list[str]:
     return re.findall(r'^#include "([^"]+)"', path.read_text(), re.M)
 
 
-def is_isa_file(path: Path) -> bool:
-    return path.read_text().startswith("// isa:")
+def is_kernel(path: Path) -> bool:
+    """Whether a file is compiled with the flags of an instruction set."""
+    return path.read_text().startswith("// isa:") or path.name.endswith("_inl.hpp")
 
 
-@pytest.mark.parametrize("path", sources(".hpp", ".cpp", ".h", ".inl"), ids=name_of)
+@pytest.mark.parametrize("path", sources(".hpp", ".cpp", ".h"), ids=name_of)
 def test_layers(path: Path) -> None:
-    if is_isa_file(path):
-        others = set(includes(path)) - {"kernels/table.hpp", "amx_emulation.hpp"}
-        assert all(name.startswith("kernels/") and name.endswith(".inl") for name in others)
+    if is_kernel(path):
+        others = set(includes(path)) - {"kernels/table.hpp", "kernels/tuning.hpp", "kernels/x86.hpp", "amx_emulation.hpp"}
+        assert all(re.fullmatch(r"kernels/\w+_inl\.hpp", name) for name in others)
         return
     own = re.sub(r"\.cpp$", "", name_of(path))
     for included in includes(path):
@@ -118,7 +117,7 @@ def code_of(path: Path) -> str:
 def test_cuda_layers() -> None:
     """The core knows nothing of cuda/; there, nobody includes whom he is included by, and nobody a .cu file."""
     names = {path.name for path in cuda_files()}
-    for path in sources(".hpp", ".cpp", ".h", ".inl"):
+    for path in sources(".hpp", ".cpp", ".h"):
         assert not names & set(includes(path)), path.name
     edges = {path.name: set(includes(path)) & names for path in cuda_files()}
     assert not any(name.endswith(".cu") for included in edges.values() for name in included)
@@ -143,7 +142,7 @@ def test_cuda_source_is_the_same_for_both_builds() -> None:
 
 @pytest.mark.parametrize("pattern", ONE_ROOM)
 def test_one_room_per_concern(pattern: str) -> None:
-    for path in sources(".hpp", ".cpp", ".h", ".inl"):
+    for path in sources(".hpp", ".cpp", ".h"):
         code = re.sub(r"//.*|/\*.*?\*/", "", path.read_text(), flags=re.S if path.suffix == ".h" else 0)
         if re.search(pattern, code):
             assert path.relative_to(ROOT).as_posix() in ONE_ROOM[pattern]
@@ -177,7 +176,7 @@ def test_files_stay_small() -> None:
     long = {
         p.relative_to(ROOT).as_posix(): count
         for p in tracked
-        if p.suffix in (".cpp", ".hpp", ".h", ".py", ".inl", ".cu", ".cuh")
+        if p.suffix in (".cpp", ".hpp", ".h", ".py", ".cu", ".cuh")
         and (count := p.read_text().count("\n")) > 600
     }
     assert not long, "a file over about 500 lines is two rooms"
@@ -197,7 +196,7 @@ def check(*command: str | Path) -> None:
 
 def test_clang_format() -> None:
     files = [p for d in ("cpp", "cuda", "tests", "python", "bench") for p in (ROOT / d).rglob("*")]
-    files = [p for p in files if p.suffix in (".cpp", ".hpp", ".h", ".c", ".inl", ".cu", ".cuh")]
+    files = [p for p in files if p.suffix in (".cpp", ".hpp", ".h", ".c", ".cu", ".cuh")]
     check(tool("clang-format"), "--dry-run", "--Werror", *files)
 
 
