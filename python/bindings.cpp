@@ -51,8 +51,8 @@ template <class Result, class Pointer> Result oriented(const py::array& a, Point
 }
 
 // Read-only array over memory that `owner` keeps alive.
-template <class T> py::array view_of(const std::vector<T>& data, std::vector<py::ssize_t> shape, const Handle& owner) {
-    py::array_t<T> array(std::move(shape), data.data(), py::cast(owner));
+template <class T> py::array view_of(const T* data, std::vector<py::ssize_t> shape, const SharedMatrix& owner) {
+    py::array_t<T> array(std::move(shape), data, py::cast(owner));
     py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
     return array;
 }
@@ -75,7 +75,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                 PyErr_SetString(PyExc_MemoryError, e.what());
                 break;
             case ErrorCode::io:
-                PyErr_SetString(PyExc_OSError, e.what());
+                if (e.system_error())
+                    PyErr_SetObject(PyExc_OSError, py::make_tuple(e.system_error(), e.what()).ptr());
+                else
+                    PyErr_SetString(PyExc_OSError, e.what());
                 break;
             case ErrorCode::format:
                 PyErr_SetString(format_error.ptr(), e.what());
@@ -86,7 +89,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         }
     });
 
-    py::class_<Holder, Handle>(m, "Matrix")
+    py::class_<HostMatrix, SharedMatrix>(m, "Matrix")
         .def(py::init([](Index rows, Index cols, Index J, Index K, Index p, Index l, const Bytes& Y, const Bytes& Z,
                          const Floats& scales) {
                  bqq::Layout a;
@@ -100,65 +103,65 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                  std::copy_n(Z.data(), Z.size(), q.Z.data());
                  std::copy_n(scales.data(), scales.size(), q.scales.data());
                  bqq::validate(q.view());
-                 return hold(std::move(q));
+                 return share(std::move(q));
              }),
              py::arg("m"), py::arg("n"), py::arg("J"), py::arg("K"), py::arg("p"), py::arg("l"), py::arg("Y"),
              py::arg("Z"), py::arg("scales"))
-        .def_property_readonly("layout", [](const Holder& h) { return layout_dict(h.q.layout); })
+        .def_property_readonly("layout", [](const HostMatrix& h) { return layout_dict(h.view.layout); })
         .def_property_readonly("Y",
-                               [](const Handle& h) {
-                                   const auto& a = h->q.layout;
-                                   return view_of(h->q.Y, {a.J, a.K, a.p, a.rows, a.y_row_bytes()}, h);
+                               [](const SharedMatrix& h) {
+                                   const auto& a = h->view.layout;
+                                   return view_of(h->view.Y, {a.J, a.K, a.p, a.rows, a.y_row_bytes()}, h);
                                })
         .def_property_readonly("Z",
-                               [](const Handle& h) {
-                                   const auto& a = h->q.layout;
-                                   return view_of(h->q.Z, {a.J, a.K, a.p, a.l, a.z_row_bytes()}, h);
+                               [](const SharedMatrix& h) {
+                                   const auto& a = h->view.layout;
+                                   return view_of(h->view.Z, {a.J, a.K, a.p, a.l, a.z_row_bytes()}, h);
                                })
         .def_property_readonly("scales",
-                               [](const Handle& h) {
-                                   const auto& a = h->q.layout;
-                                   return view_of(h->q.scales, {a.J, a.K, a.scales_per_block()}, h);
+                               [](const SharedMatrix& h) {
+                                   const auto& a = h->view.layout;
+                                   return view_of(h->view.scales, {a.J, a.K, a.scales_per_block()}, h);
                                })
         .def("prefix",
-             [](const Holder& h, Index k) {
+             [](const HostMatrix& h, Index k) {
                  py::gil_scoped_release release;
-                 return hold(bqq::prefix(h.q.view(), k));
+                 return share(bqq::prefix(h.view, k));
              })
         .def("transpose",
-             [](const Holder& h) {
+             [](const HostMatrix& h) {
                  py::gil_scoped_release release;
-                 return hold(bqq::transpose(h.q.view()));
+                 return share(bqq::transpose(h.view));
              })
         .def("reconstruct",
-             [](const Holder& h, int threads) {
-                 const auto& a = h.q.layout;
+             [](const HostMatrix& h, int threads) {
+                 const auto& a = h.view.layout;
                  py::array_t<float> out({a.m, a.n});
                  float* data = out.mutable_data();
                  py::gil_scoped_release release;
-                 bqq::reconstruct(h.q.view(), data, a.n, threads);
+                 bqq::reconstruct(h.view, data, a.n, threads);
                  return out;
              })
         .def("squared_error",
-             [](const Holder& h, const Floats& W, int threads) {
+             [](const HostMatrix& h, const Floats& W, int threads) {
                  check_shape(W);
                  const float* data = W.data();
                  py::gil_scoped_release release;
-                 return bqq::squared_error(h.q.view(), data, h.q.layout.n, threads);
+                 return bqq::squared_error(h.view, data, h.view.layout.n, threads);
              })
         .def("matmul",
-             [](Holder& h, const py::array& X, py::array out, int threads, int precision) {
+             [](HostMatrix& h, const py::array& X, py::array out, int threads, int precision) {
                  const auto x = strided<bqq::ConstArray>(X, X.data());
                  const auto y = strided<bqq::Array>(out, out.mutable_data());
                  py::gil_scoped_release release;
-                 bqq::matmul(h.prepared(), x, y, {threads, static_cast<bqq::Precision>(precision)});
+                 h.prepared(false).matmul(x, y, {threads, static_cast<bqq::Precision>(precision)});
              })
         // q @ X or, with `left`, X @ q.T for the commonest arguments, in a microsecond; None for all others, which go
         // the careful way.
         .def("quick",
-             [](Holder& h, const py::array& X, const py::object& out, bool left, int threads,
+             [](HostMatrix& h, const py::array& X, const py::object& out, bool left, int threads,
                 int precision) -> py::object {
-                 const auto& a = h.q.layout;
+                 const auto& a = h.view.layout;
                  if (!is_plain(X)) return py::none();
                  const auto x = oriented<bqq::ConstArray>(X, X.data(), left);
                  if (x.rows != a.n) return py::none();
@@ -177,7 +180,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                  if (y.rows != a.m || y.cols != x.cols) return py::none();
                  {
                      py::gil_scoped_release release;
-                     bqq::matmul(h.prepared(), x, y, {threads, static_cast<bqq::Precision>(precision)});
+                     h.prepared(false).matmul(x, y, {threads, static_cast<bqq::Precision>(precision)});
                  }
                  return std::move(target);
              });
@@ -194,49 +197,19 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         const float* data = W.data();
         const Index rows = W.shape(0), cols = W.shape(1);
         py::gil_scoped_release release;
-        return hold(bqq::decompose(data, rows, cols, cols, p, options));
+        return share(bqq::decompose(data, rows, cols, cols, p, options));
     });
-    m.def("extend", [](const Holder& h, const Floats& W, Index p, const std::string& schedule, int effort, Index steps,
-                       Index refine, const Floats& weight, double damping, std::uint64_t seed, int threads,
+    m.def("extend", [](const HostMatrix& h, const Floats& W, Index p, const std::string& schedule, int effort,
+                       Index steps, Index refine, const Floats& weight, double damping, std::uint64_t seed, int threads,
                        const py::object& progress) {
         check_shape(W);
         const auto options =
             options_of(0, 0, schedule, effort, steps, refine, weight, damping, seed, threads, progress);
         const float* data = W.data();
         py::gil_scoped_release release;
-        return hold(bqq::extend(h.q.view(), data, h.q.layout.n, p, options));
+        return share(bqq::extend(h.view, data, h.view.layout.n, p, options));
     });
-    m.def("save", [](const std::string& path, const std::vector<std::pair<std::string, Handle>>& matrices,
-                     const std::vector<std::tuple<std::string, std::string, std::vector<Index>, Bytes>>& tensors,
-                     const std::map<std::string, std::string>& metadata, bool scales_f16) {
-        std::vector<bqq::NamedMatrix> named;
-        for (const auto& [name, handle] : matrices) named.push_back({name, handle->q.view()});
-        std::vector<bqq::Tensor> others;
-        for (const auto& [name, dtype, shape, bytes] : tensors)
-            others.push_back({name, dtype, shape, bytes.data(), std::size_t(bytes.size())});
-        py::gil_scoped_release release;
-        bqq::save(path, named, others, {scales_f16, metadata});
-    });
-    m.def("load", [](const std::string& path) {
-        const bqq::File file = [&] {
-            py::gil_scoped_release release;
-            return bqq::File::open(path);
-        }();
-        py::list matrices, tensors;
-        for (const auto& [name, view] : file.matrices()) {
-            bqq::Matrix q(view.layout);
-            std::copy_n(view.Y, q.Y.size(), q.Y.data());
-            std::copy_n(view.Z, q.Z.size(), q.Z.data());
-            std::copy_n(view.scales, q.scales.size(), q.scales.data());
-            matrices.append(py::make_tuple(name, hold(std::move(q))));
-        }
-        for (const auto& t : file.tensors()) {
-            py::array_t<std::uint8_t> bytes(static_cast<py::ssize_t>(t.nbytes));
-            std::copy_n(t.data, t.nbytes, bytes.mutable_data());
-            tensors.append(py::make_tuple(t.name, t.dtype, t.shape, bytes));
-        }
-        return py::make_tuple(matrices, tensors, file.metadata());
-    });
+    bind_file(m);
     m.def("config", &bqq::config);
     m.def("isa", &bqq::isa);
 #if defined(BQQ_WITH_CUDA)

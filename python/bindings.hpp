@@ -17,33 +17,33 @@ using bqq::Index;
 using Floats = py::array_t<float, py::array::c_style>;
 using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
 
-// A compressed matrix with its prepared planes, made on first use.
-struct Holder {
-    bqq::Matrix q;
+/// A compressed matrix in memory that `owner` keeps alive, and what products read, made on first use for each
+/// direction.
+struct HostMatrix {
+    bqq::View view;
+    std::shared_ptr<const void> owner;
 
-    explicit Holder(bqq::Matrix matrix) : q(std::move(matrix)) {}
+    HostMatrix(bqq::View view, std::shared_ptr<const void> owner) : view(view), owner(std::move(owner)) {}
+    explicit HostMatrix(bqq::Matrix&& q) {
+        const auto kept = std::make_shared<const bqq::Matrix>(std::move(q));
+        view = kept->view(), owner = kept;
+    }
 
-    const void* prepared() {
-        std::lock_guard<std::mutex> lock(guard_);
-        if (!memory_) {
-            const std::size_t size = bqq::prepared_size(q.view());
-            std::unique_ptr<std::uint8_t[]> memory(new std::uint8_t[size + 64]);
-            void* start = memory.get() + (64 - reinterpret_cast<std::uintptr_t>(memory.get()) % 64) % 64;
-            bqq::prepare(q.view(), start, size);
-            memory_ = std::move(memory);
-            start_ = start;
-        }
-        return start_;
+    /// Of W_hat or of its transpose. Any number of threads may ask.
+    const bqq::PreparedMatrix& prepared(bool transposed) {
+        const std::lock_guard<std::mutex> lock(guard_);
+        auto& planes = prepared_[transposed];
+        if (!planes) planes = std::make_unique<const bqq::PreparedMatrix>(view, transposed);
+        return *planes;
     }
 
   private:
     std::mutex guard_;
-    std::unique_ptr<std::uint8_t[]> memory_;
-    void* start_ = nullptr;
+    std::unique_ptr<const bqq::PreparedMatrix> prepared_[2];
 };
-using Handle = std::shared_ptr<Holder>;
+using SharedMatrix = std::shared_ptr<HostMatrix>;
 
-inline Handle hold(bqq::Matrix q) { return std::make_shared<Holder>(std::move(q)); }
+inline SharedMatrix share(bqq::Matrix&& q) { return std::make_shared<HostMatrix>(std::move(q)); }
 
 // effort: the numbers of bqq::Effort. refine: as in DecomposeOptions.
 // weight: n x n, n, or without elements for none.
@@ -77,6 +77,8 @@ inline py::dict layout_dict(const bqq::Layout& a) {
     return d;
 }
 
+/// File and save.
+void bind_file(py::module_& m);
 /// The GPU part of the module; only where it is built with CUDA.
 void bind_cuda(py::module_& m);
 

@@ -304,14 +304,14 @@ void bindings::bind_cuda(py::module_& m) {
         .def("dlpack", &to_dlpack);
 
     py::class_<DeviceMatrix, SharedMatrix>(m, "DeviceMatrix")
-        .def(py::init([](const Holder& h, int device) {
+        .def(py::init([](const HostMatrix& h, int device) {
             py::gil_scoped_release release;
-            return std::make_shared<DeviceMatrix>(h.q, device);
+            return std::make_shared<DeviceMatrix>(bqq::Matrix(h.view), device);
         }))
         .def_property_readonly("device", [](const DeviceMatrix& q) { return q.device; })
         .def("layout", [](const DeviceMatrix& q, bool transposed) { return layout_dict(turned(q.layout, transposed)); })
         .def(
-            "to_host", [](const DeviceMatrix& q) { return hold(q.to_host()); }, Release())
+            "to_host", [](const DeviceMatrix& q) { return share(q.to_host()); }, Release())
         .def("matmul", &DeviceMatrix::matmul, Release());
 
     m.def("device_decompose",

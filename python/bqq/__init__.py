@@ -7,18 +7,21 @@
 >>> bqq.save("w.safetensors", {"layer": q})
 """
 
-from bqq._api import cost, decompose, extend, load, matmul, save, show_config
+from bqq._api import cost, decompose, extend, matmul, show_config
 from bqq._arrays import RawTensor
 from bqq._bound import error_bound
 from bqq._core import FormatError, __version__
+from bqq._files import File, Tensors, load, open, save
 from bqq._matrix import Matrix
 from bqq._plan import Plan, plan
 
 __all__ = [
+    "File",
     "FormatError",
     "Matrix",
     "Plan",
     "RawTensor",
+    "Tensors",
     "__version__",
     "cost",
     "decompose",
@@ -26,6 +29,7 @@ __all__ = [
     "extend",
     "load",
     "matmul",
+    "open",
     "plan",
     "save",
     "show_config",

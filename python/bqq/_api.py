@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -220,51 +219,6 @@ def cost(q: Matrix, batch: int = 1) -> Cost:
     }
 
 
-def save(
-    path: str | os.PathLike[str],
-    tensors: Matrix | Mapping[str, Any],
-    *,
-    metadata: Mapping[str, str] | None = None,
-    scales: Literal["float32", "float16"] = "float32",
-) -> None:
-    """Write matrices and ordinary arrays to one safetensors file (format: cpp/FORMAT.md).
-
-    ``tensors`` maps names to :class:`Matrix`, arrays or :class:`RawTensor`; a single Matrix is called ``"matrix"``.
-    The file appears whole or not at all. ``scales="float16"`` halves the scales and rounds them.
-
-    Raises ValueError or TypeError for names, dtypes or metadata the format cannot hold, OSError if writing fails.
-    """
-    if not isinstance(tensors, (Matrix, Mapping)):
-        raise TypeError(f"tensors is {type(tensors).__name__}, expected a bqq.Matrix or a mapping from names to arrays")
-    items = {"matrix": tensors} if isinstance(tensors, Matrix) else dict(tensors)
-    if scales not in ("float32", "float16"):
-        raise ValueError(f"scales is {scales!r}, expected 'float32' or 'float16'")
-    for name in items:
-        _text("name", name)
-    if metadata is not None and not isinstance(metadata, Mapping):
-        raise TypeError(f"metadata is {type(metadata).__name__}, expected a mapping from strings to strings")
-    pairs = {_text("metadata key", k): _text(f"metadata[{k!r}]", v) for k, v in (metadata or {}).items()}
-    matrices = [(name, q._core) for name, q in items.items() if isinstance(q, Matrix)]
-    others = [(name, *_arrays.to_bytes(name, value)) for name, value in items.items() if not isinstance(value, Matrix)]
-    _core.save(_path(path), matrices, others, pairs, scales == "float16")
-
-
-def load(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Everything in a safetensors file by name: :class:`Matrix` for compressed matrices, NumPy arrays (or
-    :class:`RawTensor` for dtypes NumPy lacks) for the rest.
-
-    Raises FormatError (a ValueError) if the file is malformed, truncated or corrupt, OSError if it cannot be read.
-    """
-    encoded = _path(path)
-    with open(encoded, "rb"):  # the exact OSError, if there is one
-        pass
-    matrices, others, _ = _core.load(encoded)
-    result: dict[str, Any] = {name: Matrix(core) for name, core in matrices}
-    for name, dtype, shape, data in others:
-        result[name] = _arrays.from_bytes(dtype, tuple(shape), data)
-    return result
-
-
 def show_config(mode: Literal["stdout", "dict"] = "stdout") -> dict[str, str] | None:
     """Version, compiler, instruction set in use and available, threads, CUDA: what a bug report needs."""
     pairs = dict(line.split(": ", 1) for line in _core.config().splitlines())
@@ -286,23 +240,6 @@ def _positive(name: str, value: int | None) -> int:
     if number < 1:
         raise ValueError(f"{name} is {number}, expected 1 or more")
     return number
-
-
-def _path(path: str | os.PathLike[str]) -> bytes:
-    encoded = os.fsencode(path)
-    if b"\0" in encoded:
-        raise ValueError(f"path is {path!r}, which contains NUL")
-    return encoded
-
-
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} is {value!r}, expected a string")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{name} is {value!r}, which is not valid Unicode: {error.reason}") from None
-    return value
 
 
 def _weight_on_host(weight: Any) -> Any:
@@ -341,7 +278,7 @@ def _damping(damping: float) -> float:
         raise TypeError(f"damping is {damping!r}, expected a number")
     if not 0 <= damping < float("inf"):
         raise ValueError(f"damping is {damping}, expected 0 or more")
-    return float(damping)
+    return float(damping) or -1.0  # the core takes 0 for its default
 
 
 def _seed(seed: int) -> int:

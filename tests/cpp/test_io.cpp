@@ -240,6 +240,22 @@ TEST(threads_that_ask_first) {
     }
 }
 
+#ifndef _WIN32
+TEST(a_file_that_was_read_may_be_cut_short) {
+    const TemporaryDirectory dir;
+    const std::string path = dir.file("w");
+    const Matrix q = files::random_matrix(files::layout(70, 100, 2, 3, 2, 9), 1);
+    save(path, {{"w", q.view()}});
+    const File file = File::read(path);
+    std::filesystem::resize_file(path, 0);
+    CHECK(files::same(file.matrix("w"), q.view()));
+    // The kernel's own files end before the size they have: as if somebody were cutting them short.
+    const std::string shorter = "/sys/kernel/mm/transparent_hugepage/enabled";
+    if (std::filesystem::is_regular_file(shorter) && std::filesystem::file_size(shorter) > files::read(shorter).size())
+        CHECK_THROWS(File::read(shorter), Error, "cut short while it was read");
+}
+#endif
+
 TEST(views_outlive_all_but_the_last_copy) {
     const TemporaryDirectory dir;
     const Matrix q = files::random_matrix(files::layout(7, 10, 2, 3, 2, 9), 1);
