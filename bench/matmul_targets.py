@@ -1,6 +1,6 @@
-"""What the product set out to reach, and whether the figures of bench_matmul.py reach it.
+"""What the product set out to reach, and whether the figures of matmul.py reach it.
 
-    python bench/matmul_targets.py bench/results
+    python -m bench.matmul_targets bench/results
 
 Reads FOLDER/matmul*.csv, whose first line names the instruction set, and writes FOLDER/matmul_targets.csv. One thread,
 hot caches unless said; ratios of CPU time, above 1 we are faster.
@@ -8,15 +8,14 @@ hot caches unless said; ratios of CPU time, above 1 we are faster.
 
 from __future__ import annotations
 
-import csv
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from machine import write_csv
-from targets import report, verdict
+from bench.machine import read_csv, write_csv
+from bench.targets import report, verdict
 
 LARGE, REAL = "4096x4096", ("384x384", "1536x384")
 LOW_BIT = ("onnxruntime 2-bit", "onnxruntime 4-bit", "ggml Q2_K", "ggml TQ2_0", "ggml Q4_0")
@@ -40,7 +39,9 @@ class Figures:
             if str(r["threads"]) == "1"
         }
 
-    def ours(self, p: int, precision: str, batch: int, shape: str = LARGE, cache: str = "hot", patch: str = "default"):
+    def ours(
+        self, p: int, precision: str, batch: int, shape: str = LARGE, cache: str = "hot", patch: str = "default"
+    ) -> float | None:
         return self.speed.get((shape, batch, cache, f"bqq {precision} p={p} patch={patch}"))
 
     def best(self, batch: int, shape: str = LARGE, cache: str = "hot", among: Sequence[str] = ()) -> tuple[float, str]:
@@ -135,11 +136,11 @@ def _patches(f: Figures) -> Verdicts:
 
 
 def read(path: Path) -> Figures:
-    machine, *lines = path.read_text().splitlines()
+    machine, rows = read_csv(path)
     isa = re.search(r"bqq [^ ]+ \((\w+),", machine)
     if not isa:
         raise SystemExit(f"{path}: the first line names no instruction set")
-    return Figures(isa[1], list(csv.DictReader(lines)))
+    return Figures(isa[1], rows)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from published import by_stacks
+from bench.published import by_stacks
 
 Array = npt.NDArray[np.float64]
 DATA = Path(__file__).resolve().parent / "data"
@@ -68,7 +68,8 @@ class Options:
 
 def standardise(W: npt.ArrayLike) -> Array:
     w = np.asarray(W, np.float64)
-    return (w - w.mean()) / w.std(ddof=1)
+    found: Array = (w - w.mean()) / w.std(ddof=1)
+    return found
 
 
 # --- numbers ---
@@ -99,7 +100,8 @@ def student(_: Options) -> Case:
 
 def distances(points: Array) -> Array:
     """TSPLIB's EUC_2D: rounded to whole numbers."""
-    return np.floor(np.sqrt(((points[:, None] - points[None]) ** 2).sum(-1)) + 0.5)
+    rounded: Array = np.floor(np.sqrt(((points[:, None] - points[None]) ** 2).sum(-1)) + 0.5)
+    return rounded
 
 
 def points_of_tsp(text: str) -> Array:

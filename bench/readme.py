@@ -1,20 +1,17 @@
 """Writes the tables of README.md from the CSV files in bench/results.
 
-python bench/readme.py
+python -m bench.readme
 """
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
+from bench.machine import ROOT, read_csv
 
-ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- tables of bench/readme.py -->", "<!-- end of tables -->"
 
 
 def read(name: str) -> tuple[str, list[dict[str, str]]]:
-    machine, *lines = (ROOT / "bench" / "results" / name).read_text().splitlines()
-    return machine.lstrip("# "), list(csv.DictReader(lines))
+    return read_csv(ROOT / "bench" / "results" / name)
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -105,13 +102,13 @@ lowest error bold. Distance is TSPLIB's rd100. The paper prints 0.3243 / 0.1053 
 0.0146 / 0.0023 / 0.0007 for rd100.
 
 {errors(decompose)}
-`python bench/bench_decompose.py --out bench/results` (`--rd100 FILE` for the TSPLIB instance)
+`python -m bench.decompose --out bench/results` (`--rd100 FILE` for the TSPLIB instance)
 
 Time to the published error, cost of a step against PyTorch, and every target with its verdict:
 [decompose_targets.csv](bench/results/decompose_targets.csv); error over time: [picture](bench/results/decompose.png).
 
 With the inputs X of a layer as weight, the error of its outputs on held-out text falls by {saved(weight)} at two
-bits, two layers of MiniLM: `python bench/bench_weight.py --layers 0 --parts
+bits, two layers of MiniLM: `python -m bench.weight --layers 0 --parts
 attention.self.query,attention.output.dense --csv bench/results/weight.csv`.
 
 Where it loses: by the paper's own review tables, JPEG is better on photos and a lattice of 12 % more bits on Gaussian
@@ -122,9 +119,9 @@ against the fastest of the other peers (torch float32, bfloat16 and int8, ONNX R
 and Q4_0 as packaged for AVX2), medians of interleaved runs; above 1 is faster:
 
 {speedups(matmul)}
-`OPENBLAS_NUM_THREADS=1 python bench/bench_matmul.py --csv bench/results/matmul.csv --plot bench/results/matmul.png`
+`OPENBLAS_NUM_THREADS=1 python -m bench.matmul --csv bench/results/matmul.csv --plot bench/results/matmul.png`
 ([picture](bench/results/matmul.png)). Every target of the product with its verdict:
-[matmul_targets.csv](bench/results/matmul_targets.csv), `python bench/matmul_targets.py bench/results`.
+[matmul_targets.csv](bench/results/matmul_targets.csv), `python -m bench.matmul_targets bench/results`.
 `precision="float32"` is as exact as float32; `"int8"` has a mean squared error of 1e-4 to 2.5e-4 of the result's mean
 square. Where it loses: to torch's int8 from batch 64 on; in the float32 class to 8-bit arithmetic from batch 4 on; with
 three stacks to NumPy at batch 256, with four from batch 64 on (with AVX2, both from 64 on).

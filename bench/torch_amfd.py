@@ -1,6 +1,6 @@
-"""The published solver in PyTorch, float32, as the paper describes it: what bench_decompose.py compares with.
+"""The published solver in PyTorch, float32, as the paper describes it: what decompose.py compares with.
 
-    python bench/torch_amfd.py [--steps 10000] [--p 1] [--threads 1]
+    python -m bench.torch_amfd [--steps 10000] [--p 1] [--threads 1]
 
 Annealed mean-field descent of one stack after the other (BQQ, arXiv 2510.18650; AMFD, arXiv 2504.08315): the matrix
 divided by its range, T falling linearly from 0.2 to 0.005, eta 0.06, zeta 4, the four scales solved on the continuous
@@ -17,9 +17,9 @@ import time
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 T_INIT, T_FIN, ETA, ZETA, STEPS = 0.2, 0.005, 0.06, 4.0, 50_000
-Tensor = torch.Tensor
 
 
 class Stack:
@@ -101,11 +101,12 @@ def decompose(W: npt.NDArray[np.float64], p: int, l: int, steps: int = STEPS, se
             stack.step()
         part = stack.rounded()
         residual, approximation = residual - part, approximation + part
-    return approximation.numpy()
+    found: npt.NDArray[np.float32] = approximation.numpy()
+    return found
 
 
 def main() -> None:
-    from matrices import standardise, torch_randn
+    from bench.matrices import standardise, torch_randn
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=10_000)

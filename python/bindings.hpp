@@ -45,26 +45,30 @@ using SharedMatrix = std::shared_ptr<HostMatrix>;
 
 inline SharedMatrix share(bqq::Matrix&& q) { return std::make_shared<HostMatrix>(std::move(q)); }
 
-// effort: the numbers of bqq::Effort. refine: as in DecomposeOptions.
-// weight: n x n, n, or without elements for none.
-inline bqq::DecomposeOptions options_of(Index l, Index patch, const std::string& schedule, int effort, Index steps,
-                                        Index refine, const Floats& weight, double damping, std::uint64_t seed,
-                                        int threads, const py::object& progress) {
-    bqq::DecomposeOptions options;
-    options.l = l, options.patch = patch, options.steps = steps, options.seed = seed, options.threads = threads;
-    options.effort = static_cast<bqq::Effort>(effort), options.refine = refine;
-    if (weight.size()) options.weight = weight.data(), options.ldweight = weight.ndim() == 2 ? weight.shape(1) : 0;
-    options.damping = damping == 0 ? -1 : damping; // 0 is none here
-    options.schedule = schedule == "paper" ? bqq::Schedule::paper : bqq::Schedule::adaptive;
-    // Runs on the calling thread: the place where Ctrl-C and the caller's own exceptions surface.
-    options.progress = [progress](Index done, Index total) {
-        py::gil_scoped_acquire gil;
-        if (PyErr_CheckSignals()) throw py::error_already_set();
-        if (!progress.is_none()) progress(done, total);
-        return true;
-    };
-    return options;
-}
+/// Options that own what they point to. Used with the GIL released: nothing of Python is copied there.
+struct Options : bqq::DecomposeOptions {
+    py::object report = py::none();
+    Floats metric;
+
+    /// `progress` runs on the calling thread: the place where Ctrl-C and the caller's own exceptions surface.
+    Options() {
+        progress = [this](Index done, Index total) {
+            const py::gil_scoped_acquire gil;
+            if (PyErr_CheckSignals()) throw py::error_already_set();
+            if (!report.is_none()) report(done, total);
+            return true;
+        };
+    }
+    Options(const Options&) = delete;
+    Options& operator=(const Options&) = delete;
+
+    /// (n, n), (n,) or, for none, without elements.
+    void set_weight(const Floats& array) {
+        metric = array;
+        weight = array.size() ? array.data() : nullptr;
+        ldweight = array.ndim() == 2 ? array.shape(1) : 0;
+    }
+};
 
 inline void check_shape(const Floats& W) {
     if (W.ndim() != 2) throw py::value_error("expected a 2-D array");
@@ -75,6 +79,9 @@ inline py::dict layout_dict(const bqq::Layout& a) {
     d["m"] = a.m, d["n"] = a.n, d["J"] = a.J, d["K"] = a.K, d["rows"] = a.rows, d["cols"] = a.cols;
     d["p"] = a.p, d["l"] = a.l, d["nbytes"] = a.nbytes(), d["bits_per_weight"] = a.bits_per_weight();
     return d;
+}
+inline py::dict layout_dict(const bqq::Layout& a, bool transposed) {
+    return layout_dict(transposed ? bqq::transposed_layout(a) : a);
 }
 
 /// File and save.

@@ -18,12 +18,13 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: its products are timed on one thread
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
-from machine import describe
-from matrices import LOADERS, Options
+from bench.machine import describe
+from bench.matrices import LOADERS, Options
 
 from . import sources
 from .cells import Store
@@ -98,8 +99,9 @@ def settings(args: argparse.Namespace) -> Run:
     if not cases:
         raise SystemExit("no matrix to measure")
     if args.quick:
-        short = {"paper_steps": 2000, "seeds": 1, "steps": (200, 500, 1000, 2000), "joint_steps": (300, 1000)}
-        return Run(cases, methods=("paper", "fast"), ours="fast", rounds=3, **short)
+        short: dict[str, Any] = {"paper_steps": 2000, "seeds": 1, "rounds": 3}
+        short |= {"steps": (200, 500, 1000, 2000), "joint_steps": (300, 1000)}
+        return Run(cases, methods=("paper", "fast"), ours="fast", **short)
     return Run(cases)
 
 

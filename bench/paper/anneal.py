@@ -47,7 +47,8 @@ class Stacks:
 
     def mean(self, y: Floats, z: Floats, scales: Doubles) -> Floats:
         r, s, t, u = self.atoms(scales)
-        return (y * r) @ z + (y @ s)[:, None] + t @ z + u
+        found: Floats = (y * r) @ z + (y @ s)[:, None] + t @ z + u
+        return found
 
     def gradients(self, y: Floats, z: Floats, scales: Doubles) -> tuple[Floats, Floats]:
         m, n = self.X.shape

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from .coded import Array, Coded
+from bench.coded import Array, Coded
+from bench.scalar import binary_coding, lloyd_max, uniform
+
 from .lowrank import lplr, svd, svd_uniform
-from .scalar import binary_coding, lloyd_max, uniform
 from .transform import dct, hadamard, jpeg
 from .vector import e8, kmeans_rows
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import bqq
-from machine import cpu_name
-from matrices import Case
+from bench.machine import commit, cpu_name
+from bench.matrices import Case
 
 Result = dict[str, Any]
 Report = Callable[[int, int], object]
@@ -69,19 +69,25 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "cells.jsonl"
         self._found: dict[str, Result] = {}
+        self._commits: dict[str, str] = {}
         text = self._path.read_text("utf-8") if self._path.exists() else ""
         for line in text.splitlines():
             try:
                 cell = json.loads(line)
             except json.JSONDecodeError:
                 continue  # cut off in the middle of a line: measured again
-            self._found[json.dumps(cell["key"], sort_keys=True)] = cell["result"]
+            key = json.dumps(cell["key"], sort_keys=True)
+            self._found[key], self._commits[key] = cell["result"], cell.get("commit", "")
         if text and not text.endswith("\n"):
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write("\n")
 
     def get(self, cell: Cell) -> Result | None:
         return self._found.get(cell.key)
+
+    def commits(self, cells: Iterable[Cell]) -> str:
+        """Those at which the cells were measured, as far as it is known."""
+        return " ".join(sorted({self._commits.get(cell.key, "") for cell in cells} - {""}))
 
     def run(self, cells: Iterable[Cell], title: str, until: float = float("inf"), jobs: int = 1) -> int:
         """Measure those that are missing, `jobs` at once, beginning none after the time.monotonic() ``until``.
@@ -133,5 +139,5 @@ class Store:
 
     def _put(self, key: str, result: Result) -> None:
         with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"key": json.loads(key), "result": result}) + "\n")
-        self._found[key] = result
+            file.write(json.dumps({"key": json.loads(key), "commit": commit(), "result": result}) + "\n")
+        self._found[key], self._commits[key] = result, commit()

@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from matrices import Case
-from published import DECAY, REVIEW, TABLE_S4
+from bench.coded import rank_of
+from bench.matrices import Case
+from bench.published import DECAY, REVIEW, TABLE_S4
 
 from .baselines import BASELINES
 from .cells import Cell, Result, Store
-from .coded import rank_of
 from .measures import annealed, baseline, bound, planned, product
 from .run import LARGE, SMALL, Run, reviewed
 
@@ -260,8 +260,9 @@ class Bound:
 
     def _usable(self, run: Run) -> Iterator[tuple[Case, float]]:
         for case in run.cases:
+            m, n = case.W.shape
             for scale in self.scales:
-                if case.W.size <= LARGE and scale in run.scales and rank_of(*case.W.shape, scale) <= min(case.W.shape):
+                if m * n <= LARGE and scale in run.scales and rank_of(m, n, scale) <= min(m, n):
                     yield case, scale
 
     def cells(self, run: Run) -> Iterator[Cell]:

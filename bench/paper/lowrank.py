@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from bench.coded import Array, Coded, budget, bytes_of, mse
 from bqq._baselines import uniform_quantisation
-
-from .coded import Array, Coded, budget, bytes_of, mse
 
 LIMITS = 16  # bytes of the clip limits of two quantised factors
 

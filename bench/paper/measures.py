@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 import bqq
-from machine import interleaved
-from steps import timed
+from bench.coded import Array, bqq_bytes, mse, rank_of
+from bench.machine import interleaved
+from bench.time_steps import timed
 
 from . import anneal
 from .baselines import BASELINES
 from .cells import Report, Result
-from .coded import Array, bqq_bytes, mse, rank_of
 
 METHODS: dict[str, dict[str, Any]] = {
     "paper": {"schedule": "paper"},
@@ -101,7 +101,8 @@ def annealed(W: Array, report: Report, p: int, steps: int, joint: bool, seed: in
 
 def bound(W: Array, report: Report, scale: float) -> Result:
     """Upper bounds from singular vectors for one stack, as mean squared errors: the paper's, and the tighter one."""
-    l = rank_of(*W.shape, scale)
+    m, n = W.shape
+    l = rank_of(m, n, scale)
     values = (bqq.error_bound(W, l, tight=tight) ** 2 / W.size for tight in (False, True))
     return {"l": l, **dict(zip(("paper", "tight"), values, strict=True))}
 

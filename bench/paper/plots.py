@@ -64,7 +64,7 @@ def _log(axis: Any, narrow: bool = False) -> None:
     """Plain numbers at 1, 2 and 5 of each decade; more of them on a short range, fewer on a long or narrow one."""
     low, high = sorted(axis.get_view_interval())
     span = high / low if low > 0 else 1
-    subs = (1, 2, 3, 5, 7) if span < 6 else (1, 2, 5) if span < 300 else (1,)
+    subs: tuple[int, ...] = (1, 2, 3, 5, 7) if span < 6 else (1, 2, 5) if span < 300 else (1,)
     if narrow and span > 6:
         subs = (1, 3) if span < 50 else (1,)
     axis.set_major_locator(LogLocator(subs=subs, numticks=12))
@@ -83,7 +83,7 @@ def _panel(axis: Any, title: str, log: str = "y") -> None:
         axis.set(**{f"{side}scale": "log"})
 
 
-def _marks(*entries: tuple[str, str, str, str]) -> list[Line2D]:
+def _marks(*entries: tuple[str, str, str, Any]) -> list[Line2D]:
     """(label, colour, marker, line style) each."""
     return [Line2D([], [], color=c, marker=k, linestyle=s, label=t) for t, c, k, s in entries]
 
@@ -270,7 +270,8 @@ def steps(rows: Rows, folder: Path, ours: str) -> None:
                     axis.annotate(f"p = {p}", (paper[-1][key], paper[-1]["mse"]), (0, 6), **place)
                 if paper[0]["published_mse"]:
                     axis.axhline(paper[0]["published_mse"], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
-            _log(axis.xaxis), _log(axis.yaxis)
+            _log(axis.xaxis)
+            _log(axis.yaxis)
         left.set_ylabel("mean squared error", fontsize=9)
     axes[-1][0].set_xlabel("steps per stack", fontsize=10)
     axes[-1][1].set_xlabel("seconds, one thread", fontsize=10)
@@ -301,7 +302,8 @@ def joint(rows: Rows, folder: Path, ours: str) -> None:
                     marker=marker,
                     markersize=5,
                 )
-        _log(axis.xaxis), _log(axis.yaxis)
+        _log(axis.xaxis)
+        _log(axis.yaxis)
     for axis in axes[:, 0]:
         axis.set_ylabel("mean squared error", fontsize=9)
     figure.supxlabel("stack-steps: steps times stacks", fontsize=10)

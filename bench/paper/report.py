@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from machine import describe, write_csv
+from bench.machine import describe, write_csv
 
 from .cells import Store
 from .experiments import EXPERIMENTS
@@ -24,8 +24,8 @@ def write(folder: Path, run: Run, store: Store) -> None:
     tables: dict[str, Rows] = {name: list(e.rows(run, store)) for name, e in EXPERIMENTS.items()}
     for name, rows in tables.items():
         if rows:
-            columns = list(dict.fromkeys(key for row in rows for key in row))
-            write_csv(folder / f"{name}.csv", [{key: _cell(row.get(key, "")) for key in columns} for row in rows])
+            stamp = {"commit": store.commits(EXPERIMENTS[name].cells(run))}
+            write_csv(folder / f"{name}.csv", [stamp | {key: _cell(row[key]) for key in row} for row in rows])
     try:
         pictures = draw(tables, folder, run.ours)
     except ModuleNotFoundError:

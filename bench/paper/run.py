@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from matrices import Case, standardise
-from published import CROPS
+from bench.coded import rank_of
+from bench.matrices import Case, standardise
+from bench.published import CROPS
 
 from .cells import Cell
-from .coded import rank_of
 from .measures import stacks
 
 COUNTS: dict[float, tuple[int, ...]] = {  # l-scale: numbers of stacks, those of Table S.4 and six for the decay

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from matrices import LOADERS, VERSIONS, Case, Missing, Options, standardise
+from bench.matrices import LOADERS, VERSIONS, Case, Missing, Options, standardise
 
 DEFAULT = ("random", "vit", "distance", "sift", "photo", "attention", "sift_10k")
 QUICK = ("random", "distance", "sift", "photo")

@@ -6,9 +6,8 @@ import io
 
 import numpy as np
 
+from bench.coded import Array, Coded, bytes_of
 from bqq._baselines import uniform_bytes, uniform_quantisation
-
-from .coded import Array, Coded, bytes_of
 
 
 def hadamard(W: Array, bits: int, keep: float = 1) -> Coded | None:

@@ -6,10 +6,9 @@ from itertools import combinations, product
 
 import numpy as np
 
+from bench.coded import Array, Coded, bytes_of
+from bench.scalar import scalar_codebook
 from bqq._baselines import uniform_quantisation
-
-from .coded import Array, Coded, bytes_of
-from .scalar import scalar_codebook
 
 
 def kmeans_rows(W: Array, bits: int, width: int = 32) -> Coded | None:
@@ -42,9 +41,8 @@ def e8(W: Array, bits: int, scale_bits: int = 1) -> Coded:
     roots = e8_roots()
     unit = roots / np.sqrt(2)
     count = -(-W.size // 8)
-    left = np.zeros(count * 8)
-    left[: W.size] = np.asarray(W, np.float64).ravel()
-    left = left.reshape(count, 8)
+    left = np.zeros((count, 8))
+    left.reshape(-1)[: W.size] = np.asarray(W, np.float64).ravel()
     total = np.zeros_like(left)
     for _ in range(bits):
         cosines = left @ unit.T

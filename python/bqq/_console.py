@@ -45,6 +45,7 @@ def _naming(what: object, text: str) -> str:
 
 
 def read_container(path: Path) -> Tensors:
+    """All of a safetensors file."""
     with reading(path):
         return load(path)
 

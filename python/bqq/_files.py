@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from bqq import _arrays, _core
+from bqq import _arrays, _check, _core
 from bqq._matrix import Matrix
 
 _SCALES = {"float32": 0, "float16": 1}  # bqq::Dtype; the core says which of them it can store
@@ -141,8 +141,7 @@ def save(
     if not isinstance(tensors, (Matrix, Mapping)):
         raise TypeError(f"tensors is {type(tensors).__name__}, expected a bqq.Matrix or a mapping from names to arrays")
     items = {"matrix": tensors} if isinstance(tensors, Matrix) else dict(tensors)
-    if scales not in _SCALES:
-        raise ValueError(f"scales is {scales!r}, expected {' or '.join(map(repr, _SCALES))}")
+    _check.one_of("scales", scales, _SCALES)
     for name in items:
         _text("name", name)
     if metadata is None:

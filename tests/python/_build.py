@@ -1,13 +1,20 @@
-"""Runs CMake builds from tests."""
+"""CMake builds of the tests. Trees are kept between runs and shared: the core is compiled once for each configuration.
+
+They lie in build/tests/, or where BQQ_TEST_BUILD_DIR says, and may be removed at any time.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,9 +73,9 @@ def cuda_headers() -> Path | None:
 
 
 def prefix_path() -> str:
-    """CMAKE_PREFIX_PATH with the packages that Python wheels carry (Eigen of cmeel-eigen)."""
-    sites = _sites("cmeel")
-    found = [str(site / "cmeel.prefix") for site in sites if (site / "cmeel.prefix").is_dir()]
+    """CMAKE_PREFIX_PATH with the packages that Python wheels carry (cmeel-eigen, nlohmann-json)."""
+    found = [str(site) for site in _sites("cmeel") if (site / "cmeel.prefix").is_dir()]
+    found += [str(site) for site in _sites("nlohmann_json") if (site / "nlohmann_json").is_dir()]
     found += filter(None, os.environ.get("CMAKE_PREFIX_PATH", "").split(os.pathsep))
     return ";".join(dict.fromkeys(found))
 
@@ -89,6 +96,84 @@ def run(cmd: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None = No
     return done.stdout
 
 
+@cache
+def compiler_macros() -> str:
+    """What the C++ compiler predefines, its name and version among it; empty without one."""
+    compiler = shutil.which(os.environ.get("CXX") or "c++")
+    if compiler is None:
+        return ""
+    command = [compiler, "-dM", "-E", "-x", "c++", os.devnull]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def emulation() -> list[str]:
+    """Options that add the emulated CUDA kernels, empty where they cannot be built."""
+    gnu = "__GNUC__" in compiler_macros() and "__clang__" not in compiler_macros()
+    headers = cuda_headers()
+    if sys.platform != "linux" or not gnu or headers is None:
+        return []
+    return ["-DBQQ_CUDA_EMULATION=ON", f"-DBQQ_CUDA_INCLUDE_DIR={headers}"]
+
+
+def python_module() -> list[str]:
+    """Options that add the Python module, empty where it cannot be built."""
+    spec = importlib.util.find_spec("pybind11")
+    if spec is None or not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        return []
+    import pybind11
+
+    found = [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    return ["-DBQQ_BUILD_PYTHON=ON", *found]
+
+
+@contextmanager
+def _alone(build: Path) -> Iterator[None]:
+    """Runs of the tests beside each other build one after the other."""
+    build.mkdir(parents=True, exist_ok=True)
+    with open(build / ".lock", "w") as file:
+        if os.name == "posix":
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@cache
+def tree(name: str, *options: str, source: Path = ROOT) -> Path:
+    """The kept folder of these options and this compiler, configured."""
+    key = hashlib.sha256(repr((options, source, sys.executable, sys.version, compiler_macros())).encode()).hexdigest()
+    base = Path(os.environ.get("BQQ_TEST_BUILD_DIR") or ROOT / "build" / "tests")
+    build = base.resolve() / f"{name}-{key[:10]}"
+    with _alone(build):
+        configure(source, build, *options)
+    return build
+
+
+def shared_tree() -> Path:
+    """The tree of everything that is compiled alike: both libraries, the C++ tests, emulated CUDA and its module."""
+    options = ["-DBQQ_BUILD_TESTS=ON", "-DBQQ_WERROR=ON", "-DBQQ_INSTALL=ON", "-DBQQ_CUDA=OFF"]
+    return tree("release", *options, "-DCMAKE_INSTALL_LIBDIR=lib", *emulation(), *python_module())
+
+
+def nvcc_tree(nvcc: str) -> Path:
+    """The kernels by nvcc for two GPUs, with what ptxas says of them, and the Python module with them."""
+    options = [
+        "-DBQQ_BUILD_TESTS=ON",
+        "-DBQQ_WERROR=ON",
+        "-DBQQ_INSTALL=ON",
+        "-DBQQ_CUDA=ON",
+        "-DCMAKE_INSTALL_LIBDIR=lib",
+    ]
+    options += ["-DBQQ_CUDA_ARCHITECTURES=80-real;90-real", f"-DCMAKE_CUDA_COMPILER={nvcc}"]
+    return tree("nvcc", *options, "-DCMAKE_CUDA_FLAGS=-Xptxas -v", *python_module())
+
+
+def sanitized_tree() -> Path:
+    """The core under AddressSanitizer and UndefinedBehaviorSanitizer, on the std::thread body of its loops."""
+    options = ["-DBQQ_BUILD_TESTS=ON", "-DBQQ_INSTALL=OFF", "-DBQQ_CUDA=OFF", "-DBQQ_OPENMP=OFF"]
+    return tree("sanitize", *options, "-DBQQ_SANITIZE=address,undefined", "-DCMAKE_CXX_FLAGS_RELEASE=-O1")
+
+
 def configure(source: Path, build: Path, *arguments: str) -> str:
     """Configures `source` into `build`, an optimised build that finds Eigen; returns what was printed."""
     cmake = cmake_command()
@@ -105,7 +190,8 @@ def compile_all(build: Path, *targets: str) -> str:
     cmake = cmake_command()
     assert cmake is not None, "cmake not found"
     command = [cmake, "--build", str(build), "--parallel", str(os.cpu_count() or 1)]
-    return run(command + [word for target in targets for word in ("--target", target)], ROOT)
+    with _alone(build):
+        return run(command + [word for target in targets for word in ("--target", target)], ROOT)
 
 
 def install(build: Path, prefix: Path, *components: str) -> None:

@@ -134,20 +134,15 @@ def run_isa(isa: str, code: str, timeout: float = 120) -> str:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build tree of both libraries and the C++ unit tests, warnings being errors."""
+def tree() -> Path:
+    """The build tree that the tests share, configured; each builds the targets it needs."""
     if _build.cmake_command() is None or shutil.which("c++") is None:
         pytest.skip("cmake or a C++ compiler not found")
-    build = tmp_path_factory.mktemp("bqq-build")
-    _build.configure(
-        _build.ROOT,
-        build,
-        "-DBQQ_BUILD_PYTHON=OFF",
-        "-DBQQ_BUILD_TESTS=ON",
-        "-DBQQ_WERROR=ON",
-        "-DBQQ_INSTALL=ON",
-        "-DBQQ_CUDA=OFF",
-        "-DCMAKE_INSTALL_LIBDIR=lib",
-    )
-    _build.compile_all(build)
-    return build
+    return _build.shared_tree()
+
+
+@pytest.fixture(scope="session")
+def built(tree: Path) -> Path:
+    """Build tree with both libraries and the C++ unit tests, warnings being errors."""
+    _build.compile_all(tree, "bqq_static", "bqq_shared", "cpp_tests")
+    return tree

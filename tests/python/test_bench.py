@@ -11,21 +11,15 @@ import zipfile
 
 import numpy as np
 import pytest
+from bench import compare, hashes, machine, matmul_targets, matrices, readme, targets
 
 from _build import ROOT
 from conftest import torch_randn
 
-sys.path.insert(0, str(ROOT / "bench"))
-import machine
-import matmul_targets
-import matrices
-import readme
-import targets
-
 
 def run_bench(*arguments):
-    command = [sys.executable, str(ROOT / "bench" / "bench_decompose.py"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    command = [sys.executable, "-m", "bench.decompose", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -61,7 +55,8 @@ def test_what_cannot_be_had_is_named(tmp_path, capsys, monkeypatch):
 
 def test_unknown_part():
     done = subprocess.run(
-        [sys.executable, str(ROOT / "bench" / "bench_decompose.py"), "--parts", "steps,speed"],
+        [sys.executable, "-m", "bench.decompose", "--parts", "steps,speed"],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
@@ -214,7 +209,7 @@ def test_product_targets_with_matrix_units():
 
 def test_torch_baseline():
     torch = pytest.importorskip("torch")
-    from torch_amfd import Stack, decompose
+    from bench.torch_amfd import Stack, decompose
 
     W = matrices.standardise(torch_randn(1, 32, 32))
     short, longer = (((decompose(W, 1, 16, steps) - W) ** 2).mean() for steps in (200, 2000))
@@ -224,7 +219,7 @@ def test_torch_baseline():
     stack = Stack(X, 3, torch.Generator().manual_seed(0))
     stack.X = stack.X.double()
     stack.sums = (stack.X.sum(1), stack.X.sum(0), stack.X.sum())
-    scales = (0.7, -0.3, 0.2, 0.1)
+    scales: tuple[float, ...] = (0.7, -0.3, 0.2, 0.1)
 
     def energy(y, z):
         """Expected squared error over independent bits: of the mean, plus the variance of each entry's l terms."""
@@ -258,3 +253,72 @@ def test_a_later_run_keeps_what_it_did_not_measure(tmp_path, capsys):
     path.write_text(path.read_text().replace("numpy", "older numpy", 1))
     assert machine.with_earlier(path, new, ("size", "threads")) == new
     assert "replaced" in capsys.readouterr().out
+
+
+# --- two commits ---
+
+
+def test_a_build_computes_what_it_computes(capsys):
+    here = compare.Build("here")
+    rows = compare.compare_hashes(here, here, ["generic"], quick=True)
+    assert len(rows) > 20
+    assert compare.report_hashes(rows) == 0
+    rows[3] |= {"base_hash": "other", "same": False}
+    assert compare.report_hashes(rows) == 1
+    assert f"differs on generic: {rows[3]['row']}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("bench", ["matmul", "decompose"])
+def test_times_of_a_build_against_itself(bench, tmp_path, capsys):
+    here = compare.Build("here")
+    rows = compare.compare_times(here, here, bench, rounds=2, threads=1, quick=True)
+    assert rows
+    assert all(float(row["lowest"]) <= float(row["ratio"]) <= float(row["highest"]) for row in rows)
+    rows[0] |= {"ratio": "1.0400"}
+    assert compare.report_times(rows[:1], 1.03) == 1
+    assert compare.report_times(rows[:1], None) == 0
+    machine.write_csv(tmp_path / "some.csv", rows)
+    _, read = machine.read_csv(tmp_path / "some.csv")
+    assert [row["row"] for row in read] == [row["row"] for row in rows]
+    assert {row["commit"] for row in read} == {machine.commit()}
+    assert "over the limit" in capsys.readouterr().out
+
+
+def test_hashes_tell_results_apart():
+    W = hashes.matrix("gauss", 9, 7, 0)
+    assert hashes.of(W) == hashes.of(W.copy()) != hashes.of(np.nextafter(W, 1))
+    assert len(hashes.CASES) == 40
+
+
+def test_a_commit_that_is_none(capsys):
+    with pytest.raises(SystemExit, match="no-such-commit"):
+        compare.main(["no-such-commit"])
+    with pytest.raises(SystemExit):
+        compare.main(["HEAD", "--bench", "telepathy"])
+    assert "telepathy" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_commits(tmp_path, monkeypatch):
+    """Both built from git, into folders that are found again."""
+    if not machine.commit():
+        pytest.skip("no git")
+    monkeypatch.setattr(compare, "CACHE", tmp_path / "compare")
+    words = ["HEAD", "HEAD", "--bench", "hashes,matmul", "--quick", "--rounds", "1"]
+    assert compare.main([*words, "--csv", str(tmp_path / "all.csv")]) == 0
+    _, rows = machine.read_csv(tmp_path / "all.csv")
+    assert {row["bench"] for row in rows} == {"hashes", "matmul"}
+    (built,) = (tmp_path / "compare").iterdir()
+    before = built.stat().st_mtime_ns
+    assert compare.main(words) == 0
+    assert built.stat().st_mtime_ns == before
+    assert str(tmp_path) not in compare.git("worktree", "list")
+
+
+def test_rows_from_before_they_had_a_commit(tmp_path):
+    path = tmp_path / "old.csv"
+    path.write_text(f"# {machine.describe()}\nsize,us\n64,3\n")
+    merged = machine.with_earlier(path, [{"size": 128, "us": 9}], ("size",))
+    machine.write_csv(path, merged)
+    _, rows = machine.read_csv(path)
+    assert [(row["size"], row["commit"]) for row in rows] == [("64", ""), ("128", machine.commit())]

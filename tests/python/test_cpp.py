@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import _build
 import bqq
 from _build import ROOT, run
 
@@ -60,21 +61,14 @@ def test_only_isa_objects_hold_vector_instructions_of_their_level(built: Path) -
         assert not re.search(r"%[yz]mm", code), path.name
 
 
-def test_sanitized_kernels_and_formats(tmp_path: Path) -> None:
-    """The unit tests under AddressSanitizer and UndefinedBehaviorSanitizer, on the std::thread body."""
-    from _build import compile_all, configure
+@pytest.fixture(scope="module")
+def sanitized() -> Path:
+    build = _build.sanitized_tree()
+    _build.compile_all(build, "cpp_tests")
+    return build
 
-    build = tmp_path / "build"
-    configure(
-        ROOT,
-        build,
-        "-DBQQ_BUILD_TESTS=ON",
-        "-DBQQ_INSTALL=OFF",
-        "-DBQQ_CUDA=OFF",
-        "-DBQQ_OPENMP=OFF",
-        "-DBQQ_SANITIZE=address,undefined",
-        "-DCMAKE_CXX_FLAGS=-O1",
-    )
-    compile_all(build)
-    for program in PROGRAMS:
-        run([build / "tests" / "cpp" / program], tmp_path, {"UBSAN_OPTIONS": "print_stacktrace=1"})
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_sanitized(sanitized: Path, tmp_path: Path, program: str) -> None:
+    """The unit tests under AddressSanitizer and UndefinedBehaviorSanitizer, on the std::thread body."""
+    run([sanitized / "tests" / "cpp" / program], tmp_path, {"UBSAN_OPTIONS": "print_stacktrace=1"})

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,27 +23,13 @@ SEEDS = (1, 2, 3)
 PREEMPTION = (8, 64, 0)  # of each seed: another thread may go on at every 8th access, every 64th, never
 
 
-def compiler_is_gnu() -> bool:
-    compiler = shutil.which("c++")
-    if compiler is None:
-        return False
-    defined = subprocess.run(
-        [compiler, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, text=True, check=False
-    ).stdout
-    return "__GNUC__" in defined and "__clang__" not in defined
-
-
 @pytest.fixture(scope="session")
-def emulated(built: Path) -> Path:
+def emulated(tree: Path) -> Path:
     """The programs of tests/cuda built twice by g++: fast, and checked at every access."""
-    if sys.platform != "linux" or not compiler_is_gnu():
-        pytest.skip("the emulation of CUDA needs g++ on Linux")
-    headers = _build.cuda_headers()
-    if headers is None:
-        pytest.skip("no CUDA headers: pip install 'bqq[test]' (nvidia-cuda-runtime, nvidia-cuda-crt) or the toolkit")
-    _build.configure(ROOT, built, "-DBQQ_CUDA=OFF", "-DBQQ_CUDA_EMULATION=ON", f"-DBQQ_CUDA_INCLUDE_DIR={headers}")
-    _build.compile_all(built, "cuda_tests")
-    return built / "tests" / "cuda"
+    if not _build.emulation():
+        pytest.skip("the emulation of CUDA needs g++ on Linux and CUDA headers: pip install 'bqq[test]' or the toolkit")
+    _build.compile_all(tree, "cuda_tests")
+    return tree / "tests" / "cuda"
 
 
 def passed(program: Path, environments: list[Mapping[str, str]]) -> None:
@@ -88,21 +73,15 @@ def test_programs_skip_without_a_device(emulated: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def by_nvcc(built: Path) -> tuple[Path, str]:
+def by_nvcc() -> tuple[Path, str]:
     """The kernels and one test program for two GPUs by nvcc, warnings being errors, and what ptxas says of them."""
     nvcc = _build.nvcc_command()
     if nvcc is None:
         pytest.skip("no nvcc: install the CUDA toolkit, or pip install 'bqq[nvcc]'")
-    _build.configure(
-        ROOT,
-        built,
-        "-DBQQ_CUDA=ON",
-        "-DBQQ_CUDA_EMULATION=OFF",
-        "-DBQQ_CUDA_ARCHITECTURES=80-real;90-real",
-        f"-DCMAKE_CUDA_COMPILER={nvcc}",
-        "-DCMAKE_CUDA_FLAGS=-Xptxas -v",
-    )
-    return built, _build.compile_all(built, "test_portable_device")
+    build = _build.nvcc_tree(nvcc)
+    for path in build.rglob("*.cu.o"):  # what an earlier run compiled would be silent
+        path.unlink()
+    return build, _build.compile_all(build, "test_portable_device")
 
 
 def test_nvcc_spills_no_register(by_nvcc: tuple[Path, str]) -> None:
@@ -151,7 +130,7 @@ def test_a_broken_nvcc_means_the_cpu_alone(tmp_path: Path) -> None:
     nvcc = tmp_path / "nvcc"
     nvcc.write_text("#!/bin/sh\nexit 1\n")
     nvcc.chmod(0o755)
-    arguments = [
+    arguments: list[str | Path] = [
         "-S",
         ROOT,
         "-B",
@@ -180,6 +159,7 @@ def test_installed_kernels(by_nvcc: tuple[Path, str], tmp_path: Path) -> None:
     built, _ = by_nvcc
     if shutil.which("nvcc") is None:
         pytest.skip("bqq::cuda needs a CUDA toolkit that CMake can find")
+    _build.compile_all(built, "bqq_static", "bqq_shared", "bqq_cuda")
     _build.install(built, tmp_path / "prefix", "runtime", "dev")
     (tmp_path / "CMakeLists.txt").write_text(CONSUMER)
     _build.configure(tmp_path, tmp_path / "build", f"-DCMAKE_PREFIX_PATH={tmp_path / 'prefix'}")

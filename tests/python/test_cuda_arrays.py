@@ -18,7 +18,6 @@ import _build
 import bqq
 from _build import ROOT
 from conftest import dense, finish, random_matrix, start_python
-from test_cuda import compiler_is_gnu
 
 
 class OnDevice:
@@ -87,7 +86,7 @@ def test_without_a_gpu() -> None:
 def test_the_bench_ends_well_without_a_gpu() -> None:
     if "cuda:0" in cuda():
         pytest.skip(f"there is a GPU: {cuda()}")
-    out = _build.run([sys.executable, ROOT / "bench" / "bench_cuda.py"], ROOT)
+    out = _build.run([sys.executable, "-m", "bench.cuda"], ROOT)
     assert "nothing measured: bqq finds no CUDA device" in out
 
 
@@ -100,11 +99,10 @@ def test_functions_of_the_host_alone_say_so(function: Any) -> None:
             bqq.decompose(np.eye(4), 1, weight=x)
 
 
-def build_module(built: Path, folder: Path, *options: str) -> Path:
-    """A folder to import a bqq from that is built with these options."""
-    pybind11 = pytest.importorskip("pybind11", reason="pybind11 not found (pip install 'bqq[test]')")
-    python = [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
-    _build.configure(ROOT, built, "-DBQQ_BUILD_PYTHON=ON", *python, *options)
+def build_module(built: Path, folder: Path) -> Path:
+    """A folder to import the bqq of a build tree from."""
+    if not _build.python_module():
+        pytest.skip("pybind11 or Python's headers not found (pip install 'bqq[test]')")
     _build.compile_all(built, "_core")
     shutil.copytree(ROOT / "python" / "bqq", folder / "bqq", ignore=shutil.ignore_patterns("__pycache__", "_core*.so"))
     for module in (built / "python").glob("_core.*"):
@@ -113,24 +111,20 @@ def build_module(built: Path, folder: Path, *options: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def emulated_module(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def emulated_module(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of which the module runs on the emulated device."""
-    headers = _build.cuda_headers()
-    if sys.platform != "linux" or not compiler_is_gnu() or headers is None:
+    if not _build.emulation():
         pytest.skip("the emulation of CUDA needs g++ on Linux and CUDA headers: pip install 'bqq[test]' or the toolkit")
-    options = ["-DBQQ_CUDA=OFF", "-DBQQ_CUDA_EMULATION=ON", f"-DBQQ_CUDA_INCLUDE_DIR={headers}"]
-    return build_module(built, tmp_path_factory.mktemp("emulated"), *options)
+    return build_module(tree, tmp_path_factory.mktemp("emulated"))
 
 
 @pytest.fixture(scope="session")
-def module_by_nvcc(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def module_by_nvcc(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of which the module is the real one."""
     nvcc = _build.nvcc_command()
     if nvcc is None:
         pytest.skip("no nvcc: install the CUDA toolkit, or pip install 'bqq[nvcc]'")
-    options = ["-DBQQ_CUDA=ON", "-DBQQ_CUDA_EMULATION=OFF", f"-DCMAKE_CUDA_COMPILER={nvcc}"]
-    options += ["-DBQQ_CUDA_ARCHITECTURES=80-real;90-real", "-DCMAKE_CUDA_FLAGS=-Xptxas -v"]  # those of test_cuda.py
-    return build_module(built, tmp_path_factory.mktemp("nvcc"), *options)
+    return build_module(_build.nvcc_tree(nvcc), tmp_path_factory.mktemp("nvcc"))
 
 
 @pytest.mark.parametrize("tests", ["device_arrays.py", "device_streams.py"])

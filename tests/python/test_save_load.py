@@ -9,6 +9,7 @@ import re
 import struct
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def path(tmp_path):
 
 
 def round_trip(path, items, **options):
-    assert bqq.save(path, items, **options) is None
+    bqq.save(path, items, **options)
     loaded = bqq.load(path)
     assert sorted(loaded) == sorted(items)
     return loaded
@@ -174,7 +175,7 @@ def test_names(path, name):
 
 
 def test_many_tensors(path):
-    items = {f"layer.{i}": random_matrix(3, 4, seed=i) for i in range(50)}
+    items: dict[str, Any] = {f"layer.{i}": random_matrix(3, 4, seed=i) for i in range(50)}
     items |= {f"bias.{i}": np.full(i, i, np.float32) for i in range(50)}
     loaded = round_trip(path, items)
     assert all(same(loaded[f"layer.{i}"], items[f"layer.{i}"]) for i in range(50))
@@ -386,7 +387,7 @@ def test_matrices_survive_the_safetensors_package(path):
 def test_the_reader_of_the_format_page(path):
     pytest.importorskip("safetensors")
     page = (ROOT / "cpp" / "FORMAT.md").read_text("utf-8")
-    namespace: dict[str, object] = {}
+    namespace: dict[str, Any] = {}
     exec(re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)[0], namespace)
     q = random_matrix(13, 20, J=3, K=3, p=2, l=9)
     for scales in ("float32", "float16"):

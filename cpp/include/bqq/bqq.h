@@ -224,6 +224,12 @@ BQQ_API bqq_status bqq_prepared_size(const bqq_view* view, size_t* size);
 /// this one. O(bytes).
 BQQ_API bqq_status bqq_prepare(const bqq_view* view, void* buffer, size_t size);
 
+/// The same for products with W_hat^T (n x m), straight from the planes of `view`: byte for byte what bqq_prepare makes
+/// of bqq_transpose's result, for one plane of working memory. Where m and n stand in what follows, they are exchanged.
+/// BQQ_INVALID_ARGUMENT, BQQ_FORMAT, BQQ_OUT_OF_MEMORY.
+BQQ_API bqq_status bqq_prepared_size_transposed(const bqq_view* view, size_t* size);
+BQQ_API bqq_status bqq_prepare_transposed(const bqq_view* view, void* buffer, size_t size);
+
 typedef struct bqq_matmul_options {
     size_t struct_size;
     int32_t threads;    ///< see "threads" above; bqq_matmul_rows ignores it
@@ -235,10 +241,11 @@ typedef struct bqq_matmul_options {
 /// Fills the first struct_size bytes of *options with the defaults (all zero); struct_size: sizeof *options.
 BQQ_API bqq_status bqq_matmul_options_init(bqq_matmul_options* options, size_t struct_size);
 
-/// out (m x batch) = What * x (n x batch), any dtypes, summed in float32 or integers. out must not overlap x. A column
+/// out (m x batch) = W_hat * x (n x batch), any dtypes, summed in float32 or integers. out must not overlap x. A column
 /// of the result depends on its column of x alone, bit for bit, and on the batch in that large ones may be computed
-/// another way. `prepared`: filled by bqq_prepare. options NULL: defaults. Small products stay on the calling thread.
-/// O(p l (m K + n J) batch) bit operations. BQQ_INVALID_ARGUMENT names the shapes that do not fit; BQQ_OUT_OF_MEMORY.
+/// another way. `prepared`: filled by bqq_prepare or bqq_prepare_transposed. options NULL: defaults. Small products
+/// stay on the calling thread. O(p l (m K + n J) batch) bit operations. BQQ_INVALID_ARGUMENT names the shapes that do
+/// not fit; BQQ_OUT_OF_MEMORY.
 BQQ_API bqq_status bqq_matmul(const void* prepared, const bqq_array* x, const bqq_array* out,
                               const bqq_matmul_options* options);
 

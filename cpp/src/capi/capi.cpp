@@ -122,6 +122,22 @@ template <class Make> bqq_status make_matrix(bqq_matrix** out, Make&& make) noex
     });
 }
 
+bqq_status prepared_size(const bqq_view* view, std::size_t* size, bool transposed) noexcept {
+    return guarded([&] {
+        const bqq::View q = to_view(view);
+        require(size, "size");
+        *size = bqq::prepared_size(q, transposed);
+    });
+}
+
+bqq_status prepare(const bqq_view* view, void* buffer, std::size_t size, bool transposed) noexcept {
+    return guarded([&] {
+        const bqq::View q = to_view(view);
+        require_aligned(buffer, "buffer");
+        bqq::prepare(q, buffer, size, transposed);
+    });
+}
+
 } // namespace
 
 extern "C" {
@@ -232,20 +248,14 @@ bqq_status bqq_squared_error(const bqq_view* view, const float* w, int64_t ldw, 
     });
 }
 
-bqq_status bqq_prepared_size(const bqq_view* view, size_t* size) {
-    return guarded([&] {
-        const bqq::View q = to_view(view);
-        require(size, "size");
-        *size = bqq::prepared_size(q);
-    });
-}
+bqq_status bqq_prepared_size(const bqq_view* view, size_t* size) { return prepared_size(view, size, false); }
 
-bqq_status bqq_prepare(const bqq_view* view, void* buffer, size_t size) {
-    return guarded([&] {
-        const bqq::View q = to_view(view);
-        require_aligned(buffer, "buffer");
-        bqq::prepare(q, buffer, size);
-    });
+bqq_status bqq_prepare(const bqq_view* view, void* buffer, size_t size) { return prepare(view, buffer, size, false); }
+
+bqq_status bqq_prepared_size_transposed(const bqq_view* view, size_t* size) { return prepared_size(view, size, true); }
+
+bqq_status bqq_prepare_transposed(const bqq_view* view, void* buffer, size_t size) {
+    return prepare(view, buffer, size, true);
 }
 
 bqq_status bqq_matmul_options_init(bqq_matmul_options* options, size_t struct_size) {

@@ -1,7 +1,6 @@
 #include "product/prepared.hpp"
 
 #include "bits/pack.hpp"
-
 #include "bqq/prepared.hpp"
 
 #include <cstring>
@@ -26,65 +25,58 @@ Prepared make_header(const Layout& a) {
     return h;
 }
 
-// Bits [0, count) of a row of a plane to columns [at, at + count) of a row of units, which are zero before. Words are
-// little-endian, as the kernels read them.
-void put_bits(const Units& units, Index row, Index at, const std::uint8_t* bits, Index count, std::uint8_t* out) {
-    constexpr Index word = kUnitColumns / 8;
-    const Index panel = row / kPanelRows;
-    const auto put = [&](Index w, std::uint32_t value) {
-        std::uint8_t* to = out + units.offset(panel, w) + word * (row % kPanelRows);
-        for (Index b = 0; b < word; ++b) to[b] = std::uint8_t(to[b] | value >> 8 * b);
+// Bits [column, column + count) of row `row` of a bit matrix, whose units are `out`, |= those of `bits`, which are
+// padded with zeros to whole bytes.
+void put_bits(const Units& units, Index row, Index column, const std::uint8_t* bits, Index count, std::uint8_t* out) {
+    constexpr Index kWord = kUnitColumns / 8;
+    const Index panel = row / kPanelRows, step = units.width(panel) * kUnitBytes;
+    out += units.offset(panel, 0) + kWord * (row % kPanelRows);
+    const auto put = [&](Index byte, unsigned value) {
+        out[byte / kWord * step + byte % kWord] |= std::uint8_t(value);
     };
-    for (Index w = 0; kUnitColumns * w < count; ++w) {
-        std::uint64_t value = 0;
-        for (Index b = 0; b < word && 8 * (word * w + b) < count; ++b)
-            value |= std::uint64_t(bits[word * w + b]) << 8 * b;
-        value <<= at % kUnitColumns;
-        put(at / kUnitColumns + w, std::uint32_t(value));
-        if (value >> 32) put(at / kUnitColumns + w + 1, std::uint32_t(value >> 32));
+    const int shift = int(column % 8);
+    for (Index b = 0; 8 * b < count; ++b) {
+        const unsigned value = unsigned(bits[b]) << shift;
+        put(column / 8 + b, value & 0xFF);
+        if (value >> 8) put(column / 8 + b + 1, value >> 8);
     }
 }
 
-// A view or, without a second copy of its planes, its transpose: one plane at a time.
-class Source {
-  public:
-    Source(const View& q, bool transposed)
-        : layout(transposed ? transposed_layout(q.layout) : q.layout), q_(q), transposed_(transposed),
-          plane_(transposed ? std::size_t(std::max(layout.y_plane_bytes(), layout.z_plane_bytes())) : 0) {}
+// What is prepared: q or its transpose, which has Y' = Z^T, Z' = Y^T and s, t exchanged.
+struct Source {
+    const View& q;
+    bool transposed;
+    Layout layout;
+    std::vector<std::uint8_t> plane; // one of the transpose
 
-    const Layout layout;
+    Source(const View& q, bool transposed)
+        : q(q), transposed(transposed), layout(transposed ? transposed_layout(q.layout) : q.layout) {
+        if (transposed) plane.resize(std::size_t(std::max(layout.y_plane_bytes(), layout.z_plane_bytes())));
+    }
+    const float* scales(Index j, Index k) const { return transposed ? q.block_scales(k, j) : q.block_scales(j, k); }
     const std::uint8_t* y_plane(Index j, Index k, Index i) {
-        if (!transposed_) return q_.y_plane(j, k, i);
-        return turn(layout.l, layout.rows, q_.z_plane(k, j, i), q_.layout.z_row_bytes(), layout.y_row_bytes());
+        if (!transposed) return q.y_plane(j, k, i);
+        transpose_bits(layout.l, layout.rows, q.z_plane(k, j, i), q.layout.z_row_bytes(), plane.data(),
+                       layout.y_row_bytes());
+        return plane.data();
     }
     const std::uint8_t* z_plane(Index j, Index k, Index i) {
-        if (!transposed_) return q_.z_plane(j, k, i);
-        return turn(layout.cols, layout.l, q_.y_plane(k, j, i), q_.layout.y_row_bytes(), layout.z_row_bytes());
+        if (!transposed) return q.z_plane(j, k, i);
+        transpose_bits(layout.cols, layout.l, q.y_plane(k, j, i), q.layout.y_row_bytes(), plane.data(),
+                       layout.z_row_bytes());
+        return plane.data();
     }
-    double u(Index j, Index k) const { return double(scales(j, k)[3 * layout.p]); }
-    double r(Index j, Index k, Index i) const { return double(scales(j, k)[3 * i]); }
-    double s(Index j, Index k, Index i) const { return double(scales(j, k)[3 * i + (transposed_ ? 2 : 1)]); }
-    double t(Index j, Index k, Index i) const { return double(scales(j, k)[3 * i + (transposed_ ? 1 : 2)]); }
-
-  private:
-    const float* scales(Index j, Index k) const { return transposed_ ? q_.block_scales(k, j) : q_.block_scales(j, k); }
-    const std::uint8_t* turn(Index rows, Index cols, const std::uint8_t* bits, Index row_bytes, Index out_row_bytes) {
-        transpose_bits(rows, cols, bits, row_bytes, plane_.data(), out_row_bytes);
-        return plane_.data();
-    }
-
-    const View& q_;
-    const bool transposed_;
-    std::vector<std::uint8_t> plane_;
 };
 
-void put_scales(const Source& q, double* constants, bqq_stack* stacks) {
-    const Layout& a = q.layout;
+void put_scales(const Source& from, double* constants, bqq_stack* stacks) {
+    const Layout& a = from.layout;
     for (Index j = 0; j < a.J; ++j)
         for (Index k = 0; k < a.K; ++k, ++constants) {
-            *constants = q.u(j, k);
+            const float* scales = from.scales(j, k);
+            *constants = double(scales[3 * a.p]); // u
             for (Index i = 0; i < a.p; ++i) {
-                const double r = q.r(j, k, i), s = q.s(j, k, i), t = q.t(j, k, i);
+                const double r = scales[3 * i], s = scales[3 * i + (from.transposed ? 2 : 1)],
+                             t = scales[3 * i + (from.transposed ? 1 : 2)];
                 *constants += double(a.l) / 2 * (s + r / 2 + t);
                 *stacks++ = {float(r), float(s + r / 2), float(r / 2 + t)};
             }
@@ -109,13 +101,13 @@ using namespace detail;
 
 std::size_t prepared_size(const View& q, bool transposed) {
     validate(q.layout);
-    return make_header(Source(q, transposed).layout).size;
+    return make_header(transposed ? transposed_layout(q.layout) : q.layout).size;
 }
 
 void prepare(const View& q, void* buffer, std::size_t size, bool transposed) {
     validate(q);
-    Source source(q, transposed);
-    const Layout& a = source.layout;
+    Source from(q, transposed);
+    const Layout& a = from.layout;
     const Prepared h = make_header(a);
     if (!buffer || !is_aligned(buffer)) bad_argument("buffer is null or not 64-byte aligned");
     if (size < h.size)
@@ -123,19 +115,19 @@ void prepare(const View& q, void* buffer, std::size_t size, bool transposed) {
     auto* base = static_cast<std::uint8_t*>(buffer);
     std::memset(base, 0, h.size);
     std::memcpy(base, &h, sizeof h);
-    put_scales(source, reinterpret_cast<double*>(base + h.constants), reinterpret_cast<bqq_stack*>(base + h.stacks));
+    put_scales(from, reinterpret_cast<double*>(base + h.constants), reinterpret_cast<bqq_stack*>(base + h.stacks));
     const Units z_units = h.z_units(), y_units = h.y_units();
     for (Index j = 0; j < a.J; ++j)
         for (Index k = 0; k < a.K; ++k)
             for (Index i = 0; i < a.p; ++i) {
-                const std::uint8_t* z = source.z_plane(j, k, i);
-                for (Index e = 0; e < a.l; ++e)
-                    put_bits(z_units, (j * a.p + i) * a.l + e, 0, z + e * a.z_row_bytes(), a.cols_of(k),
-                             base + h.z + k * z_units.bytes());
-                const std::uint8_t* y = source.y_plane(j, k, i);
-                for (Index r = 0; r < a.rows_of(j); ++r)
-                    put_bits(y_units, r, (k * a.p + i) * a.l, y + r * a.y_row_bytes(), a.l,
-                             base + h.y + j * y_units.bytes());
+                std::uint8_t* to = base + h.z + k * z_units.bytes();
+                const std::uint8_t* plane = from.z_plane(j, k, i);
+                for (Index e = 0; e < a.l; ++e, plane += a.z_row_bytes())
+                    put_bits(z_units, (j * a.p + i) * a.l + e, 0, plane, a.cols, to);
+                to = base + h.y + j * y_units.bytes();
+                plane = from.y_plane(j, k, i);
+                for (Index r = 0; r < a.rows_of(j); ++r, plane += a.y_row_bytes())
+                    put_bits(y_units, r, (k * a.p + i) * a.l, plane, a.l, to);
             }
 }
 

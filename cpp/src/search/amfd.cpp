@@ -79,8 +79,8 @@ void Amfd::start(const AmfdOptions& options, std::uint64_t seed, Index block, In
     fill(l_, n_, ldn_, z_, z_old_, 1);
     const bqq_sums of_y{row_m_, nullptr, col_l_, col_sq_l_};
     const bqq_sums of_z{row_l_, row_sq_l_, col_n_, nullptr};
-    kernels_.lookahead(std::size_t(m_), std::size_t(l_), std::size_t(ldl_), y_, y_, 0, 1, 0, nullptr, psi_, &of_y);
-    kernels_.lookahead(std::size_t(l_), std::size_t(n_), std::size_t(ldn_), z_, z_, 0, 1, 0, nullptr, phi_, &of_z);
+    kernels_.extrapolate(std::size_t(m_), std::size_t(l_), std::size_t(ldl_), y_, y_, 0, 1, 0, nullptr, psi_, &of_y);
+    kernels_.extrapolate(std::size_t(l_), std::size_t(n_), std::size_t(ldn_), z_, z_, 0, 1, 0, nullptr, phi_, &of_z);
     solve_scales_of_means();
 }
 
@@ -112,8 +112,8 @@ float Amfd::step(const AmfdOptions& options, double T) {
     const bqq_sums of_y{row_m_, nullptr, cy, cy2}, of_z{cz, cz2, col_n_, nullptr};
 
     // The affine parts ride in the operands: psi = -(r y + t), phi = r z + s, so R = X - u - s rowsum(y) + psi z.
-    kernels_.lookahead(m, l, ldl, y_, y_old_, zeta, float(-r), float(-t), nullptr, psi_, &of_y);
-    kernels_.lookahead(l, n, ldn, z_, z_old_, zeta, float(r), float(s), zf_, phi_, &of_z);
+    kernels_.extrapolate(m, l, ldl, y_, y_old_, zeta, float(-r), float(-t), nullptr, psi_, &of_y);
+    kernels_.extrapolate(l, n, ldn, z_, z_old_, zeta, float(r), float(s), zf_, phi_, &of_z);
     for (Index a = 0; a < m_; ++a) bias_[a] = float(-u - s * double(row_m_[a]));
     kernels_.gemm_rounded(m, padded_cols(n_), l, psi_, ldl, 1, zf_, ldn, X_, ldn, bias_, R_, ldn, workspace_);
     kernels_.transpose(l, n, phi_, ldn, phiT_, ldl);

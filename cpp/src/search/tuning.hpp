@@ -6,7 +6,7 @@
 
 namespace bqq::detail::tuning {
 
-// ---- efforts (bqq::Effort by number): python -m bench.bench_decompose, DESIGN "Descent steps", "Temperature" ----
+// ---- efforts (bqq::Effort by number): python -m bench.decompose, DESIGN "Descent steps", "Temperature" ----
 
 struct EffortTuning {
     Index steps, sweeps, restarts, retry_steps;
@@ -53,14 +53,14 @@ constexpr int kQuenchFirst = 30, kQuenchLast = 200;       ///< most greedy passe
 constexpr int kRecountEvery = 64;  ///< sweeps; sums that move with the flips gather rounding. Chosen, not measured
 constexpr int kPoolNumbers = 8192; ///< exponential numbers, of which every row of every visit reads a window
 
-// ---- encode: python -m bench.bench_encode ----
+// ---- encode: python -m bench.encode ----
 
 constexpr Index kEncodeSteps[] = {400, 100, 2000}; ///< bqq::Effort by number: flips of each of p + 2 searches of a row
 constexpr Index kTabuTenure = 5;       ///< steps that a bit rests after its flip, and up to as many more at random
 constexpr double kTabuGain = 1e-9;     ///< of the target's squared norm: what counts as a new lowest error
 constexpr Index kEncodeStarts = 16384; ///< rows of q, evenly spaced, among which the nearest is looked for; chosen
 
-// ---- weighted objective: python -m bench.bench_weight ----
+// ---- weighted objective: python -m bench.weight ----
 
 constexpr Index kCoupledPatch = 128; ///< making up for the error of the patches before is worth more than large blocks
 constexpr double kDamping = 0.01;    ///< share of the mean of the diagonal; what GPTQ takes (arXiv 2210.17323)

@@ -4,3 +4,6 @@
 #include_next <cuda_runtime.h>
 
 #include "cuemu.h"
+#include "intrinsics.h"
+#include "mma.h"
+#include "warp.h"

@@ -116,7 +116,3 @@ cudaError_t launch(const cudaLaunchConfig_t& config, void (*kernel)(P...), A&&..
     name##_shared_type& name = *static_cast<name##_shared_type*>(                                                      \
         cuemu::shared_array(&name##_shared_key, sizeof(name##_shared_type), alignof(name##_shared_type), #name))
 #define SHARED_DYN(name) unsigned char* const name = cuemu::shared_dynamic()
-
-#include "intrinsics.h"
-#include "mma.h"
-#include "warp.h"

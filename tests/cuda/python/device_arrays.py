@@ -417,17 +417,15 @@ def test_planes_stay_on_the_device_and_leave_with_the_matrix():
     q = random_matrix(21, 13, p=2, l=5)
     x = FakeArray(numbers((13, 2)))
     q @ x
-    (planes, _), *others = q._copies.values()
-    assert not others
-    x.T = FakeArray(x.get().T.copy())
-    x.T @ q.T
-    assert q.T._copies[0] == (planes, True)
+    (planes,) = q._planes.copies.values()
+    FakeArray(x.get().T.copy()) @ q.T
     q @ x
-    assert q._copies[0][0] is planes
+    assert q.T._planes is q._planes
+    assert list(q._planes.copies.values()) == [planes]
     result = q @ x
     address = result._memory.address
     assert _core.device_of("result", address) == 0
-    gone = []
+    gone: list[int] = []
     weakref.finalize(q, gone.append, 1)
     gc.disable()
     try:

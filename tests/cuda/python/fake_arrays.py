@@ -264,7 +264,7 @@ def _fake_cupy(stream: int) -> types.ModuleType:
             pass
 
     ndarray.__module__ = "cupy"
-    module = types.ModuleType("cupy")
+    module: Any = types.ModuleType("cupy")
     module.empty = lambda shape, dtype: ndarray(np.full(shape, np.nan, dtype), stream=stream)
     module.cuda = types.SimpleNamespace(Device=Device, get_current_stream=lambda: types.SimpleNamespace(ptr=stream))
     module.array_type, module.asarray = ndarray, lambda x: ndarray(x, stream=stream)
@@ -309,7 +309,7 @@ def _fake_torch(stream: int) -> types.ModuleType:
         return types.SimpleNamespace(cuda_stream=stream)
 
     Tensor.__module__ = "torch"
-    module = types.ModuleType("torch")
+    module: Any = types.ModuleType("torch")
     module.float32, module.float64 = "float32", "float64"
     module.empty, module.cuda = empty, types.SimpleNamespace(current_stream=current_stream)
     module.array_type = module.asarray = Tensor
