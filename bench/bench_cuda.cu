@@ -60,13 +60,13 @@ void solver(int side, int count, const Limits& limits, int steps, int runs) {
     patches.set(list, nullptr);
     const std::size_t floats = std::max(amfd_state_floats(side, side, l), refine_state_floats(side, side, l));
     const Buffer<float> state(Index(floats) * count);
-    const Buffer<double> partial(Index(amfd_partial_doubles(count, side, side, l)));
+    const Buffer<double> partial(Index(amfd_partial_doubles(count, side, side)));
     const Buffer<std::uint32_t> Y(Index(count) * side * words_of(l)), Z(Index(count) * side * words_of(l));
     const WordBatch words{count, side, side, l, 1, patches.at(), Y.at(), Z.at()};
     const AmfdBatch batch{count, side, side, l, patches.at(), state.at(), partial.at()};
     AmfdOptions descent;
     for (const bool rounded : {false, true}) {
-        const AmfdPlan plan = amfd_plan(count, side, side, l, limits.shared, limits.processors, rounded);
+        const AmfdLaunch plan = amfd_launch(count, side, side, l, limits.shared, limits.processors, rounded);
         check(amfd_start(batch, descent, 1, plan, nullptr), "amfd_start");
         const double us =
             microseconds(runs, [&] { check(amfd_steps(batch, descent, 0, steps, plan, nullptr), "amfd_steps"); });
@@ -98,7 +98,7 @@ void product(Index m, Index p, Index patch, Index batch, Dtype dtype, int copies
         prepared.push_back(std::make_unique<Buffer<unsigned char>>(Index(planes.bytes())));
         check(prepare(a, Y.at(), Z.at(), scales.at(), false, prepared.back()->at(), nullptr), "prepare");
     }
-    ProductPlan plan;
+    ProductLaunch plan;
     plan.terms = dtype == Dtype::f32 ? 3 : 2;
     const Buffer<unsigned char> x(4 * m * batch), out(4 * m * batch),
         workspace(Index(matmul_workspace(planes, batch, plan)));

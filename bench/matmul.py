@@ -48,7 +48,7 @@ def random_planes(rng: np.random.Generator, m: int, n: int, p: int, patch: int) 
     if a["J"] * a["rows"] != m or a["K"] * a["cols"] != n:
         raise SystemExit(f"{m}x{n} does not fall into whole blocks of {patch}")
     scales = rng.normal(0, 0.1, (a["J"], a["K"], 3 * p + 1)).astype(np.float32)
-    return Matrix(_core.Matrix(m, n, a["J"], a["K"], p, a["l"], Y, Z, scales))
+    return Matrix(_core.Matrix(m, n, Y, Z, scales))
 
 
 def measure(

@@ -109,7 +109,7 @@ __device__ __forceinline__ void copy_rows(float* to, const float* from, int rows
 }
 
 // Column sums by the whole block: `room` takes the slices that share a column.
-__device__ inline void all_columns(const AmfdView& p, const StepOptions& o, float* room, int room_floats) {
+__device__ inline void all_columns(const AmfdView& p, const DescentSchedule& o, float* room, int room_floats) {
     const int groups = column_groups(p), slices = max(1, min(4, room_floats / (128 * groups)));
     float sum[4];
     for (int item = warp_of_thread(); item < groups * slices; item += warps_of_block()) {
@@ -132,8 +132,25 @@ __device__ inline void all_columns(const AmfdView& p, const StepOptions& o, floa
     }
 }
 
+// A patch whose arrays named in `placed` lie from `at` on. By one thread.
+__device__ inline AmfdView view_in(float* at, const AmfdView& home, const AmfdBatch& b, unsigned placed) {
+    AmfdView here = home;
+    const AmfdLayout layout(b.rows, b.cols, b.l);
+    const auto take = [&at](std::size_t size) {
+        at += size;
+        return at - size;
+    };
+    if (placed & in_vectors) here.v.place(take(layout.vector_size), b.rows, b.cols, b.l);
+    if (placed & in_y) here.y = take(layout.y_size), here.y_old = take(layout.y_size);
+    if (placed & in_z) here.z = take(layout.z_size), here.z_old = take(layout.z_size);
+    if (placed & in_R) here.R = take(layout.x_size);
+    if (placed & in_gy) here.gy = take(layout.y_size);
+    if (placed & in_X) here.X = take(layout.x_size);
+    return here;
+}
+
 template <int rows, bool rounded> __global__ void __launch_bounds__(4 * rows)
-    amfd_block(AmfdBatch b, StepOptions o, std::int64_t first, std::int64_t end, unsigned placed) {
+    amfd_block(AmfdBatch b, DescentSchedule o, std::int64_t first, std::int64_t end, unsigned placed) {
     using Tile = ProductTile<rows, rounded>;
     SHARED_DYN(raw);
     SHARED(SolveRoom<rows / 8>, room, [1]);
@@ -145,21 +162,8 @@ template <int rows, bool rounded> __global__ void __launch_bounds__(4 * rows)
     const AmfdView &home = views[0], &p = views[1];
     if (threadIdx.x == 0) {
         views[0].open(b, blockIdx.x);
-        AmfdView here = views[0];
-        s = *here.scalars;
-        const AmfdLayout layout(b.rows, b.cols, b.l);
-        float* at = reinterpret_cast<float*>(raw + Tile::bytes);
-        const auto take = [&at](std::size_t size) {
-            at += size;
-            return at - size;
-        };
-        if (placed & in_vectors) here.v.place(take(layout.vector_size), b.rows, b.cols, b.l);
-        if (placed & in_y) here.y = take(layout.y_size), here.y_old = take(layout.y_size);
-        if (placed & in_z) here.z = take(layout.z_size), here.z_old = take(layout.z_size);
-        if (placed & in_R) here.R = take(layout.x_size);
-        if (placed & in_gy) here.gy = take(layout.y_size);
-        if (placed & in_X) here.X = take(layout.x_size);
-        views[1] = here;
+        views[1] = view_in(reinterpret_cast<float*>(raw + Tile::bytes), views[0], b, placed);
+        s = *views[0].scalars;
     }
     __syncthreads();
     const int vectors = int(AmfdLayout(b.rows, b.cols, b.l).vector_size);
@@ -173,7 +177,7 @@ template <int rows, bool rounded> __global__ void __launch_bounds__(4 * rows)
         __syncthreads();
         if (s.settled) break;
         const bool moving = step >= 0; // the step before the first only makes the sums
-        const float T = float(o.T_begin - o.slope * double(step));
+        const float T = float(o.temperature(step));
         float moved = 0;
         if (moving) {
             for (int i = 0; i < p.m; i += Tile::rows)
@@ -259,7 +263,7 @@ template <bool rounded> __global__ void __launch_bounds__(256) amfd_gradients(Am
         gradient_y_tile(tile, p, p.scalars->a, zeta, i, j);
 }
 
-__global__ void __launch_bounds__(256) amfd_update(AmfdBatch b, StepOptions o, float T, int moving) {
+__global__ void __launch_bounds__(256) amfd_update(AmfdBatch b, DescentSchedule o, float T, int moving) {
     SHARED(AmfdView, view, [1]);
     const AmfdView& p = view[0];
     if (!open(b, view[0])) return;
@@ -272,7 +276,7 @@ __global__ void __launch_bounds__(256) amfd_update(AmfdBatch b, StepOptions o, f
     if (lane_of_thread() == 0) atomicMax(reinterpret_cast<int*>(&p.scalars->moved), __float_as_int(moved));
 }
 
-__global__ void __launch_bounds__(256) amfd_columns(AmfdBatch b, StepOptions o) {
+__global__ void __launch_bounds__(256) amfd_columns(AmfdBatch b, DescentSchedule o) {
     SHARED(float, room, [8 * 4 * 32]);
     SHARED(AmfdView, view, [1]);
     const AmfdView& p = view[0];
@@ -315,7 +319,7 @@ template <bool rounded> __global__ void __launch_bounds__(256) amfd_dots(AmfdBat
     }
 }
 
-__global__ void __launch_bounds__(256) amfd_solve(AmfdBatch b, StepOptions o, int parts, int moving) {
+__global__ void __launch_bounds__(256) amfd_solve(AmfdBatch b, DescentSchedule o, int parts, int moving) {
     SHARED(SolveRoom<8>, room, [1]);
     SHARED(AmfdScalars, scalars, [1]);
     SHARED(AmfdView, view, [1]);
@@ -373,18 +377,14 @@ __global__ void __launch_bounds__(256) amfd_moving(AmfdBatch b, int* count) {
 
 // ---- host ----
 
-StepOptions step_options(const AmfdOptions& options) {
-    const double slope = options.steps > 1 ? (options.T_begin - options.T_end) / double(options.steps - 1) : 0;
-    return {options.T_begin, slope, float(options.eta), float(options.zeta), options.stop_when_settled};
-}
-
 bool fits(const AmfdBatch& b) {
     return b.count >= 1 && b.count <= 65535 && b.rows >= 1 && b.cols >= 1 && b.l >= 1 && b.rows <= 1 << 15 &&
            b.cols <= 1 << 15 && b.l <= 65535 && b.patches && b.state;
 }
 
-template <int rows, bool rounded> cudaError_t run_block(const AmfdBatch& b, const StepOptions& o, std::int64_t first,
-                                                        std::int64_t end, int shared, cudaStream_t stream) {
+template <int rows, bool rounded> cudaError_t run_block(const AmfdBatch& b, const DescentSchedule& o,
+                                                        std::int64_t first, std::int64_t end, int shared,
+                                                        cudaStream_t stream) {
     using Tile = ProductTile<rows, rounded>;
     constexpr int fixed = int(sizeof(SolveRoom<rows / 8>) + sizeof(AmfdScalars) + 2 * sizeof(AmfdView)) + rows / 2 + 64;
     const int room = shared - fixed - Tile::bytes;
@@ -394,7 +394,7 @@ template <int rows, bool rounded> cudaError_t run_block(const AmfdBatch& b, cons
                          Tile::bytes + 4 * placed.floats, stream, b, o, first, end, placed.what);
 }
 
-template <bool rounded> cudaError_t run_phases(const AmfdBatch& b, const StepOptions& o, std::int64_t first,
+template <bool rounded> cudaError_t run_phases(const AmfdBatch& b, const DescentSchedule& o, std::int64_t first,
                                                std::int64_t end, cudaStream_t stream) {
     if (!b.partial) return cudaErrorInvalidValue;
     const unsigned count = unsigned(b.count);
@@ -403,7 +403,7 @@ template <bool rounded> cudaError_t run_phases(const AmfdBatch& b, const StepOpt
     const unsigned row_blocks = unsigned((b.rows + b.l + 7) / 8);
     for (std::int64_t step = first; step < end; ++step) {
         const int moving = step >= 0;
-        const float T = float(o.T_begin - o.slope * double(step));
+        const float T = float(o.temperature(step));
         cudaError_t e = cudaSuccess;
         const auto launch = [&](auto kernel, unsigned blocks, auto... args) {
             if (e == cudaSuccess) e = launch_kernel(kernel, dim3(blocks, count), dim3(256), 0, stream, b, args...);
@@ -421,29 +421,29 @@ template <bool rounded> cudaError_t run_phases(const AmfdBatch& b, const StepOpt
     return cudaSuccess;
 }
 
-cudaError_t run(const AmfdBatch& b, const StepOptions& o, std::int64_t first, std::int64_t end, const AmfdPlan& plan,
-                cudaStream_t stream) {
+cudaError_t run(const AmfdBatch& b, const DescentSchedule& o, std::int64_t first, std::int64_t end,
+                const AmfdLaunch& launch, cudaStream_t stream) {
     if (!fits(b)) return cudaErrorInvalidValue;
-    if (plan.by_phase)
-        return plan.rounded ? run_phases<true>(b, o, first, end, stream) : run_phases<false>(b, o, first, end, stream);
-    const bool wide = b.rows > 64;
-    if (plan.rounded)
-        return wide ? run_block<128, true>(b, o, first, end, plan.shared, stream)
-                    : run_block<64, true>(b, o, first, end, plan.shared, stream);
-    return wide ? run_block<128, false>(b, o, first, end, plan.shared, stream)
-                : run_block<64, false>(b, o, first, end, plan.shared, stream);
+    if (launch.by_phase)
+        return launch.rounded ? run_phases<true>(b, o, first, end, stream)
+                              : run_phases<false>(b, o, first, end, stream);
+    const bool tall = b.rows > 64;
+    if (launch.rounded)
+        return tall ? run_block<128, true>(b, o, first, end, launch.shared, stream)
+                    : run_block<64, true>(b, o, first, end, launch.shared, stream);
+    return tall ? run_block<128, false>(b, o, first, end, launch.shared, stream)
+                : run_block<64, false>(b, o, first, end, launch.shared, stream);
 }
 
 } // namespace
 
 std::size_t amfd_state_floats(int rows, int cols, int l) { return AmfdLayout(rows, cols, l).total; }
 
-std::size_t amfd_partial_doubles(int count, int rows, int cols, int l) {
-    (void)l;
+std::size_t amfd_partial_doubles(int count, int rows, int cols) {
     return std::size_t(count) * std::size_t(tiles(rows, cols) + bilinear_blocks) * partial_sums;
 }
 
-AmfdPlan amfd_plan(int count, int rows, int cols, int l, int shared, int processors, bool rounded) {
+AmfdLaunch amfd_launch(int count, int rows, int cols, int l, int shared, int processors, bool rounded) {
     const AmfdLayout a(rows, cols, l);
     const std::size_t variables = 4 * (a.vector_size + 2 * a.y_size + 2 * a.z_size) + 24 * 1024;
     // Two blocks on a multiprocessor hide each other's barriers, where that costs neither of them R.
@@ -452,7 +452,7 @@ AmfdPlan amfd_plan(int count, int rows, int cols, int l, int shared, int process
     return {rounded, variables > std::size_t(shared) && count < processors, two ? half : shared};
 }
 
-cudaError_t amfd_start(const AmfdBatch& b, const AmfdOptions& options, std::uint64_t seed, const AmfdPlan& plan,
+cudaError_t amfd_start(const AmfdBatch& b, const AmfdOptions& options, std::uint64_t seed, const AmfdLaunch& launch,
                        cudaStream_t stream) {
     if (!fits(b)) return cudaErrorInvalidValue;
     const std::size_t values = AmfdLayout::up(std::size_t(b.rows) * b.l) + AmfdLayout::up(std::size_t(b.l) * b.cols);
@@ -460,13 +460,13 @@ cudaError_t amfd_start(const AmfdBatch& b, const AmfdOptions& options, std::uint
     if (e == cudaSuccess)
         e = launch_kernel(amfd_random, dim3(unsigned((values / 4 + 255) / 256), unsigned(b.count)), dim3(256), 0,
                           stream, b, seed, float(options.eta));
-    return e == cudaSuccess ? run(b, step_options(options), -1, 0, plan, stream) : e;
+    return e == cudaSuccess ? run(b, DescentSchedule(options), -1, 0, launch, stream) : e;
 }
 
 cudaError_t amfd_steps(const AmfdBatch& b, const AmfdOptions& options, std::int64_t first, std::int64_t count,
-                       const AmfdPlan& plan, cudaStream_t stream) {
+                       const AmfdLaunch& launch, cudaStream_t stream) {
     if (first < 0 || count < 0 || first + count > options.steps) return cudaErrorInvalidValue;
-    return run(b, step_options(options), first, first + count, plan, stream);
+    return run(b, DescentSchedule(options), first, first + count, launch, stream);
 }
 
 cudaError_t amfd_round(const AmfdBatch& b, const WordBatch& words, int stack, cudaStream_t stream) {

@@ -50,27 +50,26 @@ struct AmfdBatch {
     double* partial;      ///< device, amfd_partial_doubles(*this); NULL if the block kernel does them
 };
 
-/// How a batch is worked on.
-struct AmfdPlan {
+struct AmfdLaunch {
     bool rounded = false;   ///< products of bfloat16 operands on tensor cores, as bf16 levels of the CPU do
     bool by_phase = false;  ///< several blocks a patch, a kernel for each phase of a step: for few large patches
     int shared = 48 * 1024; ///< bytes of shared memory a block may take
 };
 
 std::size_t amfd_state_floats(int rows, int cols, int l);
-std::size_t amfd_partial_doubles(int count, int rows, int cols, int l);
+std::size_t amfd_partial_doubles(int count, int rows, int cols);
 
-/// The plan for a batch on a device with `shared` bytes for a block and `processors` multiprocessors: by phase when the
-/// patches are too few for one block each and too large for shared memory.
-AmfdPlan amfd_plan(int count, int rows, int cols, int l, int shared, int processors, bool rounded);
+/// How to work on a batch on a device with `shared` bytes for a block and `processors` multiprocessors: by phase when
+/// the patches are too few for one block each and too large for shared memory.
+AmfdLaunch amfd_launch(int count, int rows, int cols, int l, int shared, int processors, bool rounded);
 
 /// Target, first values, scales.
-cudaError_t amfd_start(const AmfdBatch& batch, const AmfdOptions& options, std::uint64_t seed, const AmfdPlan& plan,
+cudaError_t amfd_start(const AmfdBatch& batch, const AmfdOptions& options, std::uint64_t seed, const AmfdLaunch& launch,
                        cudaStream_t stream);
 
 /// Steps first .. first + count - 1 of options.steps.
 cudaError_t amfd_steps(const AmfdBatch& batch, const AmfdOptions& options, std::int64_t first, std::int64_t count,
-                       const AmfdPlan& plan, cudaStream_t stream);
+                       const AmfdLaunch& launch, cudaStream_t stream);
 
 /// *count += the patches that are active and have not settled.
 cudaError_t amfd_count_moving(const AmfdBatch& batch, int* count, cudaStream_t stream);

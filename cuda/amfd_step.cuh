@@ -8,12 +8,7 @@
 
 namespace bqq::cuda {
 
-/// Values of a step that no thread changes.
-struct StepOptions {
-    double T_begin, slope;
-    float eta, zeta;
-    int stop_when_settled;
-};
+using detail::DescentSchedule;
 
 /// The vectors of a patch: sums of y, z and of the look-ahead f = x + zeta (x - x_old), and what a step makes of them.
 struct AmfdVectors {
@@ -128,7 +123,7 @@ __device__ __forceinline__ void dots_tile(Tile& tile, const AmfdView& p, int i0,
 // ---- the update and the sums ----
 
 /// x_new of one variable from its gradient term G = c grad + Q; moved receives |x_new - x|.
-__device__ __forceinline__ void update(float& x, float& old, float G, float P, const StepOptions& o, float T,
+__device__ __forceinline__ void update(float& x, float& old, float G, float P, const DescentSchedule& o, float T,
                                        float& moved) {
     const float f = ahead(x, old, o.zeta);
     G = fmaf(fmaf(-2.0f, f, 1.0f), P, G);
@@ -140,7 +135,7 @@ __device__ __forceinline__ void update(float& x, float& old, float G, float P, c
 }
 
 /// Rows of y from `first` in steps of `step` by a warp each: their sums after an update, if there is one.
-__device__ __forceinline__ void rows_of_y(const AmfdView& p, const StepOptions& o, bool step_y, float T, int first,
+__device__ __forceinline__ void rows_of_y(const AmfdView& p, const DescentSchedule& o, bool step_y, float T, int first,
                                           int step, float& moved) {
     for (int i = first; i < p.m; i += step) {
         float sum = 0, sum_f = 0;
@@ -158,7 +153,7 @@ __device__ __forceinline__ void rows_of_y(const AmfdView& p, const StepOptions& 
     }
 }
 
-__device__ __forceinline__ void rows_of_z(const AmfdView& p, const StepOptions& o, bool step_z, float T, int first,
+__device__ __forceinline__ void rows_of_z(const AmfdView& p, const DescentSchedule& o, bool step_z, float T, int first,
                                           int step, float& moved) {
     for (int k = first; k < p.l; k += step) {
         float sum[4] = {};
@@ -182,8 +177,8 @@ __device__ __forceinline__ void rows_of_z(const AmfdView& p, const StepOptions& 
 __device__ __forceinline__ int column_groups(const AmfdView& p) { return (p.l + 31) / 32 + (p.n + 31) / 32; }
 
 /// The part of rows slice, slice + slices, ... in the sums of this lane's column.
-__device__ __forceinline__ void column_slice(const AmfdView& p, const StepOptions& o, int group, int slice, int slices,
-                                             float (&sum)[4]) {
+__device__ __forceinline__ void column_slice(const AmfdView& p, const DescentSchedule& o, int group, int slice,
+                                             int slices, float (&sum)[4]) {
     const int groups_y = (p.l + 31) / 32;
 #pragma unroll
     for (int q = 0; q < 4; ++q) sum[q] = 0;
@@ -303,11 +298,10 @@ __device__ __forceinline__ void prepare_step(const AmfdView& p, const double* a)
 }
 
 /// Counts a step and decides whether the patch has settled; by one thread, after the scales are solved.
-__device__ __forceinline__ void finish_step(AmfdScalars& out, const StepOptions& o, float moved) {
+__device__ __forceinline__ void finish_step(AmfdScalars& out, const DescentSchedule& o, float moved) {
     out.moved = moved;
     out.steps += 1;
-    out.still = moved < 1e-6f && out.soft < 1e-6 ? out.still + 1 : 0;
-    if (o.stop_when_settled && out.still >= 8) out.settled = 1;
+    out.settled = o.settled(moved, out.soft, out.still);
 }
 
 } // namespace bqq::cuda

@@ -48,21 +48,21 @@ std::size_t workspace_size(const Layout& layout, bool transposed, Index batch) {
     return matmul_workspace(Planes(layout, transposed), batch, {});
 }
 
-void matmul(const Layout& layout, bool transposed, const void* prepared, const ConstArray& X, const Array& out,
-            void* workspace, std::size_t size, void* stream, const MatmulOptions& options) {
-    validate(layout);
-    const Planes planes(layout, transposed);
+void matmul(const PreparedPlanes& q, const ConstArray& X, const Array& out, void* workspace, std::size_t size,
+            void* stream, const MatmulOptions& options) {
+    validate(q.layout);
+    const Planes planes(q.layout, q.transposed);
     if (X.rows != planes.n || X.cols < 0)
         bad_argument("X is " + shape(X.rows, X.cols) + ", expected " + std::to_string(planes.n) + " rows");
     if (out.rows != planes.m || out.cols != X.cols)
         bad_argument("out is " + shape(out.rows, out.cols) + ", expected " + shape(planes.m, X.cols));
     if (X.cols == 0) return;
-    if (!prepared || !X.data || !out.data) bad_argument("prepared, X or out is a null pointer");
+    if (!q.at || !X.data || !out.data) bad_argument("prepared, X or out is a null pointer");
     check_memory("workspace", workspace, size, matmul_workspace(planes, X.cols, {}));
-    ProductPlan plan;
-    plan.terms = is_short(X.dtype) && is_short(out.dtype) ? 2 : 3;
-    plan.accumulate = options.accumulate;
-    check(matmul(planes, prepared, X, out, plan, workspace, static_cast<cudaStream_t>(stream)), "matmul");
+    ProductLaunch launch;
+    launch.terms = is_short(X.dtype) && is_short(out.dtype) ? 2 : 3;
+    launch.accumulate = options.accumulate;
+    check(matmul(planes, q.at, X, out, launch, workspace, static_cast<cudaStream_t>(stream)), "matmul");
 }
 
 } // namespace bqq::cuda

@@ -70,13 +70,15 @@ bqq_status bqq_cuda_workspace_size(const bqq_view* view, int transposed, int64_t
 }
 
 bqq_status bqq_cuda_matmul(const bqq_view* view, int transposed, const void* prepared, const bqq_array* x,
-                           const bqq_array* out, const bqq_matmul_options* options, void* workspace, size_t size,
+                           const bqq_array* out, const bqq_matmul_options* options, const bqq_cuda_buffer* workspace,
                            void* stream) {
     return guarded([&] {
         const bqq::View q = to_layout(view);
         const auto X = to_array<bqq::ConstArray>(x, "x");
         const auto Y = to_array<bqq::Array>(out, "out");
-        bqq::cuda::matmul(q.layout, transposed != 0, prepared, X, Y, workspace, size, stream, to_options(options));
+        require(workspace, "workspace");
+        bqq::cuda::matmul({q.layout, transposed != 0, prepared}, X, Y, workspace->data, workspace->size, stream,
+                          to_options(options));
     });
 }
 

@@ -16,7 +16,7 @@ struct PackJob {
     std::uint32_t *z_words, *y_words;
     float* stacks;
     double* constants;
-    std::int64_t rows, cols; // of a block of What as stored
+    std::int64_t rows, cols; // of a block of W_hat as stored
     int J, K, p, l;          // of the matrix that is multiplied
     int zw, lw, transposed;
 
@@ -28,9 +28,9 @@ struct PackJob {
 
 // 32 bits of a row of a bit matrix (`height` rows of `row_bytes`) or of its transpose.
 __device__ __forceinline__ std::uint32_t word_of(const std::uint8_t* plane, std::int64_t row_bytes, std::int64_t height,
-                                                 std::int64_t row, int word, bool turned) {
+                                                 std::int64_t row, int word, bool transposed) {
     std::uint32_t bits = 0;
-    if (turned) {
+    if (transposed) {
         for (int b = 0; b < 32; ++b) {
             const std::int64_t from = 32 * std::int64_t(word) + b;
             if (from < height) bits |= std::uint32_t(plane[from * row_bytes + row / 8] >> (row % 8) & 1) << b;
@@ -83,9 +83,9 @@ __global__ void __launch_bounds__(256) matmul_scales(PackJob q) {
 
 // A stage is `groups` bit matrices of `height` rows and `words` words, each with inputs of its own. input(group, q, b)
 // is what bit q is multiplied by in column b; side collects a sum over all inputs. Results go to result(...) by split
-// of the words, sides to side_result(...).
+// of the words, sides to bias(...).
 
-struct StageX { // groups: block columns; rows: latents; side: sigma
+struct StageZ { // groups: block columns; rows: latents; side: sigma
     const std::uint32_t* bits;
     const void* x;
     std::int64_t row_stride, col_stride, n, cols;
@@ -107,12 +107,10 @@ struct StageX { // groups: block columns; rows: latents; side: sigma
     __device__ __forceinline__ float* result(int k, int, int b) const {
         return v + (std::size_t(k) * batch + b) * latents;
     }
-    __device__ __forceinline__ double* side_result(int k, int, int b) const {
-        return sigma + std::size_t(k) * batch + b;
-    }
+    __device__ __forceinline__ double* bias(int k, int, int b) const { return sigma + std::size_t(k) * batch + b; }
 };
 
-struct StageW { // groups: block rows; rows: of a block; side: what every row gets
+struct StageY { // groups: block rows; rows: of a block; side: what every row gets
     const std::uint32_t* bits;
     const float* v;
     const double *sigma, *constants;
@@ -138,7 +136,7 @@ struct StageW { // groups: block rows; rows: of a block; side: what every row ge
     __device__ __forceinline__ float* result(int j, int split, int b) const {
         return partial + (std::size_t(split) * batch + b) * m + std::size_t(j) * rows;
     }
-    __device__ __forceinline__ double* side_result(int j, int split, int b) const {
+    __device__ __forceinline__ double* bias(int j, int split, int b) const {
         return shared + (std::size_t(split) * J + j) * batch + b;
     }
 };
@@ -209,7 +207,7 @@ template <class Stage, int columns> __global__ void __launch_bounds__(256)
         if (threadIdx.x == 0)
 #pragma unroll
             for (int b = 0; b < columns; ++b)
-                if (b0 + b < stage.batch) *stage.side_result(group, split, b0 + b) = side[b];
+                if (b0 + b < stage.batch) *stage.bias(group, split, b0 + b) = side[b];
     }
 }
 
@@ -278,8 +276,7 @@ template <class Stage, int terms> __global__ void __launch_bounds__(256)
     for (int c = 0; c < 4; ++c) {
 #pragma unroll
         for (int d = 8; d; d /= 2) side[c] += __shfl_xor_sync(full_warp, side[c], d);
-        if (pair == 0 && b0 + column + 16 * c < stage.batch)
-            *stage.side_result(group, split, b0 + column + 16 * c) = side[c];
+        if (pair == 0 && b0 + column + 16 * c < stage.batch) *stage.bias(group, split, b0 + column + 16 * c) = side[c];
     }
 }
 
@@ -324,18 +321,18 @@ struct Workspace {
         sigma = 0;
         shared = sigma + 8 * b * std::size_t(q.K);
         v = shared + 8 * b * splits * std::size_t(q.J);
-        partial = v + 4 * b * std::size_t(q.K) * std::size_t(q.latents());
+        partial = v + 4 * b * std::size_t(q.K) * std::size_t(q.inner_width());
         bytes = partial + 4 * b * splits * std::size_t(q.m);
     }
 };
 
 template <class Stage> cudaError_t run(const Stage& stage, int groups, Index height, int splits,
-                                       const ProductPlan& plan, bool tables, cudaStream_t stream) {
+                                       const ProductLaunch& launch, bool tables, cudaStream_t stream) {
     const int chunks = (stage.words + chunk_words - 1) / chunk_words;
     const int per_split = (chunks + splits - 1) / splits * chunk_words;
     if (!tables) {
         const dim3 grid(unsigned((height + 127) / 128), unsigned(groups), unsigned((stage.batch + 63) / 64 * splits));
-        if (plan.terms == 2)
+        if (launch.terms == 2)
             return launch_kernel(matmul_tiles<Stage, 2>, grid, dim3(256), 0, stream, stage, splits, per_split);
         return launch_kernel(matmul_tiles<Stage, 3>, grid, dim3(256), 0, stream, stage, splits, per_split);
     }
@@ -385,37 +382,38 @@ cudaError_t prepare(const Layout& a, const std::uint8_t* Y, const std::uint8_t* 
     return launch_kernel(matmul_scales, dim3(unsigned((q.blocks() + 255) / 256)), dim3(256), 0, stream, job);
 }
 
-std::size_t matmul_workspace(const Planes& q, Index batch, const ProductPlan&) {
+std::size_t matmul_workspace(const Planes& q, Index batch, const ProductLaunch&) {
     return Workspace(q, std::min(batch, widest)).bytes;
 }
 
 cudaError_t matmul(const Planes& q, const void* prepared, const ConstArray& x, const Array& out,
-                   const ProductPlan& plan, void* workspace, cudaStream_t stream) {
-    if (x.rows != q.n || out.rows != q.m || x.cols != out.cols || x.cols < 0 || plan.terms < 2 || plan.terms > 3)
+                   const ProductLaunch& launch, void* workspace, cudaStream_t stream) {
+    if (x.rows != q.n || out.rows != q.m || x.cols != out.cols || x.cols < 0 || launch.terms < 2 || launch.terms > 3)
         return cudaErrorInvalidValue;
     if (x.cols == 0) return cudaSuccess;
     if (!prepared || !x.data || !out.data || !workspace) return cudaErrorInvalidValue;
     const unsigned char* base = static_cast<const unsigned char*>(prepared);
     unsigned char* work = static_cast<unsigned char*>(workspace);
-    const bool tables = x.cols <= plan.tables;
+    const bool tables = x.cols <= launch.tables;
     const int splits = splits_of(q);
     for (Index first = 0; first < x.cols; first += widest) {
         const Index batch = std::min(widest, x.cols - first);
         const Workspace at(q, batch);
-        StageX one{};
+        StageZ one{};
         one.bits = reinterpret_cast<const std::uint32_t*>(base + q.z_at());
         one.x = static_cast<const unsigned char*>(x.data) + first * x.col_stride * Index(size_of(x.dtype));
         one.row_stride = x.row_stride, one.col_stride = x.col_stride, one.n = q.n, one.cols = q.cols;
         one.v = reinterpret_cast<float*>(work + at.v), one.sigma = reinterpret_cast<double*>(work + at.sigma);
-        one.latents = q.latents(), one.words = q.z_words(), one.K = q.K, one.batch = int(batch), one.dtype = x.dtype;
-        StageW two{};
+        one.latents = q.inner_width(), one.words = q.z_words(), one.K = q.K, one.batch = int(batch),
+        one.dtype = x.dtype;
+        StageY two{};
         two.bits = reinterpret_cast<const std::uint32_t*>(base + q.y_at());
         two.v = one.v, two.sigma = one.sigma;
         two.constants = reinterpret_cast<const double*>(base + q.constants_at());
         two.stacks = reinterpret_cast<const float*>(base + q.stacks_at());
         two.partial = reinterpret_cast<float*>(work + at.partial),
         two.shared = reinterpret_cast<double*>(work + at.shared);
-        two.rows = q.rows, two.m = q.m, two.latents = q.latents(), two.words = int(q.y_words());
+        two.rows = q.rows, two.m = q.m, two.latents = q.inner_width(), two.words = int(q.y_words());
         two.J = q.J, two.K = q.K, two.p = q.p, two.l = q.l, two.lw = q.l_words(), two.batch = int(batch);
         Finish end{two.partial,
                    two.shared,
@@ -427,10 +425,10 @@ cudaError_t matmul(const Planes& q, const void* prepared, const ConstArray& x, c
                    splits,
                    q.J,
                    int(batch),
-                   plan.accumulate,
+                   launch.accumulate,
                    out.dtype};
-        cudaError_t e = run(one, q.K, q.latents(), 1, plan, tables, stream);
-        if (e == cudaSuccess) e = run(two, q.J, q.rows, splits, plan, tables, stream);
+        cudaError_t e = run(one, q.K, q.inner_width(), 1, launch, tables, stream);
+        if (e == cudaSuccess) e = run(two, q.J, q.rows, splits, launch, tables, stream);
         if (e == cudaSuccess)
             e = launch_kernel(matmul_finish, dim3(unsigned((q.m + 255) / 256), unsigned(batch)), dim3(256), 0, stream,
                               end);

@@ -9,14 +9,6 @@
 namespace bqq::cuda {
 namespace {
 
-// As in cpp/src/refine.cpp.
-constexpr int heating_sweeps = 100, first_passes = 30, last_passes = 200, recount_every = 64;
-
-struct Options {
-    double T_first, hotter, cooling, melting;
-    std::int64_t sweeps, heating;
-};
-
 // ---- start ----
 
 __global__ void __launch_bounds__(256) refine_target(RefineBatch b) {
@@ -75,22 +67,6 @@ __global__ void __launch_bounds__(256) refine_random(RefineBatch b, std::uint64_
             std::uint64_t(detail::to_uniform(values[1]) * 16777216.0f);
 }
 
-// What follows a pass with `flips`; by one thread.
-__device__ inline void next_pass(RefineScalars& s, const Options& o, double bits, int flips, double size) {
-    s.unit = fmin(s.unit, s.error / size);
-    ++s.passes;
-    if (s.phase == RefinePhase::quench && (flips == 0 || s.passes >= first_passes)) {
-        s.phase = RefinePhase::anneal, s.passes = 0;
-    } else if (s.phase == RefinePhase::anneal) {
-        s.cooling = s.cooling || s.sweep + 1 >= o.heating || double(flips) > o.melting * bits;
-        if (s.cooling && s.colder == 1) s.colder = pow(o.cooling, 1 / double(o.sweeps - s.sweep));
-        s.T *= s.cooling ? s.colder : o.hotter;
-        if (++s.sweep >= o.sweeps) s.phase = RefinePhase::cool, s.passes = 0;
-    } else if (s.phase == RefinePhase::cool && (flips == 0 || s.passes >= last_passes)) {
-        s.phase = RefinePhase::done;
-    }
-}
-
 enum Placed : unsigned { in_bits = 1, in_C = 2, in_M = 4, in_counts = 8, in_atoms = 16, in_X = 32 };
 
 __device__ __forceinline__ void copy(std::uint32_t* to, const std::uint32_t* from, int count) {
@@ -133,8 +109,21 @@ __device__ inline RefineView open(const RefineBatch& b, int at, float* shared, u
     return p;
 }
 
+// Sums that a launch before this one has moved, made anew from the bits; atoms where they are placed. By all threads.
+__device__ inline void resume(const RefineView& p, const RefineView& home, RefineRoom& room, unsigned placed) {
+    move_atoms(p, p.y, p.z, p.y.bits), move_atoms(p, p.z, p.y, p.z.bits); // columns alone: no changes
+    __syncthreads();
+    count_pairs(p, p.y), count_pairs(p, p.z);
+    if (placed & in_atoms) copy_atoms(p, p.y, p.y.atoms, home.y.atoms), copy_atoms(p, p.z, p.z.atoms, home.z.atoms);
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        room.nu[0] = room.nu[1] = 0;
+        for (int k = 0; k < p.l; ++k) room.nu[0] += p.y.nu[k], room.nu[1] += p.z.nu[k];
+    }
+}
+
 __global__ void __launch_bounds__(512)
-    refine_block(RefineBatch b, Options o, std::int64_t passes, unsigned placed, int start) {
+    refine_block(RefineBatch b, AnnealSchedule o, std::int64_t passes, unsigned placed, int start) {
     SHARED_DYN(raw);
     SHARED(RefineRoom, rooms, [1]);
     SHARED(RefineView, views, [2]); // in global memory; where it is worked on
@@ -144,7 +133,7 @@ __global__ void __launch_bounds__(512)
     if (!b.words.patches[at].active) return;
     const RefineLayout layout(b.words.rows, b.words.cols, b.words.l);
     RefineScalars* kept = reinterpret_cast<RefineScalars*>(b.state + layout.total * at + layout.scalars);
-    if (!start && kept->phase == RefinePhase::done) return;
+    if (!start && kept->anneal.phase == AnnealPhase::done) return;
     RefineScalars& s = scalars[0];
     RefineRoom& room = rooms[0];
     const RefineView &home = views[0], &p = views[1];
@@ -168,30 +157,18 @@ __global__ void __launch_bounds__(512)
         recount(p);
         solve_scales(p, p.y, s, room);
         if (threadIdx.x == 0) {
-            s.initial_error = s.error, s.unit = s.error / size;
-            s.T = o.T_first, s.colder = 1;
-            s.phase = o.sweeps ? RefinePhase::quench : RefinePhase::cool;
+            s.initial_error = s.error;
+            s.anneal.begin(o, s.error / size);
         }
     } else {
-        move_atoms(p, p.y, p.z, p.y.bits), move_atoms(p, p.z, p.y, p.z.bits); // columns alone: no changes
-        __syncthreads();
-        count_pairs(p, p.y), count_pairs(p, p.z);
-        if (placed & in_atoms) copy_atoms(p, p.y, p.y.atoms, home.y.atoms), copy_atoms(p, p.z, p.z.atoms, home.z.atoms);
-        __syncthreads();
-        if (threadIdx.x == 0) {
-            room.nu[0] = room.nu[1] = 0;
-            for (int k = 0; k < p.l; ++k) room.nu[0] += p.y.nu[k], room.nu[1] += p.z.nu[k];
-        }
+        resume(p, home, room, placed);
     }
     const Jump first_row = steps_of_generator(warp_of_thread() + 1);
     for (std::int64_t pass = 0; pass < passes; ++pass) {
         __syncthreads();
-        if (s.phase == RefinePhase::done) break;
-        const bool annealing = s.phase == RefinePhase::anneal;
-        if ((annealing && s.sweep % recount_every == recount_every - 1) ||
-            (s.phase == RefinePhase::cool && s.passes == 0))
-            recount(p); // moved sums gather rounding
-        const double T = annealing ? s.unit * s.T : 0;
+        if (s.anneal.phase == AnnealPhase::done) break;
+        if (s.anneal.recount_due()) recount(p);
+        const double T = s.anneal.temperature();
         int flips = 0;
 #pragma unroll 1
         for (int turn = 0; turn < 2; ++turn) {
@@ -216,7 +193,8 @@ __global__ void __launch_bounds__(512)
             if (threadIdx.x == 0) s.random = jumps[1 + turn](s.random);
             solve_scales(p, side, s, room);
         }
-        if (threadIdx.x == 0) next_pass(s, o, double(p.l) * double(p.y.count + p.z.count), flips, size);
+        if (threadIdx.x == 0)
+            s.anneal.advance(o, double(flips), double(p.l) * double(p.y.count + p.z.count), s.error / size);
     }
     copy(Y, p.y.bits, p.y.count * p.y.words), copy(Z, p.z.bits, p.z.count * p.z.words);
     if (placed & in_atoms) copy_atoms(p, p.y, home.y.atoms, p.y.atoms), copy_atoms(p, p.z, home.z.atoms, p.z.atoms);
@@ -228,15 +206,15 @@ __global__ void __launch_bounds__(256) refine_moving(RefineBatch b, int* count) 
     if (at >= b.words.count || !b.words.patches[at].active) return;
     const RefineLayout layout(b.words.rows, b.words.cols, b.words.l);
     const auto* s = reinterpret_cast<const RefineScalars*>(b.state + layout.total * at + layout.scalars);
-    if (s->phase != RefinePhase::done) atomicAdd(count, 1);
+    if (s->anneal.phase != AnnealPhase::done) atomicAdd(count, 1);
 }
 
-__global__ void __launch_bounds__(256) refine_report(RefineBatch b, RefineErrors* errors) {
+__global__ void __launch_bounds__(256) refine_report(RefineBatch b, AnnealErrors* errors) {
     const int at = int(blockIdx.x * blockDim.x + threadIdx.x);
     if (at >= b.words.count) return;
     const RefineLayout layout(b.words.rows, b.words.cols, b.words.l);
     const auto* s = reinterpret_cast<const RefineScalars*>(b.state + layout.total * at + layout.scalars);
-    errors[at] = b.words.patches[at].active ? RefineErrors{s->initial_error, s->error} : RefineErrors{0, 0};
+    errors[at] = b.words.patches[at].active ? AnnealErrors{s->initial_error, s->error} : AnnealErrors{0, 0};
 }
 
 // ---- host ----
@@ -246,12 +224,6 @@ bool fits(const RefineBatch& b, const RefineOptions& options) {
     return w.count >= 1 && w.count <= 65535 && w.rows >= 1 && w.cols >= 1 && w.rows <= 1 << 15 && w.cols <= 1 << 15 &&
            w.l >= 1 && w.l <= 4096 && b.stack >= 0 && b.stack < w.stacks && w.patches && w.Y && w.Z && b.state &&
            options.sweeps >= 0;
-}
-
-Options device_options(const RefineOptions& options) {
-    return {options.T_first, std::pow(options.T_most / options.T_first, 1 / double(heating_sweeps)),
-            options.cooling, options.melting,
-            options.sweeps,  std::min<std::int64_t>(options.sweeps / 4, heating_sweeps)};
 }
 
 cudaError_t run(const RefineBatch& b, const RefineOptions& options, std::int64_t passes, bool start, int shared,
@@ -274,16 +246,12 @@ cudaError_t run(const RefineBatch& b, const RefineOptions& options, std::int64_t
     for (const auto& want : wants)
         if (floats + want.size <= room) placed |= want.bit, floats += want.size;
     return launch_kernel(refine_block, dim3(unsigned(b.words.count)), dim3(unsigned(threads)), 4 * floats, stream, b,
-                         device_options(options), passes, placed, int(start));
+                         AnnealSchedule(options), passes, placed, int(start));
 }
 
 } // namespace
 
 std::size_t refine_state_floats(int rows, int cols, int l) { return RefineLayout(rows, cols, l).total; }
-
-std::int64_t refine_most_passes(const RefineOptions& options) {
-    return (options.sweeps ? first_passes + options.sweeps : 0) + last_passes;
-}
 
 cudaError_t refine_start(const RefineBatch& b, const RefineOptions& options, std::uint64_t seed, int shared,
                          cudaStream_t stream) {
@@ -302,7 +270,7 @@ cudaError_t refine_passes(const RefineBatch& b, const RefineOptions& options, st
     return run(b, options, passes, false, shared, stream);
 }
 
-cudaError_t refine_errors(const RefineBatch& b, RefineErrors* errors, cudaStream_t stream) {
+cudaError_t refine_errors(const RefineBatch& b, AnnealErrors* errors, cudaStream_t stream) {
     if (b.words.count < 1 || !b.words.patches || !b.state || !errors) return cudaErrorInvalidValue;
     return launch_kernel(refine_report, dim3(unsigned(b.words.count + 255) / 256), dim3(256), 0, stream, b, errors);
 }

@@ -8,24 +8,20 @@
 
 namespace bqq::cuda {
 
+using detail::AnnealErrors;
+using detail::AnnealPhase;
+using detail::AnnealSchedule;
 using detail::RefineOptions;
-
-enum class RefinePhase : int { quench, anneal, cool, done };
 
 /// What a patch carries from pass to pass besides its arrays.
 struct RefineScalars {
     double scales[4]; ///< r, s, t, u of X
     double XX, error, initial_error;
-    double unit;      ///< lowest mean squared error so far
-    double T, colder; ///< in units of it; factor of a sweep once cooling
     std::uint64_t random;
-    std::int64_t sweep; ///< of the annealing
-    RefinePhase phase;
-    int passes; ///< of this phase
-    int cooling, started;
+    detail::AnnealState anneal;
 };
 
-constexpr int refine_pool_numbers = 8192; ///< random ones of a patch; as in cpp/src/refine.cpp
+constexpr int refine_pool_numbers = detail::tuning::kPoolNumbers;
 
 /// Where the arrays of a patch lie in its part of the workspace, in floats. X: rows x cols, XT: its transpose; atoms:
 /// l x ld of the other side's length, odd; counts: l x l.
@@ -70,18 +66,13 @@ cudaError_t refine_start(const RefineBatch& batch, const RefineOptions& options,
                          cudaStream_t stream);
 
 /// Up to `passes` more passes (over all rows, all columns and the scales) of every patch that is not done; at most
-/// refine_passes(options) are needed. The bits in `words` are those after the last pass. shared: bytes a block may
-/// take.
+/// AnnealSchedule(options).most_passes() are needed. The bits in `words` are those after the last pass. shared: bytes a
+/// block may take.
 cudaError_t refine_passes(const RefineBatch& batch, const RefineOptions& options, std::int64_t passes, int shared,
                           cudaStream_t stream);
-std::int64_t refine_most_passes(const RefineOptions& options);
 
-/// The error of X with the best scales: of the bits that refine_start found, and after the last pass. 0 for a patch
-/// that is not active.
-struct RefineErrors {
-    double first, last;
-};
-cudaError_t refine_errors(const RefineBatch& batch, RefineErrors* errors, cudaStream_t stream);
+/// errors[count]; 0 for a patch that is not active.
+cudaError_t refine_errors(const RefineBatch& batch, AnnealErrors* errors, cudaStream_t stream);
 
 /// *count += the patches that are active and not done.
 cudaError_t refine_count_moving(const RefineBatch& batch, int* count, cudaStream_t stream);

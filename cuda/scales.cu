@@ -172,7 +172,7 @@ __global__ void __launch_bounds__(256)
     if (threadIdx.x == 0) {
         for (int w = 1; w < warps_of_block(); ++w)
             low = fminf(low, extremes[2 * w]), high = fmaxf(high, extremes[2 * w + 1]);
-        spread[at] = {sums[0], mean[0], sqrt(squares[0] / size), double(high) - double(low)};
+        spread[at] = {{mean[0], sqrt(squares[0] / size), double(high) - double(low)}, sums[0]};
     }
 }
 
@@ -230,7 +230,7 @@ __global__ void __launch_bounds__(256) planes_to_words(Repack q) {
 }
 
 __global__ void __launch_bounds__(256)
-    words_to_words(WordBatch from, int stack, const int* where, WordBatch to, int to_stack) {
+    copy_words_kernel(WordBatch from, int stack, const int* where, WordBatch to, int to_stack) {
     const int at = int(blockIdx.y), lw = words_of(from.l), of_y = from.rows * lw, of_z = from.cols * lw;
     const int i = int(blockIdx.x * blockDim.x + threadIdx.x);
     if (where[at] < 0 || i >= of_y + of_z) return;
@@ -246,8 +246,8 @@ __global__ void __launch_bounds__(32) set_first(unsigned long long* first, unsig
     if (threadIdx.x == 0) *first = value;
 }
 
-__global__ void __launch_bounds__(256)
-    unfit(const float* W, std::int64_t m, std::int64_t n, std::int64_t ldw, float most, unsigned long long* first) {
+__global__ void __launch_bounds__(256) invalid_kernel(const float* W, std::int64_t m, std::int64_t n, std::int64_t ldw,
+                                                      float most, unsigned long long* first) {
     for (std::int64_t i = std::int64_t(blockIdx.x) * warps_of_block() + warp_of_thread(); i < m;
          i += std::int64_t(gridDim.x) * warps_of_block())
         for (std::int64_t j = lane_of_thread(); j < n; j += 32)
@@ -301,18 +301,18 @@ cudaError_t copy_words(const WordBatch& from, int stack, const int* where, const
         to.rows != from.rows || to.cols != from.cols || to.l != from.l || !where)
         return cudaErrorInvalidValue;
     const unsigned words = unsigned(from.rows + from.cols) * unsigned(words_of(from.l));
-    return launch_kernel(words_to_words, dim3((words + 255) / 256, unsigned(from.count)), dim3(256), 0, stream, from,
+    return launch_kernel(copy_words_kernel, dim3((words + 255) / 256, unsigned(from.count)), dim3(256), 0, stream, from,
                          stack, where, to, to_stack);
 }
 
-cudaError_t find_unfit(const float* W, std::int64_t m, std::int64_t n, std::int64_t ldw, float most,
-                       unsigned long long* first, cudaStream_t stream) {
+cudaError_t find_invalid(const float* W, std::int64_t m, std::int64_t n, std::int64_t ldw, float most,
+                         unsigned long long* first, cudaStream_t stream) {
     if (!W || !first || m < 1 || n < 1 || ldw < n) return cudaErrorInvalidValue;
     const cudaError_t e = launch_kernel(set_first, dim3(1), dim3(32), 0, stream, first,
                                         static_cast<unsigned long long>(m) * static_cast<unsigned long long>(n));
     if (e != cudaSuccess) return e;
     const unsigned blocks = m / 8 < 4096 ? unsigned(m / 8 + 1) : 4096u;
-    return launch_kernel(unfit, dim3(blocks), dim3(256), 0, stream, W, m, n, ldw, most, first);
+    return launch_kernel(invalid_kernel, dim3(blocks), dim3(256), 0, stream, W, m, n, ldw, most, first);
 }
 
 } // namespace bqq::cuda

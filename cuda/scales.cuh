@@ -3,6 +3,7 @@
 #pragma once
 
 #include "patch.cuh"
+#include "search/schedule.hpp"
 
 namespace bqq::cuda {
 
@@ -23,14 +24,12 @@ struct WordBatch {
 /// exact; rhs[count][3p+2], of W less its mean, which is the last entry. O(p^2 rows cols l / 32) popcounts.
 cudaError_t scale_sums(const WordBatch& batch, int p, std::int64_t* gram, double* rhs, cudaStream_t stream);
 
-/// What a residual W - What tells.
-struct Spread {
-    double error;           ///< sum of squares, in float64 before rounding
-    double mean, deviation; ///< of the residual rounded to float32
-    double range;           ///< largest - smallest
+/// What a residual W - W_hat tells.
+struct Spread : detail::Spread { ///< of the residual rounded to float32
+    double error;                ///< sum of squares, in float64 before rounding
 };
 
-/// residual[count][rows][cols] = W - What of the first p stacks with scales[count][3p+1], from float64; spread[count].
+/// residual[count][rows][cols] = W - W_hat of the first p stacks with scales[count][3p+1], from float64; spread[count].
 /// p = 0: W itself. residual may be NULL: only the spread.
 cudaError_t residuals(const WordBatch& batch, int p, const float* scales, float* residual, Spread* spread,
                       cudaStream_t stream);
@@ -48,7 +47,7 @@ cudaError_t copy_words(const WordBatch& from, int stack, const int* where, const
 
 /// *first: index (row-major) of the first entry of W (m x n, ldw) that is not finite or beyond `most` in size, or
 /// m * n if there is none.
-cudaError_t find_unfit(const float* W, std::int64_t m, std::int64_t n, std::int64_t ldw, float most,
-                       unsigned long long* first, cudaStream_t stream);
+cudaError_t find_invalid(const float* W, std::int64_t m, std::int64_t n, std::int64_t ldw, float most,
+                         unsigned long long* first, cudaStream_t stream);
 
 } // namespace bqq::cuda

@@ -2,7 +2,7 @@
 // work.
 #include "bindings.hpp"
 
-#include <pybind11/functional.h>
+#include <pybind11/native_enum.h>
 
 using bqq::Error;
 using bqq::ErrorCode;
@@ -42,26 +42,72 @@ std::pair<std::intptr_t, std::intptr_t> extent(const py::array& a) {
     return {low, high};
 }
 
-// As a matrix with the contracted axis first: X of `X @ q` is turned round.
-template <class Result, class Pointer> Result oriented(const py::array& a, Pointer data, bool left) {
+// A plain array as a matrix with the contracted axis first: that is the last one of X in `X @ q`.
+template <class Result, class Pointer> Result as_columns(const py::array& a, Pointer data, bool left) {
     const py::ssize_t size = a.itemsize(), last = a.ndim() - 1;
     if (last == 0) return {data, bqq::Dtype::f32, a.shape(0), 1, a.strides(0) / size, 1};
     const py::ssize_t row = left ? 1 : 0, col = 1 - row;
     return {data, bqq::Dtype::f32, a.shape(row), a.shape(col), a.strides(row) / size, a.strides(col) / size};
 }
 
-// Read-only array over memory that `owner` keeps alive.
-template <class T> py::array view_of(const std::vector<T>& data, std::vector<py::ssize_t> shape, const Handle& owner) {
-    py::array_t<T> array(std::move(shape), data.data(), py::cast(owner));
+// Read-only array over memory of the matrix.
+template <class T> py::array view_of(const T* data, std::vector<py::ssize_t> shape, const SharedMatrix& owner) {
+    py::array_t<T> array(std::move(shape), data, py::cast(owner));
     py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
     return array;
 }
 
-} // namespace
+// Y (J, K, p, rows, bytes of a row), Z (J, K, p, l, bytes of a row) and scales, copied and checked.
+SharedMatrix from_planes(Index m, Index n, const Bytes& Y, const Bytes& Z, const Floats& scales) {
+    if (Y.ndim() != 5 || Z.ndim() != 5) throw Error(ErrorCode::format, "expected planes of 5 dimensions");
+    bqq::Layout a;
+    a.m = m, a.n = n, a.J = Y.shape(0), a.K = Y.shape(1), a.p = Y.shape(2), a.l = Z.shape(3);
+    a.rows = a.J > 0 ? (m + a.J - 1) / a.J : 0, a.cols = a.K > 0 ? (n + a.K - 1) / a.K : 0;
+    bqq::validate(a);
+    if (Y.size() != a.y_bytes() || Z.size() != a.z_bytes() || scales.size() != a.scales_count())
+        throw Error(ErrorCode::format, "the planes or scales do not have the sizes the layout asks for");
+    const bqq::View view{a, Y.data(), Z.data(), scales.data()};
+    bqq::validate(view);
+    return share(bqq::Matrix(view));
+}
 
-PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
-    m.attr("__version__") = bqq::version();
+void matmul(HostMatrix& q, const py::array& X, py::array out, bool transposed, const bqq::MatmulOptions& options) {
+    const auto x = strided<bqq::ConstArray>(X, X.data());
+    const auto y = strided<bqq::Array>(out, out.mutable_data());
+    const py::gil_scoped_release release;
+    q.prepared(transposed).matmul(x, y, options);
+}
 
+// W_hat X or, with `left`, X W_hat^T, W_hat being transposed if `transposed`, for the commonest arguments in a
+// microsecond; None for all others, which go the careful way.
+py::object matmul_f32_fast(HostMatrix& q, const py::array& X, const py::object& out, bool transposed, bool left,
+                           const bqq::MatmulOptions& options) {
+    const bqq::Layout& a = q.view.layout;
+    const Index m = transposed ? a.n : a.m, n = transposed ? a.m : a.n;
+    if (!is_plain(X)) return py::none();
+    const auto x = as_columns<bqq::ConstArray>(X, X.data(), left);
+    if (x.rows != n) return py::none();
+    py::array target;
+    if (out.is_none()) {
+        std::vector<py::ssize_t> shape(X.shape(), X.shape() + X.ndim());
+        shape[left ? shape.size() - 1 : 0] = m;
+        target = py::array_t<float>(shape);
+    } else {
+        target = py::reinterpret_borrow<py::array>(out);
+        if (!is_plain(target) || !target.writeable() || target.ndim() != X.ndim()) return py::none();
+        const auto from = extent(X), to = extent(target);
+        if (from.first < to.second && to.first < from.second) return py::none();
+    }
+    const auto y = as_columns<bqq::Array>(target, target.mutable_data(), left);
+    if (y.rows != m || y.cols != x.cols) return py::none();
+    {
+        const py::gil_scoped_release release;
+        q.prepared(transposed).matmul(x, y, options);
+    }
+    return std::move(target);
+}
+
+void bind_errors(py::module_& m) {
     static py::object format_error = py::exception<Error>(m, "FormatError", PyExc_ValueError);
     py::register_exception_translator([](std::exception_ptr p) {
         try {
@@ -85,132 +131,125 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
             }
         }
     });
+}
 
-    py::class_<Holder, Handle>(m, "Matrix")
-        .def(py::init([](Index rows, Index cols, Index J, Index K, Index p, Index l, const Bytes& Y, const Bytes& Z,
-                         const Floats& scales) {
-                 bqq::Layout a;
-                 a.m = rows, a.n = cols, a.J = J, a.K = K, a.p = p, a.l = l;
-                 a.rows = J > 0 ? (rows + J - 1) / J : 0, a.cols = K > 0 ? (cols + K - 1) / K : 0;
-                 bqq::validate(a);
-                 if (Y.size() != a.y_bytes() || Z.size() != a.z_bytes() || scales.size() != a.scales_count())
-                     throw Error(ErrorCode::format, "the planes or scales do not have the sizes the layout asks for");
-                 bqq::Matrix q(a);
-                 std::copy_n(Y.data(), Y.size(), q.Y.data());
-                 std::copy_n(Z.data(), Z.size(), q.Z.data());
-                 std::copy_n(scales.data(), scales.size(), q.scales.data());
-                 bqq::validate(q.view());
-                 return hold(std::move(q));
-             }),
-             py::arg("m"), py::arg("n"), py::arg("J"), py::arg("K"), py::arg("p"), py::arg("l"), py::arg("Y"),
-             py::arg("Z"), py::arg("scales"))
-        .def_property_readonly("layout", [](const Holder& h) { return layout_dict(h.q.layout); })
+void bind_options(py::module_& m) {
+    py::native_enum<bqq::Schedule>(m, "Schedule", "enum.Enum")
+        .value("adaptive", bqq::Schedule::adaptive)
+        .value("paper", bqq::Schedule::paper)
+        .finalize();
+    py::native_enum<bqq::Effort>(m, "Effort", "enum.Enum")
+        .value("standard", bqq::Effort::standard)
+        .value("fast", bqq::Effort::fast)
+        .value("best", bqq::Effort::best)
+        .finalize();
+    py::native_enum<bqq::Precision>(m, "Precision", "enum.Enum")
+        .value("float32", bqq::Precision::float32)
+        .value("int8", bqq::Precision::int8)
+        .finalize();
+    m.attr("REFINE_OF_EFFORT") = bqq::kRefineOfEffort;
+
+    py::class_<Options>(m, "DecomposeOptions")
+        .def(py::init())
+        .def_readwrite("l", &Options::l)
+        .def_readwrite("patch", &Options::patch)
+        .def_readwrite("schedule", &Options::schedule)
+        .def_readwrite("effort", &Options::effort)
+        .def_readwrite("steps", &Options::steps)
+        .def_readwrite("refine", &Options::refine)
+        .def_property(
+            "weight", [](const Options& o) { return o.metric; }, &Options::set_weight)
+        .def_readwrite("damping", &Options::damping)
+        .def_readwrite("seed", &Options::seed)
+        .def_readwrite("threads", &Options::threads)
+        .def_readwrite("progress", &Options::report);
+    py::class_<bqq::MatmulOptions>(m, "MatmulOptions")
+        .def(py::init())
+        .def_readwrite("threads", &bqq::MatmulOptions::threads)
+        .def_readwrite("precision", &bqq::MatmulOptions::precision);
+}
+
+void bind_matrix(py::module_& m) {
+    py::class_<HostMatrix, SharedMatrix>(m, "Matrix")
+        .def(py::init(&from_planes))
+        .def("layout", [](const HostMatrix& q, bool transposed) { return layout_dict(q.view.layout, transposed); })
         .def_property_readonly("Y",
-                               [](const Handle& h) {
-                                   const auto& a = h->q.layout;
-                                   return view_of(h->q.Y, {a.J, a.K, a.p, a.rows, a.y_row_bytes()}, h);
+                               [](const SharedMatrix& q) {
+                                   const auto& a = q->view.layout;
+                                   return view_of(q->view.Y, {a.J, a.K, a.p, a.rows, a.y_row_bytes()}, q);
                                })
         .def_property_readonly("Z",
-                               [](const Handle& h) {
-                                   const auto& a = h->q.layout;
-                                   return view_of(h->q.Z, {a.J, a.K, a.p, a.l, a.z_row_bytes()}, h);
+                               [](const SharedMatrix& q) {
+                                   const auto& a = q->view.layout;
+                                   return view_of(q->view.Z, {a.J, a.K, a.p, a.l, a.z_row_bytes()}, q);
                                })
         .def_property_readonly("scales",
-                               [](const Handle& h) {
-                                   const auto& a = h->q.layout;
-                                   return view_of(h->q.scales, {a.J, a.K, a.scales_per_block()}, h);
+                               [](const SharedMatrix& q) {
+                                   const auto& a = q->view.layout;
+                                   return view_of(q->view.scales, {a.J, a.K, a.scales_per_block()}, q);
                                })
         .def("prefix",
-             [](const Holder& h, Index k) {
-                 py::gil_scoped_release release;
-                 return hold(bqq::prefix(h.q.view(), k));
+             [](const HostMatrix& q, Index k) {
+                 const py::gil_scoped_release release;
+                 return share(bqq::prefix(q.view, k));
              })
         .def("transpose",
-             [](const Holder& h) {
-                 py::gil_scoped_release release;
-                 return hold(bqq::transpose(h.q.view()));
+             [](const HostMatrix& q) {
+                 const py::gil_scoped_release release;
+                 return share(bqq::transpose(q.view));
              })
         .def("reconstruct",
-             [](const Holder& h, int threads) {
-                 const auto& a = h.q.layout;
+             [](const HostMatrix& q, int threads) {
+                 const auto& a = q.view.layout;
                  py::array_t<float> out({a.m, a.n});
                  float* data = out.mutable_data();
-                 py::gil_scoped_release release;
-                 bqq::reconstruct(h.q.view(), data, a.n, threads);
+                 const py::gil_scoped_release release;
+                 bqq::reconstruct(q.view, data, a.n, threads);
                  return out;
              })
         .def("squared_error",
-             [](const Holder& h, const Floats& W, int threads) {
+             [](const HostMatrix& q, const Floats& W, int threads) {
                  check_shape(W);
                  const float* data = W.data();
-                 py::gil_scoped_release release;
-                 return bqq::squared_error(h.q.view(), data, h.q.layout.n, threads);
+                 const py::gil_scoped_release release;
+                 return bqq::squared_error(q.view, data, q.view.layout.n, threads);
              })
-        .def("matmul",
-             [](Holder& h, const py::array& X, py::array out, int threads, int precision) {
-                 const auto x = strided<bqq::ConstArray>(X, X.data());
-                 const auto y = strided<bqq::Array>(out, out.mutable_data());
-                 py::gil_scoped_release release;
-                 bqq::matmul(h.prepared(), x, y, {threads, static_cast<bqq::Precision>(precision)});
-             })
-        // q @ X or, with `left`, X @ q.T for the commonest arguments, in a microsecond; None for all others, which go
-        // the careful way.
-        .def("quick",
-             [](Holder& h, const py::array& X, const py::object& out, bool left, int threads,
-                int precision) -> py::object {
-                 const auto& a = h.q.layout;
-                 if (!is_plain(X)) return py::none();
-                 const auto x = oriented<bqq::ConstArray>(X, X.data(), left);
-                 if (x.rows != a.n) return py::none();
-                 py::array target;
-                 if (out.is_none()) {
-                     std::vector<py::ssize_t> shape(X.shape(), X.shape() + X.ndim());
-                     shape[left ? shape.size() - 1 : 0] = a.m;
-                     target = py::array_t<float>(shape);
-                 } else {
-                     target = py::reinterpret_borrow<py::array>(out);
-                     if (!is_plain(target) || !target.writeable() || target.ndim() != X.ndim()) return py::none();
-                     const auto from = extent(X), to = extent(target);
-                     if (from.first < to.second && to.first < from.second) return py::none();
-                 }
-                 const auto y = oriented<bqq::Array>(target, target.mutable_data(), left);
-                 if (y.rows != a.m || y.cols != x.cols) return py::none();
-                 {
-                     py::gil_scoped_release release;
-                     bqq::matmul(h.prepared(), x, y, {threads, static_cast<bqq::Precision>(precision)});
-                 }
-                 return std::move(target);
-             });
+        .def("matmul", &matmul)
+        .def("matmul_f32_fast", &matmul_f32_fast);
+}
 
+void bind_decompose(py::module_& m) {
     m.def("layout", [](Index rows, Index cols, Index p, Index l, Index patch) {
         return layout_dict(bqq::make_layout(rows, cols, p, l, patch));
     });
-    m.def("decompose", [](const Floats& W, Index p, Index l, Index patch, const std::string& schedule, int effort,
-                          Index steps, Index refine, const Floats& weight, double damping, std::uint64_t seed,
-                          int threads, const py::object& progress) {
+    m.def("decompose", [](const Floats& W, Index p, const Options& options) {
         check_shape(W);
-        const auto options =
-            options_of(l, patch, schedule, effort, steps, refine, weight, damping, seed, threads, progress);
         const float* data = W.data();
         const Index rows = W.shape(0), cols = W.shape(1);
-        py::gil_scoped_release release;
-        return hold(bqq::decompose(data, rows, cols, cols, p, options));
+        const py::gil_scoped_release release;
+        return share(bqq::decompose(data, rows, cols, cols, p, options));
     });
-    m.def("extend", [](const Holder& h, const Floats& W, Index p, const std::string& schedule, int effort, Index steps,
-                       Index refine, const Floats& weight, double damping, std::uint64_t seed, int threads,
-                       const py::object& progress) {
+    m.def("extend", [](const HostMatrix& q, const Floats& W, Index p, const Options& options) {
         check_shape(W);
-        const auto options =
-            options_of(0, 0, schedule, effort, steps, refine, weight, damping, seed, threads, progress);
         const float* data = W.data();
-        py::gil_scoped_release release;
-        return hold(bqq::extend(h.q.view(), data, h.q.layout.n, p, options));
+        const py::gil_scoped_release release;
+        return share(bqq::extend(q.view, data, q.view.layout.n, p, options));
     });
-    m.def("save", [](const std::string& path, const std::vector<std::pair<std::string, Handle>>& matrices,
+    m.def("encode", [](const HostMatrix& q, const Floats& rows, const Options& options) {
+        check_shape(rows);
+        const float* data = rows.data();
+        const Index count = rows.shape(0), width = rows.shape(1);
+        const py::gil_scoped_release release;
+        return share(bqq::encode(q.view, data, count, width, options));
+    });
+}
+
+void bind_files(py::module_& m) {
+    m.def("save", [](const std::string& path, const std::vector<std::pair<std::string, SharedMatrix>>& matrices,
                      const std::vector<std::tuple<std::string, std::string, std::vector<Index>, Bytes>>& tensors,
                      const std::map<std::string, std::string>& metadata, bool scales_f16) {
         std::vector<bqq::NamedMatrix> named;
-        for (const auto& [name, handle] : matrices) named.push_back({name, handle->q.view()});
+        for (const auto& [name, q] : matrices) named.push_back({name, q->view});
         std::vector<bqq::Tensor> others;
         for (const auto& [name, dtype, shape, bytes] : tensors)
             others.push_back({name, dtype, shape, bytes.data(), std::size_t(bytes.size())});
@@ -223,13 +262,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
             return bqq::File::open(path);
         }();
         py::list matrices, tensors;
-        for (const auto& [name, view] : file.matrices()) {
-            bqq::Matrix q(view.layout);
-            std::copy_n(view.Y, q.Y.size(), q.Y.data());
-            std::copy_n(view.Z, q.Z.size(), q.Z.data());
-            std::copy_n(view.scales, q.scales.size(), q.scales.data());
-            matrices.append(py::make_tuple(name, hold(std::move(q))));
-        }
+        for (const auto& [name, view] : file.matrices())
+            matrices.append(py::make_tuple(name, share(bqq::Matrix(view))));
         for (const auto& t : file.tensors()) {
             py::array_t<std::uint8_t> bytes(static_cast<py::ssize_t>(t.nbytes));
             std::copy_n(t.data, t.nbytes, bytes.mutable_data());
@@ -237,8 +271,19 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         }
         return py::make_tuple(matrices, tensors, file.metadata());
     });
+}
+
+} // namespace
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+    m.attr("__version__") = bqq::version();
     m.def("config", &bqq::config);
     m.def("isa", &bqq::isa);
+    bind_errors(m);
+    bind_options(m);
+    bind_matrix(m);
+    bind_decompose(m);
+    bind_files(m);
 #if defined(BQQ_WITH_CUDA)
     bind_cuda(m);
 #endif

@@ -17,54 +17,58 @@ using bqq::Index;
 using Floats = py::array_t<float, py::array::c_style>;
 using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
 
-// A compressed matrix with its prepared planes, made on first use.
-struct Holder {
-    bqq::Matrix q;
+/// A compressed matrix in memory that `owner` keeps alive, and what products read, made on first use for each
+/// direction.
+struct HostMatrix {
+    bqq::View view;
+    std::shared_ptr<const void> owner;
 
-    explicit Holder(bqq::Matrix matrix) : q(std::move(matrix)) {}
+    HostMatrix(bqq::View view, std::shared_ptr<const void> owner) : view(view), owner(std::move(owner)) {}
+    explicit HostMatrix(bqq::Matrix&& q) {
+        const auto kept = std::make_shared<const bqq::Matrix>(std::move(q));
+        view = kept->view(), owner = kept;
+    }
 
-    const void* prepared() {
-        std::lock_guard<std::mutex> lock(guard_);
-        if (!memory_) {
-            const std::size_t size = bqq::prepared_size(q.view());
-            std::unique_ptr<std::uint8_t[]> memory(new std::uint8_t[size + 64]);
-            void* start = memory.get() + (64 - reinterpret_cast<std::uintptr_t>(memory.get()) % 64) % 64;
-            bqq::prepare(q.view(), start, size);
-            memory_ = std::move(memory);
-            start_ = start;
-        }
-        return start_;
+    /// Of W_hat or of its transpose. Any number of threads may ask.
+    const bqq::PreparedMatrix& prepared(bool transposed) {
+        const std::lock_guard<std::mutex> lock(guard_);
+        auto& planes = prepared_[transposed];
+        if (!planes) planes = std::make_unique<const bqq::PreparedMatrix>(view, transposed);
+        return *planes;
     }
 
   private:
     std::mutex guard_;
-    std::unique_ptr<std::uint8_t[]> memory_;
-    void* start_ = nullptr;
+    std::unique_ptr<const bqq::PreparedMatrix> prepared_[2];
 };
-using Handle = std::shared_ptr<Holder>;
+using SharedMatrix = std::shared_ptr<HostMatrix>;
 
-inline Handle hold(bqq::Matrix q) { return std::make_shared<Holder>(std::move(q)); }
+inline SharedMatrix share(bqq::Matrix&& q) { return std::make_shared<HostMatrix>(std::move(q)); }
 
-// effort: the numbers of bqq::Effort. refine: as in DecomposeOptions.
-// weight: n x n, n, or without elements for none.
-inline bqq::DecomposeOptions options_of(Index l, Index patch, const std::string& schedule, int effort, Index steps,
-                                        Index refine, const Floats& weight, double damping, std::uint64_t seed,
-                                        int threads, const py::object& progress) {
-    bqq::DecomposeOptions options;
-    options.l = l, options.patch = patch, options.steps = steps, options.seed = seed, options.threads = threads;
-    options.effort = static_cast<bqq::Effort>(effort), options.refine = refine;
-    if (weight.size()) options.weight = weight.data(), options.ldweight = weight.ndim() == 2 ? weight.shape(1) : 0;
-    options.damping = damping;
-    options.schedule = schedule == "paper" ? bqq::Schedule::paper : bqq::Schedule::adaptive;
-    // Runs on the calling thread: the place where Ctrl-C and the caller's own exceptions surface.
-    options.progress = [progress](Index done, Index total) {
-        py::gil_scoped_acquire gil;
-        if (PyErr_CheckSignals()) throw py::error_already_set();
-        if (!progress.is_none()) progress(done, total);
-        return true;
-    };
-    return options;
-}
+/// Options that own what they point to. Used with the GIL released: nothing of Python is copied there.
+struct Options : bqq::DecomposeOptions {
+    py::object report = py::none();
+    Floats metric;
+
+    /// `progress` runs on the calling thread: the place where Ctrl-C and the caller's own exceptions surface.
+    Options() {
+        progress = [this](Index done, Index total) {
+            const py::gil_scoped_acquire gil;
+            if (PyErr_CheckSignals()) throw py::error_already_set();
+            if (!report.is_none()) report(done, total);
+            return true;
+        };
+    }
+    Options(const Options&) = delete;
+    Options& operator=(const Options&) = delete;
+
+    /// (n, n), (n,) or, for none, without elements.
+    void set_weight(const Floats& array) {
+        metric = array;
+        weight = array.size() ? array.data() : nullptr;
+        ldweight = array.ndim() == 2 ? array.shape(1) : 0;
+    }
+};
 
 inline void check_shape(const Floats& W) {
     if (W.ndim() != 2) throw py::value_error("expected a 2-D array");
@@ -75,6 +79,9 @@ inline py::dict layout_dict(const bqq::Layout& a) {
     d["m"] = a.m, d["n"] = a.n, d["J"] = a.J, d["K"] = a.K, d["rows"] = a.rows, d["cols"] = a.cols;
     d["p"] = a.p, d["l"] = a.l, d["nbytes"] = a.nbytes(), d["bits_per_weight"] = a.bits_per_weight();
     return d;
+}
+inline py::dict layout_dict(const bqq::Layout& a, bool transposed) {
+    return layout_dict(transposed ? bqq::transposed_layout(a) : a);
 }
 
 /// The GPU part of the module; only where it is built with CUDA.

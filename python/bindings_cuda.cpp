@@ -132,10 +132,6 @@ void wait(Address stream, Address before, int device) {
     check(e, "cudaStreamWaitEvent");
 }
 
-bqq::Layout turned(const bqq::Layout& a, bool transposed) {
-    return transposed ? bqq::Layout{a.n, a.m, a.K, a.J, a.cols, a.rows, a.p, a.l} : a;
-}
-
 // A compressed matrix on a device, with the planes that matmul reads, made on first use for each direction.
 class DeviceMatrix {
   public:
@@ -145,11 +141,11 @@ class DeviceMatrix {
     DeviceMatrix(const bqq::Layout& a, int device)
         : layout(a), device(device), Y_(std::size_t(a.y_bytes()), device), Z_(std::size_t(a.z_bytes()), device),
           scales_(4 * std::size_t(a.scales_count()), device) {}
-    DeviceMatrix(const bqq::Matrix& q, int device) : DeviceMatrix(q.layout, device) {
+    DeviceMatrix(const bqq::View& q, int device) : DeviceMatrix(q.layout, device) {
         const Current current(device);
-        copy(Y_.at(), q.Y.data(), Y_.size(), cudaMemcpyHostToDevice, cudaStreamPerThread);
-        copy(Z_.at(), q.Z.data(), Z_.size(), cudaMemcpyHostToDevice, cudaStreamPerThread);
-        copy(scales_.at(), q.scales.data(), scales_.size(), cudaMemcpyHostToDevice, cudaStreamPerThread);
+        copy(Y_.at(), q.Y, Y_.size(), cudaMemcpyHostToDevice, cudaStreamPerThread);
+        copy(Z_.at(), q.Z, Z_.size(), cudaMemcpyHostToDevice, cudaStreamPerThread);
+        copy(scales_.at(), q.scales, scales_.size(), cudaMemcpyHostToDevice, cudaStreamPerThread);
     }
     bqq::View view() const { return {layout, Y_.at<std::uint8_t>(), Z_.at<std::uint8_t>(), scales_.at<float>()}; }
     bqq::cuda::Result result() const { return {Y_.at<std::uint8_t>(), Z_.at<std::uint8_t>(), scales_.at<float>()}; }
@@ -170,7 +166,7 @@ class DeviceMatrix {
         const Memory& planes = prepared(transposed);
         const std::size_t size = bqq::cuda::workspace_size(layout, transposed, x.cols);
         const Scratch workspace(size, stream_of(stream));
-        bqq::cuda::matmul(layout, transposed, planes.at(),
+        bqq::cuda::matmul({layout, transposed, planes.at()},
                           {x.data, x.dtype, x.rows, x.cols, x.row_stride, x.col_stride}, y, workspace.at(), size,
                           stream_of(stream));
     }
@@ -224,7 +220,7 @@ std::vector<std::string> devices() {
 }
 
 // Why there is no device.
-std::string no_device() {
+std::string device_error() {
     int count = 0;
     const cudaError_t e = cudaGetDeviceCount(&count);
     (void)cudaGetLastError();
@@ -261,7 +257,8 @@ py::capsule to_dlpack(const SharedMemory& memory, int code, int bits, const std:
     return py::reinterpret_steal<py::capsule>(capsule);
 }
 
-template <class T> py::tuple taken(const py::capsule& capsule, const char* name, const char* used, bool read_only) {
+template <class T>
+py::tuple import_dlpack(const py::capsule& capsule, const char* name, const char* used, bool read_only) {
     auto* managed = static_cast<T*>(PyCapsule_GetPointer(capsule.ptr(), name));
     if (!managed) throw py::error_already_set();
     if (PyCapsule_SetName(capsule.ptr(), used)) throw py::error_already_set();
@@ -284,64 +281,59 @@ template <class T> py::tuple taken(const py::capsule& capsule, const char* name,
 // address, type code, bits, device, shape, strides in elements, read-only, what keeps it alive
 py::tuple from_dlpack(const py::capsule& capsule) {
     if (!PyCapsule_IsValid(capsule.ptr(), "dltensor_versioned"))
-        return taken<dlpack::Managed>(capsule, "dltensor", "used_dltensor", false);
+        return import_dlpack<dlpack::Managed>(capsule, "dltensor", "used_dltensor", false);
     const auto* v = static_cast<dlpack::Versioned*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor_versioned"));
     if (v->major != 1) throw py::value_error("DLPack version " + std::to_string(v->major) + " is not known");
-    return taken<dlpack::Versioned>(capsule, "dltensor_versioned", "used_dltensor_versioned",
-                                    v->flags & dlpack::read_only);
+    return import_dlpack<dlpack::Versioned>(capsule, "dltensor_versioned", "used_dltensor_versioned",
+                                            v->flags & dlpack::read_only);
 }
 
-} // namespace
+using Release = py::call_guard<py::gil_scoped_release>;
 
-void bindings::bind_cuda(py::module_& m) {
-    using Release = py::call_guard<py::gil_scoped_release>;
-    using SharedMatrix = std::shared_ptr<DeviceMatrix>;
-
+void bind_memory(py::module_& m) {
     py::class_<Memory, SharedMemory>(m, "DeviceMemory")
         .def(py::init<std::size_t, int>())
         .def_property_readonly("address", [](const Memory& a) { return reinterpret_cast<Address>(a.at()); })
         .def_property_readonly("device", &Memory::device)
         .def("dlpack", &to_dlpack);
+    m.def("from_dlpack", &from_dlpack);
+}
 
-    py::class_<DeviceMatrix, SharedMatrix>(m, "DeviceMatrix")
-        .def(py::init([](const Holder& h, int device) {
-            py::gil_scoped_release release;
-            return std::make_shared<DeviceMatrix>(h.q, device);
+void bind_matrix(py::module_& m) {
+    py::class_<DeviceMatrix, std::shared_ptr<DeviceMatrix>>(m, "DeviceMatrix")
+        .def(py::init([](const HostMatrix& q, int device) {
+            const py::gil_scoped_release release;
+            return std::make_shared<DeviceMatrix>(q.view, device);
         }))
         .def_property_readonly("device", [](const DeviceMatrix& q) { return q.device; })
-        .def("layout", [](const DeviceMatrix& q, bool transposed) { return layout_dict(turned(q.layout, transposed)); })
+        .def("layout", [](const DeviceMatrix& q, bool transposed) { return layout_dict(q.layout, transposed); })
         .def(
-            "to_host", [](const DeviceMatrix& q) { return hold(q.to_host()); }, Release())
+            "to_host", [](const DeviceMatrix& q) { return share(q.to_host()); }, Release())
         .def("matmul", &DeviceMatrix::matmul, Release());
 
-    m.def("device_decompose",
-          [](const Strided& W, Index p, Index l, Index patch, const std::string& schedule, int effort, Index steps,
-             Index refine, const Floats& weight, double damping, std::uint64_t seed, int threads,
-             const py::object& progress, int device, Address stream) {
-              const auto options =
-                  options_of(l, patch, schedule, effort, steps, refine, weight, damping, seed, threads, progress);
-              py::gil_scoped_release release;
-              const Current current(device);
-              const auto layout = bqq::make_layout(std::get<2>(W), std::get<3>(W), p, l, patch);
-              auto q = std::make_shared<DeviceMatrix>(layout, device);
-              const Source source(W, device, stream_of(stream));
-              bqq::cuda::decompose(layout, source.data, source.ld, options, q->result(), stream_of(stream));
-              return q;
-          });
-    m.def("device_extend", [](const DeviceMatrix& old, const Strided& W, Index p, const std::string& schedule,
-                              int effort, Index steps, Index refine, const Floats& weight, double damping,
-                              std::uint64_t seed, int threads, const py::object& progress, Address stream) {
-        const auto options =
-            options_of(0, 0, schedule, effort, steps, refine, weight, damping, seed, threads, progress);
-        py::gil_scoped_release release;
-        const Current current(old.device);
-        auto layout = old.layout;
-        layout.p = p;
-        auto q = std::make_shared<DeviceMatrix>(layout, old.device);
-        const Source source(W, old.device, stream_of(stream));
-        bqq::cuda::extend(old.view(), layout, source.data, source.ld, options, q->result(), stream_of(stream));
+    m.def("device_decompose", [](const Strided& W, Index p, const Options& options, int device, Address stream) {
+        const py::gil_scoped_release release;
+        const Current current(device);
+        const auto layout = bqq::make_layout(std::get<2>(W), std::get<3>(W), p, options.l, options.patch);
+        auto q = std::make_shared<DeviceMatrix>(layout, device);
+        const Source source(W, device, stream_of(stream));
+        bqq::cuda::decompose(layout, source.data, source.ld, options, q->result(), stream_of(stream));
         return q;
     });
+    m.def("device_extend",
+          [](const DeviceMatrix& old, const Strided& W, Index p, const Options& options, Address stream) {
+              const py::gil_scoped_release release;
+              const Current current(old.device);
+              auto layout = old.layout;
+              layout.p = p;
+              auto q = std::make_shared<DeviceMatrix>(layout, old.device);
+              const Source source(W, old.device, stream_of(stream));
+              bqq::cuda::extend(old.view(), layout, source.data, source.ld, options, q->result(), stream_of(stream));
+              return q;
+          });
+}
+
+void bind_copies(py::module_& m) {
     // rows x columns of any dtype as a float32 array of the host, once `stream` is done
     m.def("device_get", [](const std::string& name, const Strided& x, int device, Address stream) {
         py::array_t<float> out({std::get<2>(x), std::get<3>(x)});
@@ -371,6 +363,13 @@ void bindings::bind_cuda(py::module_& m) {
         copy(data, reinterpret_cast<const void*>(from), size, cudaMemcpyDeviceToHost, stream_of(stream));
         return bytes;
     });
+}
+
+} // namespace
+
+void bindings::bind_cuda(py::module_& m) {
+    m.def("devices", &devices);
+    m.def("device_error", &device_error);
     m.def("device_of", &device_of);
     m.def("device_wait", &wait);
     m.def(
@@ -380,8 +379,8 @@ void bindings::bind_cuda(py::module_& m) {
             check(cudaStreamSynchronize(stream_of(stream)), "cudaStreamSynchronize");
         },
         Release());
-    m.def("devices", &devices);
-    m.def("no_device", &no_device);
-    m.def("from_dlpack", &from_dlpack);
     m.attr("cuda_version") = CUDART_VERSION;
+    bind_memory(m);
+    bind_matrix(m);
+    bind_copies(m);
 }

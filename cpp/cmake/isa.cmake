@@ -1,13 +1,15 @@
 # One object library per instruction set, with private flags. Everything about a level stands in the first lines of its file
 #
-#   // isa: avx2
-#   // level: 10                          higher levels overwrite what lower ones filled in
-#   // arch: x86_64                       or aarch64, or any
-#   // cpu: avx2,fma                      features dispatch.cpp asks the CPU for, all needed
-#   // flags: -mavx2 -mfma                gcc and clang
-#   // msvc: /arch:AVX2
+#   // isa: avx512                      the name of the file
+#   // level: 20                        higher levels overwrite what lower ones filled in
+#   // arch: x86_64                     or aarch64, or any
+#   // over: avx2                       a level whose features this one has too
+#   // cpu: avx512f,avx512bw            features dispatch.cpp asks the CPU for, all needed; on x86_64 also the -m flags
+#   // flags: -ffp-contract=off         more flags of gcc and clang
+#   // msvc: /arch:AVX512
 #
-# so a new level is one new file. A file this compiler cannot build is left out. Sets BQQ_ISA_OBJECTS, writes isa_list.inc.
+# each where it has something to say: a new level is one new file. A file this compiler cannot build is left out. Sets
+# BQQ_ISA_OBJECTS, writes isa_list.inc.
 include(CheckCXXSourceCompiles)
 
 set(BQQ_ISA_OBJECTS)
@@ -23,23 +25,39 @@ endif()
 
 file(GLOB files CONFIGURE_DEPENDS "${CMAKE_CURRENT_LIST_DIR}/../src/kernels/*.cpp")
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${files})
+# Sets <prefix>_<key> to what the first lines of kernels/<name>.cpp say.
+function(bqq_read_isa prefix name)
+  file(STRINGS "${CMAKE_CURRENT_FUNCTION_LIST_DIR}/../src/kernels/${name}.cpp" head LIMIT_COUNT 7 REGEX "^// [a-z]+:")
+  foreach(key isa level arch over cpu flags msvc)
+    set(value "")
+    foreach(line IN LISTS head)
+      if(line MATCHES "^// ${key}:[ ]*(.*)$")
+        set(value "${CMAKE_MATCH_1}")
+      endif()
+    endforeach()
+    set(${prefix}_${key} "${value}" PARENT_SCOPE)
+  endforeach()
+endfunction()
+
 foreach(file IN LISTS files)
-  file(STRINGS "${file}" head LIMIT_COUNT 6 REGEX "^// [a-z]+:")
-  foreach(key isa level arch cpu flags msvc)
-    set(isa_${key} "")
-  endforeach()
-  foreach(line IN LISTS head)
-    if(line MATCHES "^// ([a-z]+):[ ]*(.*)$")
-      set(isa_${CMAKE_MATCH_1} "${CMAKE_MATCH_2}")
-    endif()
-  endforeach()
+  get_filename_component(name "${file}" NAME_WE)
+  bqq_read_isa(isa ${name})
   if(NOT isa_isa OR NOT isa_arch MATCHES "^(any|${arch})$")
     continue()
   endif()
+  set(below_over "${isa_over}")
+  while(below_over)
+    bqq_read_isa(below ${below_over})
+    string(PREPEND isa_cpu "${below_cpu},")
+  endwhile()
   if(MSVC)
     set(flags ${isa_msvc})
   else()
     separate_arguments(flags UNIX_COMMAND "${isa_flags}")
+    if(isa_arch STREQUAL "x86_64")
+      string(REGEX REPLACE "([^,]+),?" "-m\\1;" features "${isa_cpu}")
+      list(APPEND flags ${features})
+    endif()
     string(REPLACE ";" " " CMAKE_REQUIRED_FLAGS "${flags}")
     check_cxx_source_compiles("int main() { return 0; }" BQQ_HAVE_${isa_isa})
     unset(CMAKE_REQUIRED_FLAGS)

@@ -1,5 +1,7 @@
 #include "pool.hpp"
 
+#include "tuning.hpp"
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -33,7 +35,7 @@ struct Job {
 // Products come in rows, a layer after the other, and waking a thread takes as long as a small one. So both sides look
 // for a moment before they sleep.
 template <class Done> void look_for(Done&& done) {
-    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(50);
+    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(kPoolSpin);
     while (!done() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
 }
 

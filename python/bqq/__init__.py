@@ -7,10 +7,11 @@
 >>> bqq.save("w.safetensors", {"layer": q})
 """
 
-from bqq._api import cost, decompose, extend, load, matmul, save, show_config
+from bqq._api import decompose, encode, extend, load, matmul, save, show_config
 from bqq._arrays import RawTensor
 from bqq._bound import error_bound
 from bqq._core import FormatError, __version__
+from bqq._cost import cost
 from bqq._matrix import Matrix
 from bqq._plan import Plan, plan
 
@@ -22,6 +23,7 @@ __all__ = [
     "__version__",
     "cost",
     "decompose",
+    "encode",
     "error_bound",
     "extend",
     "load",

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypedDict
+from collections.abc import Mapping
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from bqq import _arrays, _core, _cuda
-from bqq._matrix import Matrix, _index, _threads, product, product_left
-
-Progress = bool | Callable[[int, int], object] | None
-Schedule = Literal["adaptive", "paper"]
-Effort = Literal["fast", "default", "best"]
-_EFFORTS = {"default": (0, 20_000), "fast": (1, 1_500), "best": (2, 64_000)}  # bqq::Effort, its refinement sweeps
+from bqq import _arrays, _check, _core, _cuda
+from bqq._arrays import DeviceView
+from bqq._matrix import Matrix
+from bqq._options import Effort, Precision, Schedule, decompose_options
+from bqq._planes import Planes
+from bqq._product import product
+from bqq._progress import Progress, reporter
 
 
 def decompose(
@@ -45,16 +45,13 @@ def decompose(
     patch : largest side of a block; default: one block up to 512 x 512, else blocks of at most 256 x 256;
         128 x 128 with an (n, n) weight
     weight : (n, n) second moment ``X.T @ X`` of the inputs X (samples, n) that ``W @ x`` will see, or the (n,) diagonal
-        of one. The error minimised is then the output error ``tr(E H E^T)``, E = W - What: bits are refined and scales
+        of one. The error minimised is then the output error ``tr(E H E^T)``, E = W - W_hat: bits are refined and scales
         solved in that metric, and the error of a column patch is moved into those still to come (as GPTQ does).
         Symmetric positive semidefinite. With a W on a device it may be on a device too; the search is then the host's,
         on copies, and its result is moved to the device of W
     damping : this share of the mean of weight's diagonal is added to the diagonal, against overfitting and singular H
-    effort : how long to search; descent steps and refinement sweeps per stack: ``"fast"`` 1,000 and 1,500,
-        ``"default"`` 2,000 and 20,000, ``"best"`` 2,000 and 64,000 from the best of four descents; for l above 64
-        proportionally fewer sweeps, down to a quarter. Where that refinement gains less than 6 %, a second descent of
-        10,000 (best: 20,000) steps follows, refined gently; with more than 1.2 times the default l, less than 30 % and
-        three times the steps (error against time: README)
+    effort : how long to search: ``"fast"``, ``"default"`` or ``"best"`` (error against time: README; steps and sweeps
+        of each: bqq::Effort in cpp/include/bqq/decompose.hpp)
     schedule : ``"adaptive"`` divides the residual by six standard deviations and ends a stack once it has settled;
         ``"paper"`` is the published schedule: range normalisation, T 0.2 to 0.005, eta 0.06, zeta 4, 50,000 steps,
         no refinement unless asked for
@@ -81,25 +78,26 @@ def decompose(
     -----
     About 8 rows*cols*l flop per step, stack and block. Ctrl-C stops within one step.
     """
-    stacks = _index("p", p)
-    inner = _positive("l", l)
-    side = _positive("patch", patch)
-    view = _cuda.matrix_view("W", W) if _arrays.on_device(W) else None
-    if view is not None and weight is None:
-        solver = _solver_arguments(view.shape[1], effort, schedule, steps, refine, weight, damping, seed, threads)
-        with _reporter(progress) as report:
-            planes = _core.device_decompose(
-                _cuda.strided(view), stacks, inner, side, *solver, report, view.device, _cuda.stream_of(view)
-            )
-        return Matrix._on_device(planes, library=view.library)
-    if view is None:
-        w = _arrays.as_float32_matrix("W", W)
-    else:  # the kernels there have no metric
-        w, weight = _cuda.to_host("W", W), _weight_on_host(weight)
-    solver = _solver_arguments(w.shape[1], effort, schedule, steps, refine, weight, damping, seed, threads)
-    with _reporter(progress) as report:
-        q = Matrix(_core.decompose(w, stacks, inner, side, *solver, report))
-    return q if view is None else Matrix._on_device(*q._copy_on(view.device), library=view.library)
+    stacks = _check.index("p", p)
+    w = _source("W", W)
+    options = decompose_options(
+        w.shape[1],
+        l=l,
+        patch=patch,
+        weight=_weight_on_host(w, weight),
+        damping=damping,
+        effort=effort,
+        schedule=schedule,
+        steps=steps,
+        refine=refine,
+        seed=seed,
+        threads=threads,
+    )
+    with reporter(progress, "decompose") as options.progress:
+        if isinstance(w, DeviceView) and weight is None:
+            at = w.device, _cuda.stream_of(w)
+            return Matrix._of(Planes(None, _core.device_decompose(_cuda.strided(w), stacks, options, *at), w.library))
+        return _beside(w, _core.decompose(_on_host("W", w), stacks, options))
 
 
 def extend(
@@ -123,40 +121,126 @@ def extend(
     weight of shape (n, n) couples several column patches.
     Parameters and errors as in :func:`decompose`.
     """
-    if not isinstance(q, Matrix):
-        raise TypeError(f"q is {type(q).__name__}, expected a bqq.Matrix")
-    stacks = _index("p", p, limit=None)
+    _check_matrix(q)
+    stacks = _check.index("p", p, limit=None)
     if not q.p <= stacks <= 64:
         raise ValueError(f"p is {stacks}, expected {q.p} (what q has) to 64")
-    view = _cuda.matrix_view("W", W) if _arrays.on_device(W) else None
-    if view is not None and view.shape != q.shape:
-        raise ValueError(f"W has shape {view.shape}, expected {q.shape}")
-    if view is None and q.device != "cpu":
-        raise ValueError(f"W is on the host, q on {q.device}: pass an array there, or q.to('cpu')")
-    if view is not None and weight is None:
-        solver = _solver_arguments(view.shape[1], effort, schedule, steps, refine, weight, damping, seed, threads)
-        planes, transposed = q._copy_on(view.device)
-        if transposed:
-            planes = _core.DeviceMatrix(q._core, view.device)
-        with _reporter(progress) as report:
-            planes = _core.device_extend(planes, _cuda.strided(view), stacks, *solver, report, _cuda.stream_of(view))
-        return Matrix._on_device(planes, library=view.library)
-    if view is None:
-        w = q._same_shape(W)
-    else:
-        w, weight = _cuda.to_host("W", W), _weight_on_host(weight)
-    solver = _solver_arguments(w.shape[1], effort, schedule, steps, refine, weight, damping, seed, threads)
-    with _reporter(progress) as report:
-        longer = Matrix(_core.extend(q._core, w, stacks, *solver, report))
-    return longer if view is None else Matrix._on_device(*longer._copy_on(view.device), library=view.library)
+    w = _source("W", W)
+    if w.shape != q.shape:
+        raise ValueError(f"W has shape {w.shape}, expected {q.shape}")
+    _check_place("W", w, q)
+    options = decompose_options(
+        w.shape[1],
+        weight=_weight_on_host(w, weight),
+        damping=damping,
+        effort=effort,
+        schedule=schedule,
+        steps=steps,
+        refine=refine,
+        seed=seed,
+        threads=threads,
+    )
+    with reporter(progress, "decompose") as options.progress:
+        if isinstance(w, DeviceView) and weight is None:
+            old = q._planes.on_device(w.device)
+            if q._transposed:
+                old = _core.DeviceMatrix(q._core, w.device)
+            planes = _core.device_extend(old, _cuda.strided(w), stacks, options, _cuda.stream_of(w))
+            return Matrix._of(Planes(None, planes, w.library))
+        return _beside(w, _core.extend(q._core, _on_host("W", w), stacks, options))
 
 
+def encode(
+    q: Matrix,
+    rows: Any,
+    *,
+    weight: Any = None,
+    damping: float = 0.01,
+    effort: Effort = "default",
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress = None,
+) -> Matrix:
+    """New rows in the terms of a matrix: its Z and scales as they are, and for each row the bits of Y found anew.
+
+    Parameters
+    ----------
+    q : (m, n), of one block row (``q.grid[0] == 1``): ``decompose`` with ``patch`` of at least m makes such a matrix
+    rows : (R, n) array of real numbers, as the W of :func:`decompose`. On a CUDA device it is searched on the host, on
+        a copy, and the result is moved there
+    weight, damping : as in :func:`decompose`, for the n columns
+    effort : how long to search for the bits of a row
+    seed : a row of the result depends on that row, q, the arguments, the seed and the instruction set in use: not on
+        the rows beside it, not on threads
+    threads, progress : as in :func:`decompose`; progress counts rows
+
+    Returns
+    -------
+    Matrix
+        (R, n) with the p, l and column patches of q.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`decompose`; rows that do not have n columns, q of several block rows.
+
+    Notes
+    -----
+    O(p l) a step of a row and column patch, (p l)^2 floats of memory a column patch.
+
+    >>> q = bqq.decompose(W[:1000], p=2, patch=1000)
+    >>> more = bqq.encode(q, W[1000:])
+    """
+    _check_matrix(q)
+    w, n = _source("rows", rows), q.shape[1]
+    if w.shape[1] != n:
+        raise ValueError(f"rows has shape {w.shape}, expected {n} columns as q has")
+    _check_place("rows", w, q)
+    options = decompose_options(
+        n,
+        weight=_weight_on_host(w, weight),
+        damping=damping,
+        effort=effort,
+        seed=seed,
+        threads=threads,
+    )
+    with reporter(progress, "encode") as options.progress:
+        return _beside(w, _core.encode(q._core, _on_host("rows", w), options))
+
+
+@overload
+def matmul(
+    a: Matrix,
+    b: npt.NDArray[Any],
+    out: None = None,
+    *,
+    precision: Precision = "float32",
+    threads: int | None = None,
+) -> npt.NDArray[Any]: ...
+@overload
+def matmul(
+    a: npt.NDArray[Any],
+    b: Matrix,
+    out: None = None,
+    *,
+    precision: Precision = "float32",
+    threads: int | None = None,
+) -> npt.NDArray[Any]: ...
+@overload
 def matmul(
     a: Any,
     b: Any,
     out: Any = None,
     *,
-    precision: Literal["float32", "int8"] = "float32",
+    precision: Precision = "float32",
+    threads: int | None = None,
+) -> Any: ...
+def matmul(
+    a: Any,
+    b: Any,
+    out: Any = None,
+    *,
+    precision: Precision = "float32",
     threads: int | None = None,
 ) -> Any:
     """``a @ b`` where one of the two is a :class:`Matrix`, computed from its bit planes.
@@ -180,44 +264,7 @@ def matmul(
         raise TypeError(f"matmul takes one bqq.Matrix and one array, got {type(a).__name__} and {type(b).__name__}")
     if isinstance(a, Matrix):
         return product(a, b, out, threads, precision)
-    return product_left(a, b, out, threads, precision)
-
-
-class Cost(TypedDict):
-    """What one product has to do; see :func:`cost`."""
-
-    plane_bytes: int
-    scale_bytes: int
-    input_bytes: int
-    output_bytes: int
-    bytes: int
-    bit_operations: int
-
-
-def cost(q: Matrix, batch: int = 1) -> Cost:
-    """Memory traffic and arithmetic of ``q @ X`` for X of ``batch`` float32 columns, counted, not measured.
-
-    ``bytes``: planes, scales, inputs and outputs once each. ``bit_operations``: conditional additions, one for each bit
-    of a plane and column: ``p l (m K + n J) batch`` for K x J blocks, about ``p m n batch`` at the default l. A dense
-    float32 product of the same shape moves ``4 (m n + (m + n) batch)`` bytes and does ``m n batch`` multiply-adds.
-    O(1). Raises ValueError or TypeError if batch is not an integer of 0 or more.
-    """
-    if not isinstance(q, Matrix):
-        raise TypeError(f"q is {type(q).__name__}, expected a bqq.Matrix")
-    columns = _index("batch", batch)
-    if columns < 0:
-        raise ValueError(f"batch is {columns}, expected 0 or more")
-    (m, n), (J, K) = q.shape, q.grid
-    scales = q.scales.nbytes
-    planes, inputs, outputs = q.nbytes - scales, 4 * n * columns, 4 * m * columns
-    return {
-        "plane_bytes": planes,
-        "scale_bytes": scales,
-        "input_bytes": inputs,
-        "output_bytes": outputs,
-        "bytes": planes + scales + inputs + outputs,
-        "bit_operations": q.p * q.l * (m * K + n * J) * columns,
-    }
+    return product(b, a, out, threads, precision, left=True)
 
 
 def save(
@@ -265,27 +312,21 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     return result
 
 
-def show_config(mode: Literal["stdout", "dict"] = "stdout") -> dict[str, str] | None:
+@overload
+def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
+@overload
+def show_config(mode: Literal["dict"]) -> dict[str, str]: ...
+def show_config(mode: str = "stdout") -> dict[str, str] | None:
     """Version, compiler, instruction set in use and available, threads, CUDA: what a bug report needs."""
+    _check.one_of("mode", mode, ("stdout", "dict"))
     pairs = dict(line.split(": ", 1) for line in _core.config().splitlines())
     pairs["cuda"] = _cuda.describe()
     pairs["numpy"] = np.__version__
     if mode == "dict":
         return pairs
-    if mode != "stdout":
-        raise ValueError(f"mode is {mode!r}, expected 'stdout' or 'dict'")
     width = max(map(len, pairs))
     print("\n".join(f"{key:<{width}}  {value}" for key, value in pairs.items()))
     return None
-
-
-def _positive(name: str, value: int | None) -> int:
-    if value is None:
-        return 0
-    number = _index(name, value)
-    if number < 1:
-        raise ValueError(f"{name} is {number}, expected 1 or more")
-    return number
 
 
 def _path(path: str | os.PathLike[str]) -> bytes:
@@ -305,84 +346,36 @@ def _text(name: str, value: Any) -> str:
     return value
 
 
-def _weight_on_host(weight: Any) -> Any:
-    return _cuda.to_host("weight", weight, (1, 2)) if _arrays.on_device(weight) else weight
+# A matrix where it is, as a search takes it.
+_Source = DeviceView | npt.NDArray[np.float32]
 
 
-def _solver_arguments(
-    n: int,
-    effort: str,
-    schedule: str,
-    steps: int | None,
-    refine: bool | int | None,
-    weight: Any,
-    damping: float,
-    seed: int,
-    threads: int | None,
-) -> tuple[str, int, int, int, npt.NDArray[np.float32], float, int, int]:
-    if effort not in _EFFORTS:
-        raise ValueError(f"effort is {effort!r}, expected one of {', '.join(map(repr, _EFFORTS))}")
-    if schedule not in ("adaptive", "paper"):
-        raise ValueError(f"schedule is {schedule!r}, expected 'adaptive' or 'paper'")
-    return (
-        schedule,
-        _EFFORTS[effort][0],
-        _positive("steps", steps),
-        _sweeps(refine, effort, schedule),
-        _arrays.as_weight(weight, n),
-        _damping(damping),
-        _seed(seed),
-        _threads(threads),
-    )
+def _source(name: str, W: Any) -> _Source:
+    return _cuda.matrix_view(name, W) if _arrays.on_device(W) else _arrays.as_float32_matrix(name, W)
 
 
-def _damping(damping: float) -> float:
-    if isinstance(damping, bool) or not isinstance(damping, (int, float, np.floating)):
-        raise TypeError(f"damping is {damping!r}, expected a number")
-    if not 0 <= damping < float("inf"):
-        raise ValueError(f"damping is {damping}, expected 0 or more")
-    return float(damping)
+def _on_host(name: str, w: _Source) -> npt.NDArray[np.float32]:
+    return _cuda.to_host(name, w) if isinstance(w, DeviceView) else w
 
 
-def _seed(seed: int) -> int:
-    number = _index("seed", seed, 2**64)
-    if not 0 <= number < 2**64:
-        raise ValueError(f"seed is {number}, expected 0 to 2**64 - 1")
-    return number
+def _check_matrix(q: object) -> None:
+    if not isinstance(q, Matrix):
+        raise TypeError(f"q is {type(q).__name__}, expected a bqq.Matrix")
 
 
-def _sweeps(refine: bool | int | None, effort: str, schedule: str) -> int:
-    """refine as the core takes it: 0 for the effort's own, -1 for none."""
-    if refine is None:
-        return 0
-    if isinstance(refine, bool):
-        return (_EFFORTS[effort][1] if schedule == "paper" else 0) if refine else -1
-    return _positive("refine", refine)
+def _check_place(name: str, w: _Source, q: Matrix) -> None:
+    if not isinstance(w, DeviceView) and q.device != "cpu":
+        raise ValueError(f"{name} is on the host, q on {q.device}: pass an array there, or q.to('cpu')")
 
 
-class _reporter:
-    """Turns the progress argument into a callable or None, and closes the bar however the work ends."""
+def _weight_on_host(w: _Source, weight: Any) -> Any:
+    """With a W on a device, a weight may be on one too."""
+    there = isinstance(w, DeviceView) and _arrays.on_device(weight)
+    return _cuda.to_host("weight", _cuda.matrix_view("weight", weight, (1, 2))) if there else weight
 
-    def __init__(self, progress: Progress, title: str = "decompose") -> None:
-        if progress is not None and not isinstance(progress, bool) and not callable(progress):
-            raise TypeError(f"progress is {progress!r}, expected True, False, None or a callable")
-        self._progress = progress
-        self._title = title
-        self._bar: Any = None
 
-    def __enter__(self) -> Callable[[int, int], object] | None:
-        if self._progress is not True:
-            return self._progress or None
-        from tqdm.auto import tqdm  # only where a bar is asked for
-
-        self._bar = tqdm(total=None, unit="step", unit_scale=True, desc=self._title)
-
-        def report(done: int, total: int) -> None:
-            self._bar.total = total
-            self._bar.update(done - self._bar.n)
-
-        return report
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+def _beside(w: _Source, found: _core.Matrix) -> Matrix:
+    """The result of a search on the host, moved to where W is."""
+    if isinstance(w, DeviceView):
+        return Matrix._of(Planes(found, None, w.library).moved(w.device))
+    return Matrix(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -332,6 +333,19 @@ def _plain_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     for size in shape[:0:-1]:
         steps.append(steps[-1] * size)
     return tuple(steps[: len(shape)][::-1])
+
+
+def overlap(a: Array | DeviceView, b: Array | DeviceView) -> bool:
+    """Whether two arrays, of the host or of a device, share an element."""
+    x, y = (_stand_in(v) if isinstance(v, DeviceView) else v for v in (a, b))
+    return bool(np.may_share_memory(x, y) and np.shares_memory(x, y))
+
+
+def _stand_in(v: DeviceView) -> Array:
+    """An array with the same addresses, for comparing them: its elements are not the host's to read."""
+    steps = tuple(step * v.itemsize for step in v.strides)
+    at = {"version": 3, "data": (v.address, True), "typestr": f"|V{v.itemsize}", "shape": v.shape, "strides": steps}
+    return np.asarray(SimpleNamespace(__array_interface__=at))
 
 
 def empty_on_device(library: str, device: int, shape: tuple[int, ...], dtype: str) -> Any:

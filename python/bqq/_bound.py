@@ -1,4 +1,4 @@
-"""What one stack can reach at least: the bound from singular vectors."""
+"""W_hat one stack can reach at least: the bound from singular vectors."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bqq import _arrays
-from bqq._matrix import _index
+from bqq import _arrays, _check
 
 
 def error_bound(W: Any, l: int, *, tight: bool = False) -> float:
@@ -16,7 +15,7 @@ def error_bound(W: Any, l: int, *, tight: bool = False) -> float:
     With W_l the best approximation of rank l, U and V its singular vectors and ``B = sgn(U) sgn(V)``, the matrix c B
     is one stack (r = 4c, s = t = -2c, u = c l), so
 
-        min ||W - What||_F  <=  ||W - c B||_F  <=  sqrt(sum_{j>l} sigma_j^2) + ||W_l - c B||_F,   c = <W_l, B> / ||B||^2
+        min ||W - W_hat||_F  <=  ||W - c B||_F  <=  sqrt(sum_{j>l} sigma_j^2) + ||W_l - c B||_F,  c = <W_l, B> / ||B||^2
 
     A p = 1 result above it is a sign of too short a search. It holds for the optimum: a search may end above it.
 
@@ -44,7 +43,7 @@ def error_bound(W: Any, l: int, *, tight: bool = False) -> float:
     hence the bound are not unique; each of them is valid.
     """
     w = _arrays.as_float32_matrix("W", W).astype(np.float64)
-    rank = _index("l", l)
+    rank = _check.index("l", l)
     if not 1 <= rank <= min(w.shape):
         raise ValueError(f"l is {rank}, expected 1 to {min(w.shape)} for a {w.shape[0]} x {w.shape[1]} matrix")
     left, sigma, right = np.linalg.svd(w, full_matrices=False)

@@ -1,3 +1,4 @@
+import enum
 from collections.abc import Callable
 from typing import Any, TypedDict
 
@@ -22,23 +23,44 @@ class _Layout(TypedDict):
 
 _Bytes = npt.NDArray[np.uint8]
 _Floats = npt.NDArray[np.float32]
-_Progress = Callable[[int, int], object] | None
+
+class Schedule(enum.Enum):
+    adaptive = 0
+    paper = 1
+
+class Effort(enum.Enum):
+    standard = 0
+    fast = 1
+    best = 2
+
+class Precision(enum.Enum):
+    float32 = 0
+    int8 = 1
+
+REFINE_OF_EFFORT: int
+
+class DecomposeOptions:
+    def __init__(self) -> None: ...
+    l: int
+    patch: int
+    schedule: Schedule
+    effort: Effort
+    steps: int
+    refine: int
+    weight: _Floats  # without elements: none
+    damping: float
+    seed: int
+    threads: int
+    progress: Callable[[int, int], object] | None
+
+class MatmulOptions:
+    def __init__(self) -> None: ...
+    threads: int
+    precision: Precision
 
 class Matrix:
-    def __init__(
-        self,
-        m: int,
-        n: int,
-        J: int,
-        K: int,
-        p: int,
-        l: int,
-        Y: _Bytes,
-        Z: _Bytes,
-        scales: _Floats,
-    ) -> None: ...
-    @property
-    def layout(self) -> _Layout: ...
+    def __init__(self, m: int, n: int, Y: _Bytes, Z: _Bytes, scales: _Floats, /) -> None: ...
+    def layout(self, transposed: bool, /) -> _Layout: ...
     @property
     def Y(self) -> _Bytes: ...
     @property
@@ -49,49 +71,17 @@ class Matrix:
     def transpose(self) -> Matrix: ...
     def reconstruct(self, threads: int, /) -> _Floats: ...
     def squared_error(self, W: _Floats, threads: int, /) -> float: ...
-    def matmul(self, X: npt.NDArray[Any], out: npt.NDArray[Any], threads: int, precision: int, /) -> None: ...
-    def quick(
-        self,
-        X: npt.NDArray[Any],
-        out: npt.NDArray[Any] | None,
-        left: bool,
-        threads: int,
-        precision: int,
-        /,
-    ) -> npt.NDArray[np.float32] | None: ...
+    def matmul(
+        self, X: npt.NDArray[Any], out: npt.NDArray[Any], transposed: bool, options: MatmulOptions, /
+    ) -> None: ...
+    def matmul_f32_fast(
+        self, X: npt.NDArray[Any], out: npt.NDArray[Any] | None, transposed: bool, left: bool, options: MatmulOptions, /
+    ) -> _Floats | None: ...
 
 def layout(m: int, n: int, p: int, l: int, patch: int, /) -> _Layout: ...
-def decompose(
-    W: _Floats,
-    p: int,
-    l: int,
-    patch: int,
-    schedule: str,
-    effort: int,
-    steps: int,
-    refine: int,
-    weight: _Floats,
-    damping: float,
-    seed: int,
-    threads: int,
-    progress: _Progress,
-    /,
-) -> Matrix: ...
-def extend(
-    q: Matrix,
-    W: _Floats,
-    p: int,
-    schedule: str,
-    effort: int,
-    steps: int,
-    refine: int,
-    weight: _Floats,
-    damping: float,
-    seed: int,
-    threads: int,
-    progress: _Progress,
-    /,
-) -> Matrix: ...
+def decompose(W: _Floats, p: int, options: DecomposeOptions, /) -> Matrix: ...
+def extend(q: Matrix, W: _Floats, p: int, options: DecomposeOptions, /) -> Matrix: ...
+def encode(q: Matrix, rows: _Floats, options: DecomposeOptions, /) -> Matrix: ...
 def save(
     path: bytes,
     matrices: list[tuple[str, Matrix]],
@@ -127,40 +117,8 @@ class DeviceMatrix:
     def to_host(self) -> Matrix: ...
     def matmul(self, X: _Strided, out: _Strided, transposed: bool, stream: int, /) -> None: ...
 
-def device_decompose(
-    W: _Strided,
-    p: int,
-    l: int,
-    patch: int,
-    schedule: str,
-    effort: int,
-    steps: int,
-    refine: int,
-    weight: _Floats,
-    damping: float,
-    seed: int,
-    threads: int,
-    progress: _Progress,
-    device: int,
-    stream: int,
-    /,
-) -> DeviceMatrix: ...
-def device_extend(
-    q: DeviceMatrix,
-    W: _Strided,
-    p: int,
-    schedule: str,
-    effort: int,
-    steps: int,
-    refine: int,
-    weight: _Floats,
-    damping: float,
-    seed: int,
-    threads: int,
-    progress: _Progress,
-    stream: int,
-    /,
-) -> DeviceMatrix: ...
+def device_decompose(W: _Strided, p: int, options: DecomposeOptions, device: int, stream: int, /) -> DeviceMatrix: ...
+def device_extend(q: DeviceMatrix, W: _Strided, p: int, options: DecomposeOptions, stream: int, /) -> DeviceMatrix: ...
 def device_get(name: str, x: _Strided, device: int, stream: int, /) -> _Floats: ...
 def device_write(to: int, data: _Bytes, device: int, stream: int, /) -> None: ...
 def device_read(at: int, size: int, device: int, stream: int, /) -> _Bytes: ...
@@ -168,5 +126,5 @@ def device_of(name: str, address: int, /) -> int: ...
 def device_wait(stream: int, before: int, device: int, /) -> None: ...
 def device_synchronize(stream: int, device: int, /) -> None: ...
 def devices() -> list[str]: ...
-def no_device() -> str: ...
+def device_error() -> str: ...
 def from_dlpack(capsule: Any, /) -> tuple[int, int, int, int, tuple[int, ...], tuple[int, ...], bool, object]: ...

@@ -19,14 +19,14 @@ _LEGACY = 1  # the default stream, by the number that __cuda_array_interface__ a
 _DLPACK_FLOAT = 2
 
 
-def require(why: str) -> None:
+def require_cuda(why: str) -> None:
     """RuntimeError that says why there is no GPU to use."""
     if not built:
         raise RuntimeError(
             f"{why}, but bqq was built without CUDA: install it with -Ccmake.define.BQQ_CUDA=ON where nvcc is on PATH"
         )
     if not _found():
-        raise RuntimeError(f"{why}, but there is no CUDA device: {_core.no_device()}")
+        raise RuntimeError(f"{why}, but there is no CUDA device: {_core.device_error()}")
 
 
 @functools.cache
@@ -40,7 +40,7 @@ def describe() -> str:
         return "not built"
     found = _core.devices()
     version = f"built with {_core.cuda_version // 1000}.{_core.cuda_version % 1000 // 10}"
-    return f"{version}, {', '.join(found) if found else f'no device: {_core.no_device()}'}"
+    return f"{version}, {', '.join(found) if found else f'no device: {_core.device_error()}'}"
 
 
 def device_number(device: Any) -> int | None:
@@ -51,7 +51,7 @@ def device_number(device: Any) -> int | None:
     found = re.fullmatch(r"cuda(?::(\d+))?", text)
     if found is None:
         raise ValueError(f"device is {device!r}, expected 'cpu', 'cuda' or 'cuda:<number>'")
-    require(f"device is {text!r}")
+    require_cuda(f"device is {text!r}")
     number = int(found[1] or 0)
     count = len(_core.devices())
     if number >= count:
@@ -113,7 +113,7 @@ class DeviceArray:
 
 def view(name: str, value: Any) -> DeviceView:
     """The memory of an array on a device, once it is sure that there is one."""
-    require(f"{name} is on a CUDA device")
+    require_cuda(f"{name} is on a CUDA device")
     return _arrays.device_view(name, value)
 
 
@@ -139,10 +139,9 @@ def stream_of(a: DeviceView) -> int:
     return _LEGACY if a.stream is None else a.stream
 
 
-def to_host(name: str, value: Any, dimensions: tuple[int, ...] = (2,)) -> npt.NDArray[np.float32]:
-    """An array on a device, of one of these dimensions, as float32 on the host."""
-    array = matrix_view(name, value, dimensions)
-    return _core.device_get(name, strided(array), array.device, stream_of(array)).reshape(array.shape)
+def to_host(name: str, a: DeviceView) -> npt.NDArray[np.float32]:
+    """A matrix or vector on a device as float32 on the host."""
+    return _core.device_get(name, strided(a), a.device, stream_of(a)).reshape(a.shape)
 
 
 def to_device(array: npt.NDArray[np.float32], library: str, device: int) -> Any:
@@ -160,7 +159,7 @@ def to_device(array: npt.NDArray[np.float32], library: str, device: int) -> Any:
 def product(
     planes: _core.DeviceMatrix, transposed: bool, x: DeviceView, X: Any, axis: int, out: Any, shape: tuple[int, ...]
 ) -> Any:
-    """What or What^T times x, contracted along `axis`, in an array of `shape`: `out`, or a fresh one like X."""
+    """W_hat or its transpose times x, contracted along `axis`, in an array of `shape`: `out`, or a fresh one like X."""
     stream = stream_of(x)
     fresh = None
     if out is None:
@@ -197,35 +196,9 @@ def _target(out: Any, x: DeviceView, shape: tuple[int, ...]) -> DeviceView:
         raise ValueError("out is read-only")
     if 0 not in shape and target.device != x.device:
         raise ValueError(f"out is on cuda:{target.device}, expected cuda:{x.device} as X is")
-    if _overlap(target, x):
+    if _arrays.overlap(target, x):
         raise ValueError("out shares memory with X")
     return target
-
-
-def _overlap(a: DeviceView, b: DeviceView) -> bool:
-    """Whether two arrays share an element: NumPy decides, on stand-ins of the same shape in memory nobody touches."""
-    if 0 in a.shape or 0 in b.shape:
-        return False
-    ends = []
-    for v in (a, b):
-        steps = [step * (size - 1) * v.itemsize for step, size in zip(v.strides, v.shape, strict=True)]
-        low = v.address + sum(step for step in steps if step < 0)
-        ends.append((low, v.address + sum(step for step in steps if step > 0) + v.itemsize))
-    if ends[0][1] <= ends[1][0] or ends[1][1] <= ends[0][0]:
-        return False
-    start = min(low for low, _ in ends)
-    room = np.empty(max(high for _, high in ends) - start, np.uint8)
-    stand_ins = [
-        np.ndarray(
-            v.shape,
-            np.dtype((np.void, v.itemsize)),
-            room,
-            v.address - start,
-            tuple(step * v.itemsize for step in v.strides),
-        )
-        for v in (a, b)
-    ]
-    return np.shares_memory(*stand_ins)
 
 
 def _batches(x: DeviceView, out: DeviceView, axis: int) -> Iterator[tuple[_core._Strided, _core._Strided]]:

@@ -83,7 +83,7 @@ def run(
         patch = _IMAGE_PATCH
     results = _compute(matrix, bits, patch, solver, quiet)
     say()
-    say("err: ||W - What|| / ||W||; MSE: with W scaled to standard deviation 1;")
+    say("err: ||W - W_hat|| / ||W||; MSE: with W scaled to standard deviation 1;")
     say("ratio: float32 size over size; x BQQ: MSE of uniform quantisation over that of BQQ")
     say()
     _write_matrix(out / "bqq-demo.safetensors", results[-1].q)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from bqq import _arrays, _core
-from bqq._api import Effort, Progress, _positive, _reporter, _seed, decompose
+from bqq import _arrays, _check, _core
+from bqq._api import decompose
+from bqq._options import Effort
+from bqq._progress import Progress, Report, reporter
 
 _Floats = npt.NDArray[np.float32]
 _L_SCALES = (2.0, 1.5, 1.0, 0.75, 0.5, 0.25)  # of the l that makes one stack cost one bit per element
@@ -94,7 +95,7 @@ def plan(
     """
     w = _arrays.as_float32_matrix("W", W)
     budget = _budget(bits)
-    side, number = _positive("patch", patch), _seed(seed)
+    side, number = _check.positive("patch", patch), _check.seed(seed)
     m, n = w.shape
     sides = [side] if side else _sides(m, n)
     choices = _choices(m, n, budget, sides)
@@ -105,7 +106,7 @@ def plan(
         least = math.ceil(1e4 * min(_core.layout(m, n, 1, 1, s)["bits_per_weight"] for s in sides)) / 1e4
         raise ValueError(f"bits is {bits}, expected at least {least}: what one stack with l = 1 takes here")
     windows = _windows(w, max(sides), number)
-    with _reporter(progress, "plan") as report:
+    with reporter(progress, "plan") as report:
         tried = _race(windows, choices, {"effort": _EFFORT, "seed": number, "threads": threads}, report)
     limit = 1.01 * min(choice.mse for choice in tried)
     return min((choice for choice in tried if choice.mse <= limit), key=lambda choice: (choice.p, choice.patch))
@@ -115,7 +116,7 @@ def _race(
     windows: list[_Floats],
     choices: dict[int, dict[int, Plan]],
     options: dict[str, Any],
-    report: Callable[[int, int], object] | None,
+    report: Report | None,
 ) -> list[Plan]:
     """Trials of all numbers of stacks with the smallest blocks, of the best few with larger ones too."""
     smallest = min(choices)
@@ -143,10 +144,10 @@ class _Steps:
 
     _UNITS = 1000  # of a trial
 
-    def __init__(self, report: Callable[[int, int], object] | None, trials: int) -> None:
+    def __init__(self, report: Report | None, trials: int) -> None:
         self._report, self._total, self._begun = report, trials * self._UNITS, -1
 
-    def next(self) -> Callable[[int, int], object] | None:
+    def next(self) -> Report | None:
         self._begun += 1
         report, total, start = self._report, self._total, self._begun * self._UNITS
         if report is None:

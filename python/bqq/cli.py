@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 
 import bqq
 from bqq import _arrays, _core
@@ -39,8 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = _parser().parse_args(argv)
         run: Callable[[argparse.Namespace], None] = args.run
-        if hasattr(args, "effort"):
-            _check_isa()
         run(args)
         sys.stdout.flush()
         return 0
@@ -59,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check_isa() -> None:
-    """A wrong BQQ_ISA is found before the work starts."""
+    """A wrong BQQ_ISA is found before the work of a command that searches."""
     try:
         _core.isa()
     except RuntimeError as error:
@@ -198,6 +197,7 @@ def _refine(sweeps: int | None) -> bool | int | None:
 def _demo(args: argparse.Namespace) -> None:
     from bqq import _demo
 
+    _check_isa()
     _demo.run(
         args.input,
         bits=args.bits,
@@ -213,9 +213,7 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _config(args: argparse.Namespace) -> None:
-    pairs = bqq.show_config("dict") or {}
-    width = max(map(len, pairs))
-    say("\n".join(f"{key:<{width}}  {value}" for key, value in pairs.items()))
+    bqq.show_config()
 
 
 # --- info ---
@@ -304,7 +302,8 @@ class _Job:
     """One matrix to compress, and how much of the whole work it is."""
 
     name: str
-    value: Any
+    source: str
+    W: npt.NDArray[np.float32]
     layout: _core._Layout
 
     @property
@@ -315,6 +314,7 @@ class _Job:
 
 def _compress(args: argparse.Namespace) -> None:
     start = time.perf_counter()
+    _check_isa()
     _check_paths(args)
     metadata: dict[str, str] = {}
     if args.input.suffix == ".npy":
@@ -323,12 +323,11 @@ def _compress(args: argparse.Namespace) -> None:
     else:
         tensors, metadata = read_container(args.input)
         names = _select(args, tensors)
-    jobs = [_job(args, name, tensors[name]) for name in names]
+    jobs = [_job(args, name, tensors.pop(name)) for name in names]
     matrices = _compress_all(args, jobs)
     with blame(args.output):
         bqq.save(args.output, tensors | matrices, metadata=metadata, scales=args.scales)
-    passed = len(tensors) - len(matrices)
-    _print_summary(args, list(matrices.values()), passed, time.perf_counter() - start)
+    _print_summary(args, list(matrices.values()), len(tensors), time.perf_counter() - start)
 
 
 def _check_paths(args: argparse.Namespace) -> None:
@@ -366,11 +365,11 @@ def _select(args: argparse.Namespace, tensors: dict[str, Any]) -> list[str]:
 
 
 def _job(args: argparse.Namespace, name: str, value: Any) -> _Job:
-    what = args.input if args.input.suffix == ".npy" else f"{args.input}, tensor {name!r}"
-    with blame(what):
-        m, n = _arrays.as_float32_matrix("W", value).shape
-        layout = _core.layout(m, n, args.bits, args.l or 0, args.patch or 0)
-    return _Job(name, value, layout)
+    source = str(args.input) if args.input.suffix == ".npy" else f"{args.input}, tensor {name!r}"
+    with blame(source):
+        W = _arrays.as_float32_matrix("W", value)
+        m, n = W.shape
+        return _Job(name, source, W, _core.layout(m, n, args.bits, args.l or 0, args.patch or 0))
 
 
 def _compress_all(args: argparse.Namespace, jobs: list[_Job]) -> dict[str, bqq.Matrix]:
@@ -388,24 +387,24 @@ def _compress_all(args: argparse.Namespace, jobs: list[_Job]) -> dict[str, bqq.M
     )
     with Bar(sum(job.work for job in jobs), args.quiet) as bar:
         for job in jobs:
-            w = np.asarray(job.value, np.float32)
             part = bar.part(job.name, job.work)
-            q = bqq.decompose(
-                w,
-                args.bits,
-                args.l,
-                patch=args.patch,
-                schedule=args.schedule,
-                effort=args.effort,
-                steps=args.steps,
-                refine=_refine(args.refine),
-                seed=args.seed,
-                threads=args.threads,
-                progress=part,
-            )
+            with blame(job.source):
+                q = bqq.decompose(
+                    job.W,
+                    args.bits,
+                    args.l,
+                    patch=args.patch,
+                    schedule=args.schedule,
+                    effort=args.effort,
+                    steps=args.steps,
+                    refine=_refine(args.refine),
+                    seed=args.seed,
+                    threads=args.threads,
+                    progress=part,
+                )
             part.finish()
             bits, size = f"{q.bits_per_weight:.3f}", f"{q.nbytes / 1000:,.1f}"
-            error = f"{100 * q.error(w):.2f}"
+            error = f"{100 * q.error(job.W):.2f}"
             table.row([job.name, by(q.shape), str(q.l), by(q.patch), bits, size, error])
             matrices[job.name] = q
     return matrices

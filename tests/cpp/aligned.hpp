@@ -1,25 +1,29 @@
-// Aligned memory and prepared matrices for tests of the product.
+// Aligned memory and prepared matrices for tests of the product and its kernels.
 #pragma once
 
 #include "bqq/prepared.hpp"
+#include "memory.hpp"
 
-#include <cstdint>
-#include <memory>
+#include <algorithm>
 
 namespace aligned_memory {
 
-struct Aligned {
-    std::unique_ptr<std::uint8_t[]> memory;
-    void* at;
-    explicit Aligned(std::size_t size) : memory(new std::uint8_t[size + 64]) {
-        at = memory.get() + (64 - reinterpret_cast<std::uintptr_t>(memory.get()) % 64) % 64;
+/// `count` elements from a cache line on, each `value`.
+template <class T> struct Elements {
+    bqq::detail::AlignedMemory memory;
+    T* at;
+    explicit Elements(std::size_t count, T value = T())
+        : memory(count * sizeof(T)), at(static_cast<T*>(memory.data())) {
+        std::fill_n(at, count, value);
     }
 };
+using Aligned = Elements<std::uint8_t>;
 
-inline Aligned prepared(const bqq::Matrix& q) {
-    const std::size_t size = bqq::prepared_size(q.view());
-    Aligned buffer(size);
-    bqq::prepare(q.view(), buffer.at, size);
+/// What is multiplied: q or, transposed, q^T. The memory was not zero before.
+inline Aligned prepared(const bqq::Matrix& q, bool transposed = false) {
+    const std::size_t size = bqq::prepared_size(q.view(), transposed);
+    Aligned buffer(size, 0xA5);
+    bqq::prepare(q.view(), buffer.at, size, transposed);
     return buffer;
 }
 

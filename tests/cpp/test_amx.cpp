@@ -1,5 +1,6 @@
 // The AMX kernels on emulated tiles: needs AVX512-BF16, not AMX. Where the machine has AMX, test_kernels runs the real
 // ones too.
+#include "aligned.hpp"
 #include "check.hpp"
 #include "reference.hpp"
 
@@ -14,6 +15,7 @@
 extern "C" void bqq_kernels_amx_emulated(bqq_kernels* table);
 
 using namespace bqq::detail;
+using aligned_memory::Elements;
 using bqq::Index;
 using reference::Mat;
 
@@ -52,7 +54,7 @@ struct Padded {
 
 } // namespace
 
-TEST(tile_products_are_those_of_rounded_operands) {
+TEST(gemms_on_tiles_are_those_of_rounded_operands) {
     if (!runnable()) return;
     const bqq_kernels table = emulated();
     for (const Index M : {1, 15, 16, 17, 32, 33, 70})
@@ -65,8 +67,7 @@ TEST(tile_products_are_those_of_rounded_operands) {
                     for (Index k = 0; k < K; ++k) At(k, i) = A(i, k);
                 const Padded a(A), at(At), b(B), d(D);
                 const std::vector<float> bias(std::size_t(M), 0.5f);
-                std::vector<float> work(gemm_workspace(std::size_t(M), std::size_t(b.ld), std::size_t(K)) + 16, NAN);
-                float* workspace = work.data() + (64 - reinterpret_cast<std::uintptr_t>(work.data()) % 64) / 4;
+                const Elements<float> workspace(gemm_workspace(std::size_t(M), std::size_t(b.ld), std::size_t(K)), NAN);
                 Mat P(M, N);
                 double square = 0, cross = 0;
                 for (Index i = 0; i < M; ++i)
@@ -82,7 +83,7 @@ TEST(tile_products_are_those_of_rounded_operands) {
                                       col = transposed ? std::size_t(at.ld) : 1;
                     table.gemm_rounded(std::size_t(M), std::size_t(b.ld), std::size_t(K), left, row, col, b.v.data(),
                                        std::size_t(b.ld), transposed ? nullptr : d.v.data(), std::size_t(d.ld),
-                                       transposed ? nullptr : bias.data(), C.data(), std::size_t(b.ld), workspace);
+                                       transposed ? nullptr : bias.data(), C.data(), std::size_t(b.ld), workspace.at);
                     for (Index i = 0; i < M; ++i)
                         for (Index j = 0; j < N; ++j)
                             CHECK_NEAR(double(C[std::size_t(i * b.ld + j)]), P(i, j) + (transposed ? 0 : D(i, j) + 0.5),
@@ -90,14 +91,14 @@ TEST(tile_products_are_those_of_rounded_operands) {
                     double sums[2];
                     table.gemm_dots_rounded(std::size_t(M), std::size_t(b.ld), std::size_t(K), left, row, col,
                                             b.v.data(), std::size_t(b.ld), d.v.data(), std::size_t(d.ld), sums,
-                                            workspace);
+                                            workspace.at);
                     CHECK_NEAR(sums[0], square, 1e-5 * square);
                     CHECK_NEAR(sums[1], cross, 1e-5 * (1 + square));
                 }
             }
 }
 
-TEST(wide_products_equal_the_oracle) {
+TEST(tile_products_equal_the_oracle) {
     if (!runnable()) return;
     const bqq_kernels table = emulated();
     for (const Index panels : {1, 2, 3, 8})
@@ -112,17 +113,16 @@ TEST(wide_products_equal_the_oracle) {
                         units[std::size_t((k / 32 * panels + i / kPanelRows) * kPanelRows + i % kPanelRows)] |=
                             std::uint32_t(bits(i, k) > 0.5) << k % 32;
                 const std::size_t room = std::size_t(blocks * ((columns + 15) / 16) * kTileBytes);
-                std::vector<std::uint8_t> memory(room + 128, 0xA5);
-                std::uint8_t* tables = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
+                const Elements<std::uint8_t> tables(room + 1, 0xA5);
                 for (const int precision : {0, 1})
                     for (const int accumulate : {0, 1}) {
                         std::vector<float> out(std::size_t(columns * ldo), 0.5f);
-                        table.wide[precision].tables(std::size_t(blocks), std::size_t(columns), x.data(),
-                                                     std::size_t(ldx), tables);
-                        CHECK_EQ(int(tables[room]), 0xA5);
-                        table.wide[precision].lookup(std::size_t(panels), std::size_t(blocks),
+                        table.tile[precision].tables(std::size_t(blocks), std::size_t(columns), x.data(),
+                                                     std::size_t(ldx), tables.at);
+                        CHECK_EQ(int(tables.at[room]), 0xA5);
+                        table.tile[precision].lookup(std::size_t(panels), std::size_t(blocks),
                                                      reinterpret_cast<const std::uint8_t*>(units.data()),
-                                                     std::size_t(panels * kUnitBytes), std::size_t(columns), tables,
+                                                     std::size_t(panels * kUnitBytes), std::size_t(columns), tables.at,
                                                      out.data(), std::size_t(ldo), accumulate);
                         // 16 significant bits; a step of 1/127. Errors of elements add like noise.
                         const double step = precision ? 1 / 127.0 : 1 / 65536.0;
@@ -138,12 +138,12 @@ TEST(wide_products_equal_the_oracle) {
             }
 }
 
-TEST(wide_products_keep_what_is_not_finite_to_its_column) {
+TEST(tile_products_keep_what_is_not_finite_to_its_column) {
     if (!runnable()) return;
     const bqq_kernels table = emulated();
     const std::vector<std::uint8_t> bits(2 * kUnitBytes, 0x5C);
     alignas(64) std::uint8_t tables[2 * kTileBytes];
-    for (const bqq_product& kernel : table.wide)
+    for (const bqq_product& kernel : table.tile)
         for (const float bad : {INFINITY, -INFINITY, NAN}) {
             std::vector<float> x(5 * 64, 1.0f), out(5 * kPanelRows);
             std::fill_n(x.data() + 64, 64, 0.0f);

@@ -465,6 +465,31 @@ TEST(row_ranges_equal_the_whole_product) {
     }
 }
 
+TEST(prepared_transposed_is_the_prepared_transpose) {
+    Owner q, t;
+    decompose(q);
+    const bqq_view v = q.view();
+    CHECK_EQ(bqq_transpose(&v, &t.p), BQQ_OK);
+    const bqq_view vt = t.view();
+    std::size_t size = 0, expected = 0;
+    CHECK_EQ(bqq_prepared_size(&vt, &expected), BQQ_OK);
+    CHECK_EQ(bqq_prepared_size_transposed(&v, &size), BQQ_OK);
+    CHECK_EQ(size, expected);
+    Buffer straight(size), copied(size);
+    CHECK_EQ(bqq_prepare(&vt, copied.data, size), BQQ_OK);
+    CHECK_EQ(bqq_prepare_transposed(&v, straight.data, size), BQQ_OK);
+    CHECK(!std::memcmp(straight.data, copied.data, size));
+    std::vector<float> in = numbers(M, 3), out(N), same(N);
+    const bqq_array x = array(in.data(), M, 1), y = array(out.data(), N, 1), z = array(same.data(), N, 1);
+    CHECK_EQ(bqq_matmul(straight.data, &x, &y, nullptr), BQQ_OK);
+    CHECK_EQ(bqq_matmul(copied.data, &x, &z, nullptr), BQQ_OK);
+    CHECK(out == same);
+    CHECK_FAILS(bqq_prepare_transposed(&v, straight.data, size - 1), BQQ_INVALID_ARGUMENT, "expected");
+    CHECK_FAILS(bqq_prepare_transposed(nullptr, straight.data, size), BQQ_INVALID_ARGUMENT, "view is NULL");
+    CHECK_FAILS(bqq_prepare_transposed(&v, nullptr, size), BQQ_INVALID_ARGUMENT, "buffer is NULL");
+    CHECK_FAILS(bqq_prepared_size_transposed(&v, nullptr), BQQ_INVALID_ARGUMENT, "size is NULL");
+}
+
 TEST(extend_prefix_transpose_copy) {
     Owner one, two, extended, first, copy, transposed, back;
     decompose(one, 1);

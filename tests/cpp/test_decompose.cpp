@@ -166,8 +166,8 @@ TEST(bad_input_names_the_argument) {
     options.steps = -1;
     CHECK_THROWS(bqq::decompose(W.data(), 4, 5, 5, 1, options), Error, "steps is -1");
     options = {};
-    options.refine = -2;
-    CHECK_THROWS(bqq::decompose(W.data(), 4, 5, 5, 1, options), Error, "refine is -2");
+    options.refine = -3;
+    CHECK_THROWS(bqq::decompose(W.data(), 4, 5, 5, 1, options), Error, "refine is -3");
     options = {};
     options.effort = bqq::Effort(3);
     CHECK_THROWS(bqq::decompose(W.data(), 4, 5, 5, 1, options), Error, "effort is 3");

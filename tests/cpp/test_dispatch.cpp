@@ -17,11 +17,11 @@ TEST(generic_is_always_there_and_levels_stack) {
     for (const auto& name : available) CHECK(std::count(built.begin(), built.end(), name) == 1);
     for (const auto& name : available) {
         const bqq_kernels table = kernels_capped(name);
-        const void* entries[offsetof(bqq_kernels, wide) / sizeof(void*)]; // those every level has
+        const void* entries[offsetof(bqq_kernels, tile) / sizeof(void*)]; // those every level has
         std::memcpy(entries, &table, sizeof entries);
         for (const void* entry : entries) CHECK(entry != nullptr); // nothing left unfilled
         CHECK(!table.dense == !table.unit_columns);
-        for (const bqq_product& wide : table.wide) CHECK(!wide.tables == !wide.lookup);
+        for (const bqq_product& tile : table.tile) CHECK(!tile.tables == !tile.lookup);
     }
 }
 

@@ -1,4 +1,5 @@
 // Every kernel on every instruction set of this machine against float64 loops.
+#include "aligned.hpp"
 #include "check.hpp"
 #include "reference.hpp"
 
@@ -6,6 +7,7 @@
 
 #include <cfloat>
 
+using aligned_memory::Elements;
 using bqq::Index;
 using reference::Mat;
 
@@ -104,16 +106,15 @@ TEST(rounded_products) {
                     const Padded A(reference::random(M, K, 1, -1, 1)), At(reference::random(K, M, 2, -1, 1)),
                         B(reference::random(K, N, 3, -1, 1)), D(reference::random(M, N, 4, -1, 1), 1);
                     const std::vector<float> bias(std::size_t(M), 0.25f);
-                    std::vector<float> work(gemm_workspace(std::size_t(M), std::size_t(B.ld), std::size_t(K)) + 16);
-                    float* workspace = work.data() + (64 - reinterpret_cast<std::uintptr_t>(work.data()) % 64) / 4;
+                    const Elements<float> workspace(gemm_workspace(std::size_t(M), std::size_t(B.ld), std::size_t(K)));
                     const double tolerance = std::sqrt(double(K)) * 4 / 256 + bound(K, 2);
                     for (const bool transposed : {false, true}) {
                         Padded C(Mat(M, N), 2);
-                        kernel.gemm_rounded(std::size_t(M), std::size_t(B.ld), std::size_t(K),
-                                            transposed ? At.v.data() : A.v.data(), transposed ? 1 : std::size_t(A.ld),
-                                            transposed ? std::size_t(At.ld) : 1, B.v.data(), std::size_t(B.ld),
-                                            transposed ? nullptr : D.v.data(), std::size_t(D.ld),
-                                            transposed ? nullptr : bias.data(), C.data(), std::size_t(C.ld), workspace);
+                        kernel.gemm_rounded(
+                            std::size_t(M), std::size_t(B.ld), std::size_t(K), transposed ? At.v.data() : A.v.data(),
+                            transposed ? 1 : std::size_t(A.ld), transposed ? std::size_t(At.ld) : 1, B.v.data(),
+                            std::size_t(B.ld), transposed ? nullptr : D.v.data(), std::size_t(D.ld),
+                            transposed ? nullptr : bias.data(), C.data(), std::size_t(C.ld), workspace.at);
                         double square = 0, cross = 0, sums[2];
                         for (Index i = 0; i < M; ++i)
                             for (Index j = 0; j < N; ++j) {
@@ -125,7 +126,7 @@ TEST(rounded_products) {
                         if (transposed) continue;
                         kernel.gemm_dots_rounded(std::size_t(M), std::size_t(B.ld), std::size_t(K), A.v.data(),
                                                  std::size_t(A.ld), 1, B.v.data(), std::size_t(B.ld), D.v.data(),
-                                                 std::size_t(D.ld), sums, workspace);
+                                                 std::size_t(D.ld), sums, workspace.at);
                         CHECK_NEAR(sums[0], square, 0.02 * square + 0.002);
                         CHECK_NEAR(sums[1], cross, 0.02 * std::sqrt(square * double(M * N)) + 0.002);
                     }
@@ -142,10 +143,9 @@ TEST(counts_are_exact) {
                     Padded A(reference::random(M, K, 1)), B(reference::random(K, N, 2, 0, most)), C(Mat(M, N));
                     for (float& v : A.v) v = v > 0.5f ? 1.0f : 0.0f;
                     for (float& v : B.v) v = std::floor(v + 0.5f);
-                    std::vector<float> work(gemm_workspace(std::size_t(M), std::size_t(B.ld), std::size_t(K)) + 16);
-                    float* workspace = work.data() + (64 - reinterpret_cast<std::uintptr_t>(work.data()) % 64) / 4;
+                    const Elements<float> workspace(gemm_workspace(std::size_t(M), std::size_t(B.ld), std::size_t(K)));
                     kernel.gemm_counts(std::size_t(M), std::size_t(B.ld), std::size_t(K), A.v.data(), std::size_t(A.ld),
-                                       B.v.data(), std::size_t(B.ld), C.data(), std::size_t(C.ld), workspace);
+                                       B.v.data(), std::size_t(B.ld), C.data(), std::size_t(C.ld), workspace.at);
                     for (Index i = 0; i < M; ++i)
                         for (Index j = 0; j < N; ++j) {
                             double sum = 0;
@@ -156,7 +156,7 @@ TEST(counts_are_exact) {
     });
 }
 
-TEST(lookahead) {
+TEST(extrapolate) {
     on_each_isa([](const bqq_kernels& kernel) {
         for (const Index rows : {1, 5, 64})
             for (const Index cols : kSizes) {
@@ -164,8 +164,8 @@ TEST(lookahead) {
                 Padded f(Mat(rows, cols)), g(Mat(rows, cols));
                 std::vector<float> row = zeros(rows), row_sq = row, col = zeros(x.ld), col_sq = col;
                 const bqq_sums sums{row.data(), row_sq.data(), col.data(), col_sq.data()};
-                kernel.lookahead(std::size_t(rows), std::size_t(cols), std::size_t(x.ld), x.data(), old.data(), 4,
-                                 -0.5f, 0.75f, f.data(), g.data(), &sums);
+                kernel.extrapolate(std::size_t(rows), std::size_t(cols), std::size_t(x.ld), x.data(), old.data(), 4,
+                                   -0.5f, 0.75f, f.data(), g.data(), &sums);
                 CHECK(f.clean());
                 CHECK(g.clean());
                 Mat expected(rows, cols), squares(rows, cols);
@@ -185,8 +185,8 @@ TEST(lookahead) {
                     CHECK_NEAR(col_sq[std::size_t(j)], reference::col_sum(squares, j), bound(rows, 30));
                 }
                 const bqq_sums none{nullptr, nullptr, nullptr, nullptr};
-                kernel.lookahead(std::size_t(rows), std::size_t(cols), std::size_t(x.ld), x.data(), old.data(), 4,
-                                 -0.5f, 0.75f, nullptr, g.data(), &none);
+                kernel.extrapolate(std::size_t(rows), std::size_t(cols), std::size_t(x.ld), x.data(), old.data(), 4,
+                                   -0.5f, 0.75f, nullptr, g.data(), &none);
                 CHECK(g.clean());
             }
     });

@@ -249,7 +249,7 @@ TEST(columns_do_not_depend_on_the_batch) {
             for (const int threads : {1, 2, 5}) {
                 options.threads = threads;
                 bqq::matmul(buffer.at, input(x, n, batch), output(whole, m, batch), options);
-                const bool tiles = bqq::detail::kernels().wide[precision].lookup; // then only wide batches are alike
+                const bool tiles = bqq::detail::kernels().tile[precision].lookup; // then only large batches are alike
                 const Index width = tiles ? 12 : 1;
                 for (const Index c : {0, 7, 8, 58}) {
                     const ConstArray columns{x.data() + c, Dtype::f32, n, width, batch, 1};
@@ -275,6 +275,36 @@ TEST(few_block_rows_on_many_threads) { // stage 1 and stage 2 one after the othe
             CHECK(many == one);
         }
     }
+}
+
+TEST(prepared_from_a_view_or_from_its_transpose_is_the_same) {
+    for (const Index m : {1, 7, 33, 130})
+        for (const Index n : {1, 16, 65, 129})
+            for (const Index l : {1, 8, 21, 40})
+                for (const Index patch : {0, 20, 48}) {
+                    const bqq::Matrix q = reference::random_matrix(m, n, 3, l, patch, 1), t = bqq::transpose(q.view());
+                    const std::size_t size = bqq::prepared_size(t.view());
+                    CHECK_EQ(bqq::prepared_size(q.view(), true), size);
+                    CHECK(!std::memcmp(prepared(q, true).at, prepared(t).at, size));
+                    CHECK(!std::memcmp(prepared(t, true).at, prepared(q).at, bqq::prepared_size(q.view())));
+                }
+}
+
+TEST(an_owner_of_a_prepared_matrix) {
+    const Index m = 33, n = 50;
+    bqq::Matrix q = reference::random_matrix(m, n, 2, 19, 20, 1);
+    const Mat dense = reference::dense(q.view());
+    const bqq::Layout layout = q.layout;
+    bqq::PreparedMatrix first(q.view(), true);
+    q = bqq::Matrix(); // the view may go
+    const bqq::PreparedMatrix owner = std::move(first);
+    CHECK(owner.layout() == bqq::transposed_layout(layout));
+    CHECK_EQ(owner.nbytes(), bqq::prepared_size(bqq::Matrix(layout).view(), true));
+    std::vector<float> x(std::size_t(m), 0.5f), y(std::size_t(n), 0.0f), direct(y);
+    owner.matmul(input(x, m, 1), output(y, n, 1));
+    bqq::matmul(owner.data(), input(x, m, 1), output(direct, n, 1));
+    CHECK(y == direct);
+    for (Index j = 0; j < n; ++j) CHECK_NEAR(y[std::size_t(j)], 0.5 * reference::col_sum(dense, j), 1e-3);
 }
 
 TEST(chosen_blocks_need_little_padding) {
@@ -309,7 +339,7 @@ TEST(bad_calls_are_errors) {
     CHECK_THROWS(bqq::matmul(buffer.at, input(x, 29, 1), output(y, 20, 1)), Error, "X has 29 rows, expected n = 30");
     CHECK_THROWS(bqq::matmul(buffer.at, input(x, 30, 1), output(y, 21, 1)), Error, "out has 21 rows, expected m = 20");
     CHECK_THROWS(bqq::matmul(buffer.at, input(x, 30, 2), output(y, 20, 1)), Error, "expected the same number");
-    CHECK_THROWS(bqq::prepare(q.view(), static_cast<char*>(buffer.at) + 8, 1 << 20), Error, "not 64-byte aligned");
+    CHECK_THROWS(bqq::prepare(q.view(), buffer.at + 8, 1 << 20), Error, "not 64-byte aligned");
     CHECK_THROWS(bqq::prepare(q.view(), buffer.at, 64), Error, "buffer has 64 bytes");
     CHECK_THROWS(bqq::matmul_rows(buffer.at, input(x, 30, 1), output(y, 20, 1), 5, 21, buffer.at), Error,
                  "rows 5 to 21");
@@ -318,6 +348,6 @@ TEST(bad_calls_are_errors) {
     bqq::MatmulOptions options;
     options.precision = bqq::Precision(7);
     CHECK_THROWS(bqq::matmul(buffer.at, input(x, 30, 1), output(y, 20, 1), options), Error, "precision is 7");
-    static_cast<std::uint64_t*>(buffer.at)[1] = 1; // as an older version would have written it
+    reinterpret_cast<std::uint64_t*>(buffer.at)[1] = 1; // as an older version would have written it
     CHECK_THROWS(bqq::matmul(buffer.at, input(x, 30, 1), output(y, 20, 1)), Error, "has layout 1");
 }

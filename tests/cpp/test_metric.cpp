@@ -171,7 +171,7 @@ TEST(scales_in_the_metric_are_a_minimum) {
         std::vector<double> errors;
         std::vector<float> row(std::size_t(a.K * a.scales_per_block()));
         for (Index j = 0; j < a.J; ++j) {
-            errors.push_back(solve_scales_in_metric(kernels(), q.view(), j, 0, a.K, p, w.data() + j * a.rows * n, n,
+            errors.push_back(solve_scales_in_metric(kernels(), q.view(), {j, 0, a.K, p}, w.data() + j * a.rows * n, n,
                                                     metric, row.data()));
             std::copy(row.begin(), row.end(), q.scales.begin() + j * Index(row.size()));
         }
@@ -212,7 +212,7 @@ TEST(scales_of_stacks_that_repeat_each_other_stay_small) {
                 bqq::Matrix part = bqq::prefix(q.view(), stacks);
                 std::vector<float> row(std::size_t(a.K * part.layout.scales_per_block()));
                 for (Index j = 0; j < a.J; ++j) {
-                    solve_scales_in_metric(kernels(), part.view(), j, 0, a.K, stacks, w.data() + j * a.rows * n, n,
+                    solve_scales_in_metric(kernels(), part.view(), {j, 0, a.K, stacks}, w.data() + j * a.rows * n, n,
                                            metric, row.data());
                     for (const float scale : row) CHECK(std::fabs(scale) < 10);
                     std::copy(row.begin(), row.end(), part.scales.begin() + j * Index(row.size()));
@@ -242,7 +242,7 @@ TEST(refinement_in_the_metric_keeps_its_error_and_ends_where_no_flip_helps) {
         PaddedMatrix metric(n, n);
         for (Index i = 0; i < n; ++i)
             for (Index j = 0; j < n; ++j) metric.row(i)[j] = h[std::size_t(i * n + j)];
-        solve_scales_in_metric(kernels(), q.view(), 0, 0, 1, 1, w.data(), n, metric, q.scales.data());
+        solve_scales_in_metric(kernels(), q.view(), {0, 0, 1, 1}, w.data(), n, metric, q.scales.data());
         const double best = error_in(H, W, what_of(q));
         CHECK_NEAR(kept, best, 2e-3 * best);
         for (auto* plane : {&q.Y, &q.Z})

@@ -1,4 +1,5 @@
 // The product's tables and look-ups on every instruction set of this machine against float64 loops.
+#include "aligned.hpp"
 #include "check.hpp"
 #include "reference.hpp"
 
@@ -45,16 +46,14 @@ struct Vectors {
     float* at(Index c) { return v.data() + c * ld; }
 };
 
-// 64-byte aligned room for the tables, with a guard behind it.
+// Room for the tables, with a guard behind it.
 struct Tables {
-    std::vector<std::uint8_t> memory;
-    std::uint8_t* at;
     std::size_t size;
+    aligned_memory::Aligned memory;
+    std::uint8_t* at;
     explicit Tables(Index blocks)
-        : size(std::size_t((blocks + kChunkBlocks - 1) / kChunkBlocks * kChunkBlocks * kMaxVectors * kTableBytes)) {
-        memory.assign(size + 192, 0xA5);
-        at = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
-    }
+        : size(std::size_t(bqq::detail::ceil_div(blocks, kChunkBlocks) * kChunkBlocks * kMaxVectors * kTableBytes)),
+          memory(size + 64, 0xA5), at(memory.at) {}
     bool guarded() const {
         for (int i = 0; i < 64; ++i)
             if (at[size + std::size_t(i)] != 0xA5) return false;
@@ -167,7 +166,7 @@ TEST(zero_and_not_finite) {
     });
 }
 
-TEST(latents) {
+TEST(apply_scales) {
     on_each_isa([](const bqq_kernels& table) {
         for (const Index l : {1, 3, 8, 16, 17, 50})
             for (const Index stacks : {1, 2, 5}) {
@@ -176,7 +175,8 @@ TEST(latents) {
                 for (Index i = 0; i < stacks; ++i)
                     q.push_back({float(scales(i, 0)), float(scales(i, 1)), float(scales(i, 2))});
                 std::vector<float> in(v.v.begin(), v.v.end()), out(in.size() + 1, 9.0f), sums(kPanelRows, 0.25f);
-                table.latents(std::size_t(stacks), std::size_t(l), q.data(), -3.0f, in.data(), out.data(), sums.data());
+                table.apply_scales(std::size_t(stacks), std::size_t(l), q.data(), -3.0f, in.data(), out.data(),
+                                   sums.data());
                 double expected = 0.25 * kPanelRows, sum = 0;
                 for (Index i = 0; i < stacks; ++i)
                     for (Index e = 0; e < l; ++e) {

@@ -26,10 +26,10 @@ struct Shape {
 // Patches of several shapes in one batch on the device, and the same on the CPU.
 class Pair {
   public:
-    Pair(const std::vector<Shape>& shapes, int rows, int cols, int l, const AmfdOptions& options, AmfdPlan plan)
-        : rows_(rows), cols_(cols), l_(l), options_(options), plan_(plan), layout_(rows, cols, l),
+    Pair(const std::vector<Shape>& shapes, int rows, int cols, int l, const AmfdOptions& options, AmfdLaunch launch)
+        : rows_(rows), cols_(cols), l_(l), options_(options), launch_(launch), layout_(rows, cols, l),
           state_(shapes.size() * amfd_state_floats(rows, cols, l)),
-          partial_(amfd_partial_doubles(int(shapes.size()), rows, cols, l)), patches_(shapes.size()) {
+          partial_(amfd_partial_doubles(int(shapes.size()), rows, cols)), patches_(shapes.size()) {
         std::vector<Patch> patches;
         for (std::size_t i = 0; i < shapes.size(); ++i) {
             const int m = shapes[i].m, n = shapes[i].n;
@@ -43,11 +43,11 @@ class Pair {
         }
         patches_.set(patches);
         batch_ = {int(shapes.size()), rows, cols, l, patches_.at(), state_.at(), partial_.at()};
-        device::must(amfd_start(batch_, options, 42, plan, nullptr));
+        device::must(amfd_start(batch_, options, 42, launch, nullptr));
     }
 
     void steps(Index first, Index count) {
-        device::must(amfd_steps(batch_, options_, first, count, plan_, nullptr));
+        device::must(amfd_steps(batch_, options_, first, count, launch_, nullptr));
         const double slope = (options_.T_begin - options_.T_end) / double(options_.steps - 1);
         for (auto& cpu : cpu_)
             for (Index i = first; i < first + count; ++i) cpu->step(options_, options_.T_begin - slope * double(i));
@@ -85,7 +85,7 @@ class Pair {
     const bqq_kernels kernels_ = bqq::detail::kernels_capped("generic");
     int rows_, cols_, l_;
     AmfdOptions options_;
-    AmfdPlan plan_;
+    AmfdLaunch launch_;
     AmfdLayout layout_;
     device::Array<float> state_;
     device::Array<double> partial_;
@@ -107,11 +107,11 @@ constexpr int all_shared = 227 * 1024, none_shared = 24 * 1024;
 } // namespace
 
 TEST(fifty_steps_equal_the_cpu) {
-    for (const AmfdPlan plan :
-         {AmfdPlan{false, false, all_shared}, AmfdPlan{false, false, none_shared}, AmfdPlan{false, true, 0}}) {
+    for (const AmfdLaunch launch :
+         {AmfdLaunch{false, false, all_shared}, AmfdLaunch{false, false, none_shared}, AmfdLaunch{false, true, 0}}) {
         AmfdOptions options;
         options.steps = 50;
-        Pair pair({{12, 20}, {9, 17}}, 12, 20, 7, options, plan);
+        Pair pair({{12, 20}, {9, 17}}, 12, 20, 7, options, launch);
         CHECK(pair.compare(1e-5) < 1e-6);
         pair.steps(0, 1);
         CHECK(pair.compare(1e-5) < 5e-7);
@@ -123,11 +123,11 @@ TEST(fifty_steps_equal_the_cpu) {
 }
 
 TEST(patches_larger_than_a_tile_equal_the_cpu) {
-    for (const AmfdPlan plan :
-         {AmfdPlan{false, false, all_shared}, AmfdPlan{false, false, 100 * 1024}, AmfdPlan{false, true, 0}}) {
+    for (const AmfdLaunch launch :
+         {AmfdLaunch{false, false, all_shared}, AmfdLaunch{false, false, 100 * 1024}, AmfdLaunch{false, true, 0}}) {
         AmfdOptions options;
         options.steps = 50;
-        Pair pair({{70, 131}}, 70, 131, 46, options, plan);
+        Pair pair({{70, 131}}, 70, 131, 46, options, launch);
         CHECK(pair.compare(1e-5) < 1e-6);
         pair.steps(0, 3);
         CHECK(pair.compare(5e-5) < 2e-6);
@@ -135,10 +135,10 @@ TEST(patches_larger_than_a_tile_equal_the_cpu) {
 }
 
 TEST(rounded_products_follow_the_same_path) {
-    for (const AmfdPlan plan : {AmfdPlan{true, false, all_shared}, AmfdPlan{true, true, 0}}) {
+    for (const AmfdLaunch launch : {AmfdLaunch{true, false, all_shared}, AmfdLaunch{true, true, 0}}) {
         AmfdOptions options;
         options.steps = 50;
-        Pair pair({{33, 29}, {35, 37}}, 35, 37, 18, options, plan);
+        Pair pair({{33, 29}, {35, 37}}, 35, 37, 18, options, launch);
         CHECK(pair.compare(1e-2) < 1e-6);
         pair.steps(0, 1);
         CHECK(pair.compare(1e-2) < 5e-5);
@@ -159,11 +159,11 @@ TEST(rounded_products_of_wide_tiles) {
 TEST(patches_of_256_equal_the_cpu_as_one_and_as_one_of_many) {
     for (const bool rounded : {false, true})
         for (const int count : {1, 256}) {
-            const AmfdPlan plan = amfd_plan(count, 256, 256, 128, all_shared, 132, rounded);
-            CHECK_EQ(plan.by_phase, count == 1);
+            const AmfdLaunch launch = amfd_launch(count, 256, 256, 128, all_shared, 132, rounded);
+            CHECK_EQ(launch.by_phase, count == 1);
             AmfdOptions options;
             options.steps = 50;
-            Pair pair({{256, 256}}, 256, 256, 128, options, plan);
+            Pair pair({{256, 256}}, 256, 256, 128, options, launch);
             CHECK(pair.compare(rounded ? 1e-2 : 1e-5) < 1e-6);
             pair.steps(0, 1);
             CHECK(pair.compare(rounded ? 1e-2 : 5e-5) < (rounded ? 5e-5 : 2e-6));
@@ -171,14 +171,14 @@ TEST(patches_of_256_equal_the_cpu_as_one_and_as_one_of_many) {
 }
 
 TEST(a_settled_patch_ends_early) {
-    for (const AmfdPlan plan : {AmfdPlan{false, false, all_shared}, AmfdPlan{false, true, 0}})
+    for (const AmfdLaunch launch : {AmfdLaunch{false, false, all_shared}, AmfdLaunch{false, true, 0}})
         for (const bool stop : {false, true}) {
             AmfdOptions options;
             options.steps = 60;
             options.T_begin = options.T_end = 0.2;
             options.eta = 0.9; // every variable is at its bound soon
             options.stop_when_settled = stop;
-            Pair pair({{4, 4}}, 4, 4, 1, options, plan);
+            Pair pair({{4, 4}}, 4, 4, 1, options, launch);
             pair.steps(0, 60);
             const AmfdScalars s = pair.scalars(0);
             CHECK_EQ(s.settled != 0, stop);
@@ -216,11 +216,11 @@ TEST(four_by_four_systems_equal_the_cpu_also_where_they_are_singular) {
 
 TEST(plans_follow_sizes_and_the_device) {
     const int a100 = 163 * 1024;
-    CHECK(!amfd_plan(1000, 128, 128, 64, a100, 108, true).by_phase);
-    CHECK(amfd_plan(1, 384, 384, 192, a100, 108, true).by_phase);
-    CHECK(!amfd_plan(200, 384, 384, 192, a100, 108, true).by_phase); // enough of them for one block each
-    CHECK(amfd_plan(1000, 64, 64, 32, a100, 108, true).shared <= a100 / 2);
-    CHECK_EQ(amfd_plan(50, 64, 64, 32, a100, 108, true).shared, a100);
+    CHECK(!amfd_launch(1000, 128, 128, 64, a100, 108, true).by_phase);
+    CHECK(amfd_launch(1, 384, 384, 192, a100, 108, true).by_phase);
+    CHECK(!amfd_launch(200, 384, 384, 192, a100, 108, true).by_phase); // enough of them for one block each
+    CHECK(amfd_launch(1000, 64, 64, 32, a100, 108, true).shared <= a100 / 2);
+    CHECK_EQ(amfd_launch(50, 64, 64, 32, a100, 108, true).shared, a100);
 }
 
 TEST(sizes_are_checked) {

@@ -60,17 +60,18 @@ TEST(from_a_matrix_to_a_product) {
     OK(bqq_cuda_prepared_size(&two, 0, &size));
     OK(bqq_cuda_workspace_size(&two, 0, 1, &work));
     const device::Array<unsigned char> prepared(size), workspace(work);
+    const bqq_cuda_buffer room = {workspace.at(), work};
     OK(bqq_cuda_prepare(&two, 0, prepared.at(), size, nullptr));
     const device::Array<float> x(std::vector<float>(std::size_t(n), 1.0f)), y(static_cast<std::size_t>(m));
     const bqq_array in{x.at(), BQQ_F32, n, 1, 1, 1}, out{y.at(), BQQ_F32, m, 1, 1, 1};
     bqq_view sizes = two;
     sizes.y = nullptr, sizes.z = nullptr, sizes.scales = nullptr;
-    OK(bqq_cuda_matmul(&sizes, 0, prepared.at(), &in, &out, nullptr, workspace.at(), work, nullptr));
+    OK(bqq_cuda_matmul(&sizes, 0, prepared.at(), &in, &out, nullptr, &room, nullptr));
     const auto got = y.get();
     for (std::int64_t i = 0; i < m; ++i) CHECK_NEAR(got[std::size_t(i)], reference::row_sum(what, i), 1e-5);
 
-    FAILS(bqq_cuda_matmul(&sizes, 1, prepared.at(), &in, &out, nullptr, workspace.at(), work, nullptr),
-          BQQ_INVALID_ARGUMENT, "X is 13 x 1, expected 9 rows");
+    FAILS(bqq_cuda_matmul(&sizes, 1, prepared.at(), &in, &out, nullptr, &room, nullptr), BQQ_INVALID_ARGUMENT,
+          "X is 13 x 1, expected 9 rows");
     FAILS(bqq_cuda_prepare(&two, 0, prepared.at(), size - 1, nullptr), BQQ_INVALID_ARGUMENT, "buffer has");
     FAILS(bqq_cuda_extend(&two, w.at(), n, &options, &one, nullptr), BQQ_INVALID_ARGUMENT, "p from 2 up");
     options.progress = [](std::int64_t, std::int64_t, void*) { return 1; };

@@ -1,7 +1,7 @@
 // Whole matrices on the device: as good as the CPU's, valid, repeatable, extended, refused where they should be.
 #include "check.hpp"
-#include "decompose.cuh"
 #include "device.hpp"
+#include "engine.cuh"
 #include "reference.hpp"
 
 #include "bqq/decompose.hpp"
@@ -79,11 +79,11 @@ bqq::cuda::Limits with_float32_products() {
     return limits;
 }
 
-bqq::Matrix on_device_by(const bqq::Layout& a, const bqq::detail::Plan& plan, const std::vector<float>& w,
+bqq::Matrix on_device_by(const bqq::Layout& a, const bqq::detail::SearchRecipe& recipe, const std::vector<float>& w,
                          const DecomposeOptions& options, const bqq::cuda::Limits& limits) {
     const OnDevice W(w, a.m, a.n);
     const Planes planes(a);
-    bqq::cuda::decompose_within(limits, nullptr, a, plan, W.W.at(), W.ldw, options, planes.result(), nullptr);
+    bqq::cuda::decompose_within(limits, {a, recipe}, W.W.at(), W.ldw, options, planes.result(), nullptr);
     return planes.get(a);
 }
 
@@ -96,7 +96,7 @@ TEST(with_float32_products_the_bits_are_those_of_the_cpu) {
     DecomposeOptions options;
     options.steps = 15, options.refine = 3, options.patch = 12;
     const bqq::Matrix cpu = bqq::decompose(w.data(), m, n, n, 2, options);
-    const bqq::Matrix gpu = on_device_by(a, bqq::detail::make_plan(options, a), w, options, with_float32_products());
+    const bqq::Matrix gpu = on_device_by(a, bqq::detail::make_recipe(options, a), w, options, with_float32_products());
     CHECK(gpu.Y == cpu.Y);
     CHECK(gpu.Z == cpu.Z);
     for (std::size_t i = 0; i < cpu.scales.size(); ++i)
@@ -109,16 +109,16 @@ TEST(errors_agree_with_the_cpu_within_the_noise_of_seeds) {
     const bqq::Layout a = bqq::make_layout(m, n, 1, 14); // wide: many blocks get a longer descent
     for (const bool is_smooth : {true, false}) {
         const auto w = is_smooth ? smooth(m, n, 1) : random_weights(m, n, 2);
-        bqq::detail::Plan plan = bqq::detail::make_plan({}, a);
-        plan.amfd.steps = 60, plan.refine.sweeps = 20, plan.deeper = 180, plan.little = 0.9;
+        bqq::detail::SearchRecipe recipe = bqq::detail::make_recipe({}, a);
+        recipe.amfd.steps = 60, recipe.refine.sweeps = 20, recipe.retry_steps = 180, recipe.min_gain = 0.9;
         double cpu = 0, gpu = 0, least = 1e30, most = 0;
         for (std::uint64_t seed = 0; seed < 3; ++seed) {
             DecomposeOptions options;
             options.seed = seed;
             const double c =
-                bqq::squared_error(bqq::detail::decompose(a, plan, w.data(), n, options).view(), w.data(), n);
+                bqq::squared_error(bqq::detail::decompose(a, recipe, w.data(), n, options).view(), w.data(), n);
             const double g =
-                bqq::squared_error(on_device_by(a, plan, w, options, bqq::cuda::device_limits()).view(), w.data(), n);
+                bqq::squared_error(on_device_by(a, recipe, w, options, bqq::cuda::device_limits()).view(), w.data(), n);
             cpu += c / 3, gpu += g / 3, least = std::min(least, c), most = std::max(most, c);
         }
         CHECK_NEAR(gpu, cpu, most - least);
@@ -137,23 +137,23 @@ TEST(blocks_where_annealing_gains_little_get_a_longer_descent_as_on_the_cpu) {
     by_phase.shared = 24 << 10, by_phase.processors = int(a.blocks());
     for (const auto& [starts, limits] : {std::pair{1, whole}, {2, whole}, {1, one_by_one}, {1, by_phase}}) {
         DecomposeOptions options;
-        bqq::detail::Plan plan = bqq::detail::make_plan(options, a);
-        plan.amfd.steps = 5, plan.refine.sweeps = 1, plan.deeper = 10, plan.little = 0.7;
-        plan.starts = starts;
-        const bqq::Matrix cpu = bqq::detail::decompose(a, plan, w.data(), n, options);
+        bqq::detail::SearchRecipe recipe = bqq::detail::make_recipe(options, a);
+        recipe.amfd.steps = 5, recipe.refine.sweeps = 1, recipe.retry_steps = 10, recipe.min_gain = 0.7;
+        recipe.restarts = starts;
+        const bqq::Matrix cpu = bqq::detail::decompose(a, recipe, w.data(), n, options);
         Index last = 0;
         options.progress = [&](Index done, Index all) {
             CHECK(done >= last && done <= all);
             last = done;
             return true;
         };
-        const bqq::Matrix gpu = on_device_by(a, plan, w, options, limits);
+        const bqq::Matrix gpu = on_device_by(a, recipe, w, options, limits);
         options.progress = nullptr;
-        CHECK_EQ(last, a.blocks() * a.p * plan.work());
+        CHECK_EQ(last, a.blocks() * a.p * recipe.work());
         CHECK(gpu.Y == cpu.Y);
         CHECK(gpu.Z == cpu.Z);
-        plan.deeper = 0;
-        const bqq::Matrix without = bqq::detail::decompose(a, plan, w.data(), n, options);
+        recipe.retry_steps = 0;
+        const bqq::Matrix without = bqq::detail::decompose(a, recipe, w.data(), n, options);
         Index gone = 0;
         for (Index b = 0; b < a.blocks(); ++b) {
             const auto plane = cpu.Y.begin() + b * a.p * a.y_plane_bytes();
@@ -293,7 +293,7 @@ TEST(product_of_what_was_found) {
             workspace(bqq::cuda::workspace_size(a, transposed, 1));
         bqq::cuda::prepare(planes.view(a), transposed, prepared.at(), prepared.size(), nullptr);
         const device::Array<float> x(std::vector<float>(std::size_t(in), 1.0f)), y(static_cast<std::size_t>(out));
-        bqq::cuda::matmul(a, transposed, prepared.at(), {x.at(), bqq::Dtype::f32, in, 1, 1, 1},
+        bqq::cuda::matmul({a, transposed, prepared.at()}, {x.at(), bqq::Dtype::f32, in, 1, 1, 1},
                           {y.at(), bqq::Dtype::f32, out, 1, 1, 1}, workspace.at(), workspace.size(), nullptr);
         const auto got = y.get();
         for (Index i = 0; i < out; ++i) {
@@ -301,11 +301,11 @@ TEST(product_of_what_was_found) {
             for (Index j = 0; j < in; ++j) sum += transposed ? what(j, i) : what(i, j);
             CHECK_NEAR(got[std::size_t(i)], sum, 1e-4);
         }
-        CHECK_THROWS(bqq::cuda::matmul(a, transposed, prepared.at(), {x.at(), bqq::Dtype::f32, in + 1, 1, 1, 1},
+        CHECK_THROWS(bqq::cuda::matmul({a, transposed, prepared.at()}, {x.at(), bqq::Dtype::f32, in + 1, 1, 1, 1},
                                        {y.at(), bqq::Dtype::f32, out, 1, 1, 1}, workspace.at(), workspace.size(),
                                        nullptr),
                      bqq::Error, " rows");
-        CHECK_THROWS(bqq::cuda::matmul(a, transposed, prepared.at(), {x.at(), bqq::Dtype::f32, in, 1, 1, 1},
+        CHECK_THROWS(bqq::cuda::matmul({a, transposed, prepared.at()}, {x.at(), bqq::Dtype::f32, in, 1, 1, 1},
                                        {y.at(), bqq::Dtype::f32, out, 1, 1, 1}, workspace.at(), 0, nullptr),
                      bqq::Error, "workspace has 0 bytes");
     }

@@ -55,7 +55,7 @@ double take(const std::vector<unsigned char>& bytes, std::size_t i, Dtype dtype)
 }
 
 // Largest relative error of a column, ||out - What x|| / ||What x||.
-double error_of(const bqq::Matrix& q, bool transposed, Index batch, Dtype dtype, const ProductPlan& plan,
+double error_of(const bqq::Matrix& q, bool transposed, Index batch, Dtype dtype, const ProductLaunch& launch,
                 bool column_major, double mean = 0) {
     const Planes planes(q.layout, transposed);
     const device::Array<std::uint8_t> Y(q.Y), Z(q.Z);
@@ -74,11 +74,12 @@ double error_of(const bqq::Matrix& q, bool transposed, Index batch, Dtype dtype,
         for (Index b = 0; b < batch; ++b) put(in, at(i, b, ldx), x(i, b), dtype);
     for (Index i = 0; i < planes.m; ++i)
         for (Index b = 0; b < batch; ++b) put(out, at(i, b, ldo), 0.25, dtype);
-    const device::Array<unsigned char> device_in(in), device_out(out), workspace(matmul_workspace(planes, batch, plan));
+    const device::Array<unsigned char> device_in(in), device_out(out),
+        workspace(matmul_workspace(planes, batch, launch));
     const auto stride = [&](Index ld, bool row) { return row == column_major ? Index(1) : ld; };
     device::must(matmul(planes, prepared.at(),
                         {device_in.at(), dtype, planes.n, batch, stride(ldx, true), stride(ldx, false)},
-                        {device_out.at(), dtype, planes.m, batch, stride(ldo, true), stride(ldo, false)}, plan,
+                        {device_out.at(), dtype, planes.m, batch, stride(ldo, true), stride(ldo, false)}, launch,
                         workspace.at(), nullptr));
     out = device_out.get();
 
@@ -89,7 +90,7 @@ double error_of(const bqq::Matrix& q, bool transposed, Index batch, Dtype dtype,
         for (Index i = 0; i < planes.m; ++i) {
             double sum = 0;
             for (Index j = 0; j < planes.n; ++j) sum += (transposed ? W(j, i) : W(i, j)) * rounded(x(j, b), dtype);
-            const double e = take(out, at(i, b, ldo), dtype) - sum - (plan.accumulate ? 0.25 : 0);
+            const double e = take(out, at(i, b, ldo), dtype) - sum - (launch.accumulate ? 0.25 : 0);
             wrong += e * e, norm += sum * sum;
         }
         worst = std::max(worst, std::sqrt(wrong / norm));

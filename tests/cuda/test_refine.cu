@@ -33,7 +33,7 @@ Outcome on_device(const bqq::Matrix& q, const std::vector<float>& w, const Refin
     const RefineBatch batch{words.batch(), 0, state.at()};
     device::must(refine_start(batch, options, 9, shared, nullptr));
     Outcome out{{}, {}};
-    for (std::int64_t done = 0; done < refine_most_passes(options); done += passes_per_launch) {
+    for (std::int64_t done = 0; done < AnnealSchedule(options).most_passes(); done += passes_per_launch) {
         device::must(refine_passes(batch, options, passes_per_launch, shared, nullptr));
         out.scalars.clear();
         bool all = true;
@@ -42,15 +42,15 @@ Outcome on_device(const bqq::Matrix& q, const std::vector<float>& w, const Refin
             const auto bytes = state.get(std::size_t(block) * floats, sizeof s / 4);
             std::memcpy(&s, bytes.data(), sizeof s);
             out.scalars.push_back(s);
-            all = all && s.phase == RefinePhase::done;
+            all = all && s.anneal.phase == bqq::cuda::AnnealPhase::done;
         }
         if (all) break;
     }
-    const device::Array<RefineErrors> errors(std::size_t(q.layout.blocks()));
+    const device::Array<AnnealErrors> errors(std::size_t(q.layout.blocks()));
     device::must(refine_errors(batch, errors.at(), nullptr));
     for (std::size_t i = 0; i < out.scalars.size(); ++i) {
         const RefineScalars& s = out.scalars[i];
-        CHECK(s.phase == RefinePhase::done);
+        CHECK(s.anneal.phase == bqq::cuda::AnnealPhase::done);
         CHECK_EQ(errors.get()[i].first, s.initial_error);
         CHECK_EQ(errors.get()[i].last, s.error);
     }

@@ -107,7 +107,7 @@ TEST(patches_that_are_not_active_are_left_alone) {
     auto patches = words.patches.get();
     patches[0].active = 0;
     words.patches.set(patches);
-    const device::Array<Spread> spread(std::vector<Spread>{{1, 2, 3, 4}});
+    const device::Array<Spread> spread(std::vector<Spread>{{{2, 3, 4}, 1}});
     device::must(residuals(words.batch(), 0, nullptr, nullptr, spread.at(), nullptr));
     CHECK_EQ(spread.get()[0].range, 4.0);
 }

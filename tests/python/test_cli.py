@@ -145,6 +145,7 @@ def test_help(tmp_path: Path, command: tuple[str, ...]) -> None:
         (("compress", "nan.npy", "o.safetensors", "--bits", "1"), "nan.npy: W[1, 0] is nan"),
         (("compress", "objects.npy", "o.safetensors", "--bits", "1"), "objects.npy: "),
         (("compress", "w.npy", "o.safetensors", "--bits", "1", "--only", "x"), "--only, --skip"),
+        (("compress", "w.npy", "o.safetensors", "--bits", "1", "--steps", "2000000000"), "w.npy: steps is 2000000000"),
         (("demo", "none.png"), "none.png: No such file"),
         (("demo", "text.png"), "text.png"),
         (("demo", "w.npy", "--bits", "1,9"), "'9', expected an integer, 1 to 8"),

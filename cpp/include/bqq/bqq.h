@@ -186,6 +186,13 @@ BQQ_API bqq_status bqq_decompose(const float* w, int64_t m, int64_t n, int64_t l
 BQQ_API bqq_status bqq_extend(const bqq_view* view, const float* w, int64_t ldw, int64_t p,
                               const bqq_decompose_options* options, bqq_matrix** out);
 
+/// *out: m new rows for `view`, which has one block row: rows, m x view->n, row-major with ldrows >= n elements between
+/// rows, all finite; Z and scales are those of view, the bits of all stacks of a row are found together. A row's bits
+/// do not depend on the rows beside it. Of the options, effort, steps (flips of each search; 0: the effort's), seed,
+/// threads, progress, weight, ldweight and damping count. BQQ_INVALID_ARGUMENT, BQQ_OUT_OF_MEMORY, BQQ_CANCELLED.
+BQQ_API bqq_status bqq_encode(const bqq_view* view, const float* rows, int64_t m, int64_t ldrows,
+                              const bqq_decompose_options* options, bqq_matrix** out);
+
 /// Writes What into out: m x n, row-major, ldo >= n elements between rows. O(p l m n / 2) integer additions.
 BQQ_API bqq_status bqq_reconstruct(const bqq_view* view, float* out, int64_t ldo, int threads);
 
@@ -212,6 +219,12 @@ BQQ_API bqq_status bqq_prepared_size(const bqq_view* view, size_t* size);
 /// this one. O(bytes).
 BQQ_API bqq_status bqq_prepare(const bqq_view* view, void* buffer, size_t size);
 
+/// The same for products with W_hat^T (n x m), straight from the planes of `view`: byte for byte what bqq_prepare makes
+/// of bqq_transpose's result, for one plane of working memory. Where m and n stand in what follows, they are exchanged.
+/// BQQ_INVALID_ARGUMENT, BQQ_FORMAT, BQQ_OUT_OF_MEMORY.
+BQQ_API bqq_status bqq_prepared_size_transposed(const bqq_view* view, size_t* size);
+BQQ_API bqq_status bqq_prepare_transposed(const bqq_view* view, void* buffer, size_t size);
+
 typedef struct bqq_matmul_options {
     size_t struct_size;
     int32_t threads;    ///< see "threads" above; bqq_matmul_rows ignores it
@@ -223,11 +236,11 @@ typedef struct bqq_matmul_options {
 /// Fills the first struct_size bytes of *options with the defaults (all zero); struct_size: sizeof *options.
 BQQ_API bqq_status bqq_matmul_options_init(bqq_matmul_options* options, size_t struct_size);
 
-/// out (m x batch) = What * x (n x batch), any dtypes, summed in float32 or integers. out must not overlap x. A column
+/// out (m x batch) = W_hat * x (n x batch), any dtypes, summed in float32 or integers. out must not overlap x. A column
 /// of the result depends on its column of x alone, bit for bit, and on the batch in that large ones may be computed
-/// another way. `prepared`: filled by bqq_prepare. options NULL:
-/// defaults. Small products stay on the calling thread. O(p l (m K + n J) batch) bit operations. BQQ_INVALID_ARGUMENT
-/// names the shapes that do not fit; BQQ_OUT_OF_MEMORY.
+/// another way. `prepared`: filled by bqq_prepare or bqq_prepare_transposed. options NULL: defaults. Small products
+/// stay on the calling thread. O(p l (m K + n J) batch) bit operations. BQQ_INVALID_ARGUMENT names the shapes that do
+/// not fit; BQQ_OUT_OF_MEMORY.
 BQQ_API bqq_status bqq_matmul(const void* prepared, const bqq_array* x, const bqq_array* out,
                               const bqq_matmul_options* options);
 

@@ -10,35 +10,37 @@ namespace bqq {
 /// How annealed mean-field descent chooses its normaliser, temperatures and length.
 enum class Schedule : int {
     /// Data-driven: the residual is divided by six standard deviations (the range is at the mercy of one outlier, and
-    /// too
-    /// small on two-level data for the descent to be stable), and a stack ends once every variable has settled.
+    /// too small on two-level data for the descent to be stable), and a stack ends once every variable has settled.
     adaptive = 0,
     /// The paper's: W divided by max - min, T from 0.2 to 0.005, eta 0.06, zeta 4, always all steps; 50,000 by default.
-    /// No
-    /// refinement unless asked for.
+    /// No refinement unless asked for.
     paper = 1,
 };
 
-/// How long to search. Descent steps and refinement sweeps per stack: fast 1,000 and 1,500, standard 2,000 and 20,000,
+/// How long to search; standard is "default" in Python. Descent steps and refinement sweeps per stack: fast 1,000 and 1,500, standard 2,000 and 20,000,
 /// best 2,000 and 64,000 from the best of four descents; for l above 64 proportionally fewer sweeps, down to a quarter.
 /// Where refinement gains less than 6 %, a second descent of 10,000 (best: 20,000) steps follows, refined gently,
 /// unless steps or refine are given; with more than 1.2 times the default l, less than 30 % and three times the steps.
 enum class Effort : int { standard = 0, fast = 1, best = 2 };
+
+/// DecomposeOptions::refine: the effort's sweeps, under Schedule::paper too.
+constexpr Index kRefineOfEffort = -2;
 
 struct DecomposeOptions {
     Index l = 0;     ///< inner dimension; 0: round(rows*cols/(rows+cols)) of a block. Ignored by extend
     Index patch = 0; ///< largest block side; 0: see make_layout; 128 with a whole weight matrix. Ignored by extend
     Schedule schedule = Schedule::adaptive;
     Effort effort = Effort::standard;
-    Index steps = 0;  ///< descent steps per stack; 0: the schedule's or the effort's
-    Index refine = 0; ///< refinement sweeps per stack; 0: the effort's (none under Schedule::paper); -1: none
-    /// NULL: the error is the sum of squares of E = W - What. Else tr(E H E^T), H the n x n second moment X^T X of the
+    Index steps = 0; ///< descent steps per stack; 0: the schedule's or the effort's
+    /// Refinement sweeps per stack; 0: the effort's (none under Schedule::paper); -1: none; kRefineOfEffort.
+    Index refine = 0;
+    /// NULL: the error is the sum of squares of E = W - W_hat. Else tr(E H E^T), H the n x n second moment X^T X of the
     /// inputs a layer sees (samples x n), symmetric and positive semidefinite, with ldweight >= n floats between rows;
     /// ldweight 0: the n numbers of its diagonal. Bits are refined and scales solved in this metric, and the error of
     /// each column patch is moved into those still to come (GPTQ). Only read during the call.
     const float* weight = nullptr;
     Index ldweight = 0;
-    double damping = 0.01; ///< this share of the mean of weight's diagonal is added to the diagonal
+    double damping = 0; ///< this share of the mean of weight's diagonal is added to it; 0: 0.01; negative: none
     std::uint64_t seed = 0;
     int threads = 0; ///< 0: BQQ_NUM_THREADS, OMP_NUM_THREADS, else the cores of this process
     /// Called on the calling thread a few times a second and once at the end with the steps and sweeps done so far and
@@ -57,5 +59,12 @@ BQQ_API Matrix decompose(const float* W, Index m, Index n, Index ldw, Index p, c
 /// extend(decompose(W, p1), W, p2) equals decompose(W, p2) bit for bit under equal options, unless a weight that is a
 /// whole matrix makes the patches of a row depend on each other.
 BQQ_API Matrix extend(const View& q, const float* W, Index ldw, Index p, const DecomposeOptions& options = {});
+
+/// New rows for q, whose Z and scales stay as they are: m x q.n, row-major with ldrows >= n elements between rows. The
+/// bits of all stacks of a row are found together. q has one block row. A row's bits depend on the row, q, effort,
+/// steps, seed, weight and damping alone: not on the rows beside it. Of the options, steps is the number of flips of
+/// each of p + 2 searches (0: the effort's), and l, patch, schedule and refine are ignored. O(p l) a flip; (p l)^2
+/// floats of memory a block column. Throws Error(invalid_argument | cancelled), std::bad_alloc.
+BQQ_API Matrix encode(const View& q, const float* rows, Index m, Index ldrows, const DecomposeOptions& options = {});
 
 } // namespace bqq

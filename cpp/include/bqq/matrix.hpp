@@ -2,7 +2,7 @@
 //
 // Glossary (the paper's letters, used everywhere: code, docs, files, tests)
 //   W      real matrix, m rows (outputs) x n columns (inputs)
-//   What   its approximation  sum_{i<p} ( r_i Y_i Z_i + s_i (Y_i 1) + t_i (1 Z_i) ) + u
+//   W_hat  its approximation  sum_{i<p} ( r_i Y_i Z_i + s_i (Y_i 1) + t_i (1 Z_i) ) + u
 //   Y_i    binary m x l,  Z_i  binary l x n,  one pair is a *stack*; p stacks
 //   l      inner dimension; l = round(mn/(m+n)) costs about one bit per element and stack
 //   patch  W is cut into J x K blocks of at most patch x patch; each block has its own Y, Z, r, s, t, u
@@ -105,7 +105,7 @@ BQQ_API Matrix prefix(const View& q, Index k);
 /// The transpose, exactly: Y' = Z^T, Z' = Y^T, s and t exchanged.
 BQQ_API Matrix transpose(const View& q);
 
-/// Writes What (m x n, row-major, ldo >= n). O(p l m n / 2) integer additions.
+/// Writes W_hat (m x n, row-major, ldo >= n). O(p l m n / 2) integer additions.
 BQQ_API void reconstruct(const View& q, float* out, Index ldo, int threads = 0);
 
 /// Sum of squared differences between W and What, accumulated in float64; What is formed a row at a time.

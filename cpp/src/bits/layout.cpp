@@ -2,6 +2,7 @@
 #include "arguments.hpp"
 #include "bqq/matrix.hpp"
 #include "memory.hpp"
+#include "tuning.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -42,7 +43,7 @@ Layout make_layout(Index m, Index n, Index p, Index l, Index patch) {
     if (p < 1 || p > kMaxStacks) bad_argument("p is " + number(p) + ", expected 1 to " + number(kMaxStacks));
     if (patch < 0 || patch > kMaxBlockSide)
         bad_argument("patch is " + number(patch) + ", expected 1 to " + number(kMaxBlockSide) + ", or none to choose");
-    if (patch == 0) patch = std::max(m, n) <= 512 ? 512 : 256;
+    if (patch == 0) patch = std::max(m, n) <= kWholeSide ? kWholeSide : kDefaultPatch;
     Layout a;
     a.m = m, a.n = n, a.p = p;
     a.J = ceil_div(m, patch), a.K = ceil_div(n, patch);

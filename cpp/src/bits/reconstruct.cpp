@@ -2,6 +2,7 @@
 #include "arguments.hpp"
 #include "bits/pack.hpp"
 #include "parallel.hpp"
+#include "tuning.hpp"
 
 #include <algorithm>
 
@@ -13,7 +14,7 @@ using namespace detail;
 // Calls row(j, k, a, values) with each row of each block of What, in parallel over blocks; values are float64.
 template <class Row> void for_rows(const View& q, int threads, Row&& on_row) {
     const Layout& a = q.layout;
-    const bool small = double(a.m) * double(a.n) * double(a.p) < 1e5;
+    const bool small = double(a.m) * double(a.n) * double(a.p) < kSmallPass;
     parallel_for(a.blocks(), small ? 1 : resolve_threads(threads), [&](Index block, int) {
         const Index j = block / a.K, k = block % a.K;
         const BlockProducts products(q, j, k, a.p);

@@ -57,6 +57,22 @@ template <class Make> bqq_status make_matrix(bqq_matrix** out, Make&& make) noex
     });
 }
 
+bqq_status prepared_size(const bqq_view* view, std::size_t* size, bool transposed) noexcept {
+    return guarded([&] {
+        const bqq::View q = to_view(view);
+        require(size, "size");
+        *size = bqq::prepared_size(q, transposed);
+    });
+}
+
+bqq_status prepare(const bqq_view* view, void* buffer, std::size_t size, bool transposed) noexcept {
+    return guarded([&] {
+        const bqq::View q = to_view(view);
+        require_aligned(buffer, "buffer");
+        bqq::prepare(q, buffer, size, transposed);
+    });
+}
+
 } // namespace
 
 extern "C" {
@@ -134,6 +150,15 @@ bqq_status bqq_extend(const bqq_view* view, const float* w, int64_t ldw, int64_t
     });
 }
 
+bqq_status bqq_encode(const bqq_view* view, const float* rows, int64_t m, int64_t ldrows,
+                      const bqq_decompose_options* options, bqq_matrix** out) {
+    return make_matrix(out, [&] {
+        const bqq::View q = to_view(view);
+        require(rows, "rows");
+        return bqq::encode(q, rows, m, ldrows, to_options(options));
+    });
+}
+
 bqq_status bqq_reconstruct(const bqq_view* view, float* out, int64_t ldo, int threads) {
     return guarded([&] {
         const bqq::View q = to_view(view);
@@ -151,20 +176,14 @@ bqq_status bqq_squared_error(const bqq_view* view, const float* w, int64_t ldw, 
     });
 }
 
-bqq_status bqq_prepared_size(const bqq_view* view, size_t* size) {
-    return guarded([&] {
-        const bqq::View q = to_view(view);
-        require(size, "size");
-        *size = bqq::prepared_size(q);
-    });
-}
+bqq_status bqq_prepared_size(const bqq_view* view, size_t* size) { return prepared_size(view, size, false); }
 
-bqq_status bqq_prepare(const bqq_view* view, void* buffer, size_t size) {
-    return guarded([&] {
-        const bqq::View q = to_view(view);
-        require_aligned(buffer, "buffer");
-        bqq::prepare(q, buffer, size);
-    });
+bqq_status bqq_prepare(const bqq_view* view, void* buffer, size_t size) { return prepare(view, buffer, size, false); }
+
+bqq_status bqq_prepared_size_transposed(const bqq_view* view, size_t* size) { return prepared_size(view, size, true); }
+
+bqq_status bqq_prepare_transposed(const bqq_view* view, void* buffer, size_t size) {
+    return prepare(view, buffer, size, true);
 }
 
 bqq_status bqq_matmul_options_init(bqq_matmul_options* options, size_t struct_size) {

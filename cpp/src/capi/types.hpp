@@ -139,7 +139,7 @@ inline bqq::DecomposeOptions to_options(const bqq_decompose_options* given) {
     options.threads = o.threads;
     options.weight = o.weight;
     options.ldweight = o.ldweight;
-    if (o.damping != 0) options.damping = std::max(o.damping, 0.0);
+    options.damping = o.damping;
     if (o.progress)
         options.progress = [call = o.progress, user = o.user](bqq::Index done, bqq::Index total) {
             return call(done, total, user) == 0;

@@ -1,48 +1,21 @@
 // isa: amx
 // level: 60
 // arch: x86_64
-// cpu: avx2,fma,bmi2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,amx-tile,amx-bf16,amx-int8
-// flags: -mfma -mbmi2 -mf16c -mavx512bw -mavx512dq -mavx512vl -mavx512bf16 -mamx-tile -mamx-bf16 -mamx-int8
+// over: bf16
+// cpu: amx-tile,amx-bf16,amx-int8
 // msvc: /arch:AVX512
 //
 // The descent's rounded products on tiles of 16 rows of 64 bytes: C (16 x 16 floats) += A (16 x 32 bfloat16) B (32 x
 // 16), B as 16 rows of pairs. Four sums, two tiles of A and two of B live at once.
 //   tdpbf16ps     one every 16 cycles: 512 multiply-adds a cycle, 16 times the float32 rate
 //   tdpbssd       twice that, on bytes
-// Compiled with BQQ_AMX_EMULATED the tile instructions are functions (tests/cpp/amx_emulation.hpp).
-#include "kernels/table.hpp"
-
-#if defined(__GNUC__) && !defined(__clang__)
-// gcc bug 105593: the "undefined" operands inside its own intrinsics
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
-#include <string.h>
-#if defined(BQQ_AMX_EMULATED)
-#include "amx_emulation.hpp"
-#endif
+#include "kernels/pack_bf16_inl.hpp"
+#include "kernels/product_amx_inl.hpp"
+#include "kernels/tiles_amx_inl.hpp"
 
 namespace {
 
-#include "kernels/pack_bf16.inl"
-
-constexpr size_t kSide = 16, kPairs = 16; // rows of a tile; pairs along K in one
-
-// Static: gcc 12 does not see that loading the configuration reads it.
-alignas(64) const struct {
-    uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-} kConfiguration;
-
-// The tile registers of this thread, ours for the time of a product.
-struct Tiles {
-    Tiles() { _tile_loadconfig(&kConfiguration); }
-    ~Tiles() { _tile_release(); }
-    Tiles(const Tiles&) = delete;
-    Tiles& operator=(const Tiles&) = delete;
-};
+constexpr size_t kPairs = 16; // along K in a tile
 
 inline size_t up(size_t x, size_t to) { return (x + to - 1) / to * to; }
 
@@ -62,8 +35,7 @@ struct Operands {
     float* sums; // 4 tiles
 };
 
-Operands pack(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B, size_t ldb,
-              float* workspace) {
+Operands pack(size_t M, size_t N, size_t K, const Left& A, const float* B, size_t ldb, float* workspace) {
     Operands p;
     p.M = M, p.pairs = up((K + 1) / 2, kPairs), p.ldb = odd_lines(N), p.sums = workspace;
     p.lda = odd_lines(p.pairs);
@@ -72,16 +44,16 @@ Operands pack(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t
     pack_down(K, N, B, ldb, b, p.ldb);
     for (size_t i = used * p.ldb; i < p.pairs * p.ldb; ++i) b[i] = 0;
     uint32_t* a = b + p.pairs * p.ldb;
-    if (a_row == 1) {
+    if (A.row == 1) {
         uint32_t* turned = a + rows * p.lda;
-        pack_down(K, rows, A, a_col, turned, rows);
+        pack_down(K, rows, A.at, A.col, turned, rows);
         for (size_t i = used * rows; i < p.pairs * rows; ++i) turned[i] = 0;
         for (size_t i = 0; i < rows; i += kSide)
             for (size_t k = 0; k < p.pairs; k += kSide)
                 transpose_tile(turned + k * rows + i, rows, a + i * p.lda + k, p.lda);
     } else {
         for (size_t i = 0; i < rows * p.lda; ++i) a[i] = 0;
-        pack_along(M, K, A, a_row, a, p.lda);
+        pack_along(M, K, A.at, A.row, a, p.lda);
     }
     p.A = a, p.B = b;
     return p;
@@ -138,7 +110,7 @@ template <class Row> void for_rows(const Operands& p, size_t N, Row&& row) {
 
 void gemm_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B, size_t ldb,
                   const float* D, size_t ldd, const float* bias, float* C, size_t ldc, float* workspace) {
-    const Operands p = pack(M, N, K, A, a_row, a_col, B, ldb, workspace);
+    const Operands p = pack(M, N, K, {A, a_row, a_col}, B, ldb, workspace);
     for_rows(p, N, [&](size_t i, size_t j, __m512 v) {
         v = _mm512_add_ps(v, _mm512_set1_ps(bias ? bias[i] : 0.0f));
         if (D) v = _mm512_add_ps(v, _mm512_loadu_ps(D + i * ldd + j));
@@ -148,7 +120,7 @@ void gemm_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, si
 
 void gemm_dots_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B,
                        size_t ldb, const float* X, size_t ldx, double sums[2], float* workspace) {
-    const Operands p = pack(M, N, K, A, a_row, a_col, B, ldb, workspace);
+    const Operands p = pack(M, N, K, {A, a_row, a_col}, B, ldb, workspace);
     __m512d square = _mm512_setzero_pd(), cross = square;
     const auto add = [](__m512d sum, __m512 v) {
         const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(v));
@@ -161,13 +133,11 @@ void gemm_dots_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_ro
     sums[0] = _mm512_reduce_add_pd(square), sums[1] = _mm512_reduce_add_pd(cross);
 }
 
-#include "kernels/product_amx.inl"
-
 } // namespace
 
 extern "C" void bqq_kernels_amx(bqq_kernels* table) {
     table->gemm_rounded = gemm_rounded;
     table->gemm_dots_rounded = gemm_dots_rounded;
-    table->wide[0] = bqq_product{wide_tables<WideFloat32>, wide_lookup<WideFloat32>};
-    table->wide[1] = bqq_product{wide_tables<WideInt8>, wide_lookup<WideInt8>};
+    table->tile[0] = bqq_product{tile_tables<TileFloat32>, tile_lookup<TileFloat32>};
+    table->tile[1] = bqq_product{tile_tables<TileInt8>, tile_lookup<TileInt8>};
 }

@@ -2,17 +2,15 @@
 // level: 10
 // arch: x86_64
 // cpu: avx2,fma,bmi2,f16c
-// flags: -mavx2 -mfma -mbmi2 -mf16c
 // msvc: /arch:AVX2
 //
 // AVX2 and FMA: 16 registers of 8 floats. 6 x 2 accumulators keep both FMA ports busy.
 //   vfmadd231ps ymm     latency 4, 2 per cycle
 //   vbroadcastss m32    2 per cycle
 #include "kernels/table.hpp"
+#include "kernels/x86.hpp"
 
-#include <immintrin.h>
-#include <string.h>
-
+#define BQQ_VECTOR
 namespace {
 
 typedef __m256 vf;
@@ -59,18 +57,18 @@ inline void vtranspose(const float* A, size_t lda, float* B, size_t ldb) {
     }
 }
 
-#include "kernels/anneal.inl"
-#include "kernels/product.inl"
-#include "kernels/product_avx2.inl"
-#include "kernels/product_avx2_dense.inl"
-#include "kernels/product_avx2_int8.inl"
-#include "kernels/solver.inl"
-
 } // namespace
 
+#include "kernels/dense_avx2_inl.hpp"
+#include "kernels/int8_avx2_inl.hpp"
+#include "kernels/loops_inl.hpp"
+#include "kernels/product_avx2_inl.hpp"
+
 extern "C" void bqq_kernels_avx2(bqq_kernels* table) {
-    fill_solver(table);
-    fill_anneal(table);
-    fill_product(table);
-    fill_dense(table);
+    fill_loops(table);
+    table->product[0] = bqq_product{tables_f32, lookup_f32};
+    table->product[1] = bqq_product{tables_i8, lookup_i8};
+    table->dense = dense;
+    table->unit_columns = unit_columns;
+    table->rates = kRatesAvx2;
 }

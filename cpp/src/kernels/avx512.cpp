@@ -1,21 +1,16 @@
 // isa: avx512
 // level: 20
 // arch: x86_64
-// cpu: avx2,fma,bmi2,f16c,avx512f,avx512bw,avx512dq,avx512vl
-// flags: -mavx2 -mfma -mbmi2 -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl
+// over: avx2
+// cpu: avx512f,avx512bw,avx512dq,avx512vl
 // msvc: /arch:AVX512
 //
 // AVX-512: 32 registers of 16 floats. 12 x 2 accumulators; the broadcast of A rides inside the FMA.
 //   vfmadd231ps zmm, m32{1to16}    latency 4, 1 to 2 per cycle
 #include "kernels/table.hpp"
+#include "kernels/x86.hpp"
 
-#if defined(__GNUC__) && !defined(__clang__)
-// gcc bug 105593: the "undefined" operands inside its own intrinsics
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
-
+#define BQQ_VECTOR
 namespace {
 
 typedef __m512 vf;
@@ -55,15 +50,14 @@ inline void vtranspose(const float* A, size_t lda, float* B, size_t ldb) {
     }
 }
 
-#include "kernels/anneal.inl"
-#include "kernels/product.inl"
-#include "kernels/product_avx512.inl"
-#include "kernels/solver.inl"
-
 } // namespace
 
+#include "kernels/product_avx512_inl.hpp"
+
+#include "kernels/loops_inl.hpp"
+
 extern "C" void bqq_kernels_avx512(bqq_kernels* table) {
-    fill_solver(table);
-    fill_anneal(table);
-    fill_product(table);
+    fill_loops(table);
+    table->product[0] = bqq_product{tables_f32, lookup_f32};
+    table->rates.table = kTableRateAvx512, table->rates.table_rows = kTableRowsAvx512;
 }

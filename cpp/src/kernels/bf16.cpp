@@ -1,29 +1,21 @@
 // isa: bf16
 // level: 40
 // arch: x86_64
-// cpu: avx2,fma,bmi2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16
-// flags: -mavx2 -mfma -mbmi2 -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mavx512bf16
+// over: avx512
+// cpu: avx512vnni,avx512bf16
 // msvc: /arch:AVX512
 //
 // The solver's dense products on short operands: bfloat16 pairs (vdpbf16ps, twice the float32 rate) where rounding is
 // harmless, bytes (vpdpbusd, four times) where operands are small whole numbers. Operands are packed first, as 32-bit
 // groups of 2 or 4 neighbours along K: A as [M][K/group] or [K/group][M], B as [K/group][N].
-#include "kernels/table.hpp"
-
-#if defined(__GNUC__) && !defined(__clang__)
-// gcc bug 105593: the "undefined" operands inside its own intrinsics
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
+#include "kernels/pack_bf16_inl.hpp"
+#include "kernels/x86.hpp"
 
 namespace {
 
 constexpr int kTileRows = 12, kTileVectors = 2;
 
 inline __m512i load(const uint32_t* p) { return _mm512_loadu_si512(p); }
-
-#include "kernels/pack_bf16.inl"
 
 // Bits to [rows][ceil(cols/4)] of four bytes.
 void pack_bytes_along(size_t rows, size_t cols, const float* A, size_t lda, uint32_t* out, size_t stride) {
@@ -155,26 +147,25 @@ template <class Op> inline void for_tiles(Op& op, size_t M, size_t N) {
         for (size_t i = 0; i < M; i += kTileRows) tile_rows<kTileRows, 1>(op, i, j, M - i);
 }
 
-Operands pack(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B, size_t ldb,
-              float* workspace) {
+Operands pack(size_t M, size_t N, size_t K, const Left& A, const float* B, size_t ldb, float* workspace) {
     uint32_t* b = (uint32_t*)workspace;
     const size_t pairs = (K + 1) / 2, b_stride = odd_lines(N);
     pack_down(K, N, B, ldb, b, b_stride);
     uint32_t* a = b + pairs * b_stride;
-    if (a_row == 1) {
+    if (A.row == 1) {
         const size_t width = (M + 15) / 16 * 16, stride = odd_lines(width);
-        pack_down(K, width, A, a_col, a, stride);
+        pack_down(K, width, A.at, A.col, a, stride);
         return {pairs, a, b, 1, stride, b_stride};
     }
     const size_t stride = (pairs + 7) / 8 * 8;
-    pack_along(M, K, A, a_row, a, stride);
+    pack_along(M, K, A.at, A.row, a, stride);
     return {pairs, a, b, stride, 1, b_stride};
 }
 
 void gemm_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B, size_t ldb,
                   const float* D, size_t ldd, const float* bias, float* C, size_t ldc, float* workspace) {
     Store op;
-    static_cast<Operands&>(op) = pack(M, N, K, A, a_row, a_col, B, ldb, workspace);
+    static_cast<Operands&>(op) = pack(M, N, K, {A, a_row, a_col}, B, ldb, workspace);
     op.D = D, op.bias = bias, op.C = C, op.ldd = ldd, op.ldc = ldc;
     for_tiles(op, M, N);
 }
@@ -182,7 +173,7 @@ void gemm_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, si
 void gemm_dots_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B,
                        size_t ldb, const float* X, size_t ldx, double sums[2], float* workspace) {
     Dots op;
-    static_cast<Operands&>(op) = pack(M, N, K, A, a_row, a_col, B, ldb, workspace);
+    static_cast<Operands&>(op) = pack(M, N, K, {A, a_row, a_col}, B, ldb, workspace);
     op.X = X, op.ldx = ldx, op.square = op.cross = 0;
     for_tiles(op, M, N);
     sums[0] = op.square, sums[1] = op.cross;

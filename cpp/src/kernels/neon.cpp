@@ -2,8 +2,6 @@
 // level: 10
 // arch: aarch64
 // cpu: neon
-// flags:
-// msvc:
 //
 // Advanced SIMD of ARMv8.0: 32 registers of 4 floats, part of every aarch64 baseline.
 //   fmla v.4s    latency 4, 2 per cycle
@@ -11,6 +9,7 @@
 
 #include <arm_neon.h>
 
+#define BQQ_VECTOR
 namespace {
 
 typedef float32x4_t vf;
@@ -46,15 +45,12 @@ inline void vtranspose(const float* A, size_t lda, float* B, size_t ldb) {
     vstore(B + 3 * ldb, vcombine_f32(vget_high_f32(low.val[1]), vget_high_f32(high.val[1])));
 }
 
-#include "kernels/anneal.inl"
-#include "kernels/product.inl"
-#include "kernels/product_portable.inl"
-#include "kernels/solver.inl"
-
 } // namespace
 
+#include "kernels/loops_inl.hpp"
+#include "kernels/product_portable_inl.hpp"
+
 extern "C" void bqq_kernels_neon(bqq_kernels* table) {
-    fill_solver(table);
-    fill_anneal(table);
+    fill_loops(table);
     fill_product(table);
 }

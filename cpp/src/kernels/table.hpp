@@ -14,14 +14,13 @@ constexpr int kPad = 16; // floats a padded row is a multiple of
 /* The product sees a bit matrix in units of 16 rows x 32 columns: sixteen little-endian 32-bit words, one a row,
  * element 32*block + k of the row in bit k. A panel is 16 rows. */
 constexpr int kPanelRows = 16, kUnitColumns = 32, kUnitBytes = 64;
-constexpr int kMaxPanels = 8;       // of one call of lookup
-constexpr int kMaxVectors = 8;      // of one call of tables or lookup
-constexpr int kPrefetchBlocks = 16; // from the unit in use to the one to fetch (to the second-level cache)
-constexpr int kChunkBlocks = 8;     // of a product, which share a scale in the fixed-point kernels
-constexpr int kTableBytes = 512;    // room for the tables of one block of one vector
-constexpr int kPrecisions = 2;      // 0: float32 class, 1: int8 class
+constexpr int kMaxPanels = 8;    // of one call of lookup
+constexpr int kMaxVectors = 8;   // of one call of tables or lookup
+constexpr int kChunkBlocks = 8;  // of a product, which share a scale in the fixed-point kernels
+constexpr int kTableBytes = 512; // room for the tables of one block of one vector
+constexpr int kPrecisions = 2;   // 0: float32 class, 1: int8 class
 
-/* The same for products by matrix units: most vectors and blocks of one call, room for one block of 16 vectors. */
+/* Of products by matrix units: most vectors and blocks of one call, room for the tables of one block of 16 vectors. */
 constexpr int kTileVectors = 32, kTileBlocks = 32, kTileBytes = 2048;
 
 /* Sums over a matrix x of rows x cols: NULL members are not computed. col_* have room for ld entries. */
@@ -79,7 +78,7 @@ typedef struct bqq_stack {
     float r, shift, total;
 } bqq_stack;
 
-/* A tile of What, columns x 16 panels: out[b*ldo + 16 q + a] = row[16 q + a] + column[b] + sum_i r_i sum_g
+/* A tile of W_hat, columns x 16 panels: out[b*ldo + 16 q + a] = row[16 q + a] + column[b] + sum_i r_i sum_g
  * popcount(Y_ag & Z_bg), with stack i in the segments first[i] <= g < first[i+1], Y_ag word a of the unit at
  * bits + block[g]*stride + 64 q and Z_bg = z[g*ldz + b]. panels <= kMaxPanels; row may be NULL (zero). */
 typedef struct bqq_dense {
@@ -94,9 +93,11 @@ typedef struct bqq_dense {
     size_t ldo;
 } bqq_dense;
 
-/* What decides between tables and dense tiles, in billions a second as measured: bit operations of the float32 tables
- * at many columns, if building them (which takes as long as table_rows rows of a block) took no time; multiply-adds of
- * gemm; bits counted by dense. */
+/* Measured rates in billions a second, by which a product chooses between tables and dense tiles.
+ *   table         bits looked up in float32 tables for many columns, not counting the time to build the tables
+ *   table_rows    rows of the bit matrix that are looked up in the time it takes to build the tables (a number)
+ *   gemm          multiply-adds of gemm
+ *   count         bits counted by dense */
 typedef struct bqq_rates {
     double table, table_rows, gemm, count;
 } bqq_rates;
@@ -113,8 +114,8 @@ typedef struct bqq_kernels {
     void (*gemm_dots)(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B,
                       size_t ldb, const float* X, size_t ldx, double sums[2]);
 
-    /* gemm and gemm_dots for products that bear it: A and B may be rounded to bfloat16, sums are float32. One of a_row
-     * and a_col is 1. workspace: gemm_workspace(M, N, K) floats, 64-byte aligned. */
+    /* gemm and gemm_dots where rounding is harmless: A and B may be rounded to bfloat16, sums are float32. One of
+     * a_row and a_col is 1. workspace: gemm_workspace(M, N, K) floats, 64-byte aligned. */
     void (*gemm_rounded)(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B,
                          size_t ldb, const float* D, size_t ldd, const float* bias, float* C, size_t ldc,
                          float* workspace);
@@ -126,8 +127,8 @@ typedef struct bqq_kernels {
                         size_t ldc, float* workspace);
 
     /* f = x + zeta (x - x_old), g = a f + b, and the sums of f. f may be NULL. Padding of f and g becomes 0. */
-    void (*lookahead)(size_t rows, size_t cols, size_t ld, const float* x, const float* x_old, float zeta, float a,
-                      float b, float* f, float* g, const bqq_sums* sums);
+    void (*extrapolate)(size_t rows, size_t cols, size_t ld, const float* x, const float* x_old, float zeta, float a,
+                        float b, float* f, float* g, const bqq_sums* sums);
 
     /* One descent step on x, rows x cols. With f = x + zeta (x - x_old) and
      *   G = c grad + (1 - 2f) P + Q,      P, Q per column (by_row = 0) or per row (by_row = 1)
@@ -154,9 +155,9 @@ typedef struct bqq_kernels {
     void (*axpy)(size_t count, float a, const float* x, float* y);
 
     /* Correlations of the residual with the atoms Phi_k = r O_k + s 1 of the other side, for every row b of bits:
-     *   c_q = r X_q + s x - ( r^2 P_q + r s w + (r s nu_q + size s^2) rho + held_q ),   w = sum_k b_k nu_k, rho = sum
-     * b_k with P = b N, N_kq = <O_k, O_q>, nu_k = <O_k, 1>, size = <1, 1>. c holds P and receives the result. X may be
-     * NULL (and x with it): zero. */
+     *   c_q = r X_q + s x - ( r^2 P_q + r s w + (r s nu_q + size s^2) rho + held_q )
+     *   w = sum_k b_k nu_k,   rho = sum_k b_k,   P = b N,   N_kq = <O_k, O_q>,   nu_k = <O_k, 1>,   size = <1, 1>
+     * c holds P and receives the result. X and x may both be NULL: zero. */
     void (*correlate)(size_t rows, size_t ld, const float* bits, const float* nu, const float* held, const float* X,
                       const float* x, float r, float s, float size, float* c);
 
@@ -165,22 +166,19 @@ typedef struct bqq_kernels {
 
     bqq_product product[kPrecisions];
 
-    /* The step between the two stages, for one block and column: for each stack i of l entries
-     *   w_ie = r_i v_ie + shift_i sigma,   sums[lane] += total_i v_ie for some lane < kPanelRows, which depends on e
-     * and l v and w: stacks*l floats, not overlapping. sums: a scalar product spread over lanes, to be added up at the
-     * end.
-     */
-    void (*latents)(size_t stacks, size_t l, const bqq_stack* scales, float sigma, const float* v, float* w,
-                    float* sums);
+    /* The scales of one block, between the two stages of a product of one column. For each stack i and e < l
+     *   w_ie = r_i v_ie + shift_i sigma,   sums[lane] += total_i v_ie   with a lane < kPanelRows that e and l decide.
+     * v and w: stacks*l floats, not overlapping. sums: kPanelRows partial sums of one number. */
+    void (*apply_scales)(size_t stacks, size_t l, const bqq_stack* scales, float sigma, const float* v, float* w,
+                         float* sums);
 
-    /* What follows only some instruction sets have; NULL elsewhere. */
+    /* The entries from here on are NULL where an instruction set has nothing for them. */
 
-    /* The same product for up to kTileVectors vectors and kTileBlocks blocks at a time, by matrix units. tables:
-     * room for kTileBytes a block and 16 vectors or part of them. A result depends on how the blocks are spread
-     * over calls. */
-    bqq_product wide[kPrecisions];
+    /* As `product`, by matrix units, for up to kTileVectors vectors and kTileBlocks blocks a call. tables: kTileBytes
+     * for each block and each 16 vectors or part of them. A result depends on how the blocks are spread over calls. */
+    bqq_product tile[kPrecisions];
 
-    /* Fills a tile of What. */
+    /* Fills a tile of W_hat. */
     void (*dense)(const bqq_dense* tile);
     bqq_rates rates; /* with dense */
     /* Bit a of columns[b] = bit b of word a, for the 16 words and 32 columns of a unit. With dense. */

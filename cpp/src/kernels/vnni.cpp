@@ -1,8 +1,8 @@
 // isa: vnni
 // level: 30
 // arch: x86_64
-// cpu: avx2,fma,bmi2,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx512vpopcntdq
-// flags: -mfma -mbmi2 -mf16c -mavx512bw -mavx512dq -mavx512vl -mavx512vbmi -mavx512vnni -mavx512vpopcntdq
+// over: avx512
+// cpu: avx512vbmi,avx512vnni,avx512vpopcntdq
 // msvc: /arch:AVX512
 //
 // AVX-512 with byte permutes and byte dot products (Ice Lake, Zen 4): the product in fixed point.
@@ -11,24 +11,15 @@
 // The float32 class splits a table entry of 24 bits into three bytes: 6 operations for 256 bits and full accuracy,
 // where tables of floats take 8 for 256. Integer sums are exact, so the only error is that of the entries, 2^-23 of the
 // largest.
-#include "kernels/table.hpp"
+#include "kernels/dense_vnni_inl.hpp"
+#include "kernels/records_inl.hpp"
+#include "kernels/tuning.hpp"
+#include "kernels/x86.hpp"
 
-#if defined(__GNUC__) && !defined(__clang__)
-// gcc bug 105593: the "undefined" operands inside its own intrinsics
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#endif
-#include <immintrin.h>
 #include <math.h>
 #include <string.h>
 
 namespace {
-
-// A chunk of kChunkBlocks blocks of one vector is a record of kRecord bytes: the scale, then, 64 bytes in, for each
-// block the tables of groups 0 2 4 6 (low halves of the bytes of a word), then of groups 1 3 5 7 (high halves).
-constexpr size_t kRecord = kChunkBlocks * kTableBytes;
-
-inline size_t chunk_blocks(size_t left) { return left < kChunkBlocks ? left : size_t(kChunkBlocks); }
 
 // The largest sum |x_q| / 2 of a group of four inputs; NaN or infinite if an input is (positive floats order as their
 // bits do, NaN last).
@@ -46,11 +37,27 @@ inline float chunk_size(size_t blocks, const float* x) {
     return 0.5f * size;
 }
 
+// The records of one chunk of several vectors, `column` bytes apart. Each has, for each block, the tables of groups
+// 0 2 4 6 (low halves of the bytes of a word), then of groups 1 3 5 7 (high halves).
+struct Records {
+    const uint8_t* at;
+    size_t column;
+};
+
 inline bool is_finite(float x) { return x - x == 0; }
 
 struct Head { // of a record
     float scale, factor;
 };
+
+// Scales and factors of all records, before their tables: one at a time they are a chain of latencies. head(size): the
+// head of a chunk of that size.
+template <class F>
+inline void make_heads(size_t blocks, size_t columns, const float* x, size_t ldx, void* tables, F&& head) {
+    for_records(blocks, columns, x, ldx, tables, [&](uint8_t* record, size_t count, const float* in) {
+        *reinterpret_cast<Head*>(record) = head(chunk_size(count, in));
+    });
+}
 
 // Constant index vectors, made by the compiler.
 struct alignas(64) Bytes {
@@ -83,45 +90,37 @@ void tables_f32(size_t blocks, size_t columns, const float* x, size_t ldx, void*
                             _mm512_mask_mov_ps(minus, 0xF0F0, half), _mm512_mask_mov_ps(minus, 0xFF00, half)};
     const __m512i low_digits = kLowDigits.load(), high_digit = kHighDigit.load();
     const __m512 magic = _mm512_set1_ps(kMagic);
-    // First all sizes: one at a time they are a chain of latencies.
-    uint8_t* record = static_cast<uint8_t*>(tables);
-    for (size_t c = 0; c < columns; ++c)
-        for (size_t b = 0; b < blocks; b += kChunkBlocks, record += kRecord) {
-            const float size = chunk_size(chunk_blocks(blocks - b), x + c * ldx + kUnitColumns * b);
-            // Entries just below 2^22; inputs below 1e-31 stay small and lose digits.
-            const float wanted = (kBias - 16) / size, factor = wanted < kMostFactor ? wanted : kMostFactor;
-            *reinterpret_cast<Head*>(record) = {is_finite(size) ? 1 / factor : NAN, is_finite(size) ? factor : 0};
-        }
-    record = static_cast<uint8_t*>(tables);
-    for (size_t c = 0; c < columns; ++c)
-        for (size_t b = 0; b < blocks; b += kChunkBlocks, record += kRecord) {
-            const size_t count = chunk_blocks(blocks - b);
-            const float* in = x + c * ldx + kUnitColumns * b;
-            const __m512 factor = _mm512_set1_ps(reinterpret_cast<const Head*>(record)->factor);
-            const __m512 s0 = _mm512_mul_ps(sign[0], factor), s1 = _mm512_mul_ps(sign[1], factor);
-            const __m512 s2 = _mm512_mul_ps(sign[2], factor), s3 = _mm512_mul_ps(sign[3], factor);
-            uint8_t* t = record + 64;
-            for (size_t k = 0; k < count; ++k, in += kUnitColumns) {
-                for (int side = 0; side < 2; ++side, t += 192) {
-                    __m512i entry[4];
-                    for (int g = 0; g < 4; ++g) {
-                        const float* f = in + 4 * (2 * g + side);
-                        __m512 sum = _mm512_mul_ps(s0, _mm512_set1_ps(f[0]));
-                        sum = _mm512_fmadd_ps(s1, _mm512_set1_ps(f[1]), sum);
-                        sum = _mm512_fmadd_ps(s2, _mm512_set1_ps(f[2]), sum);
-                        sum = _mm512_fmadd_ps(s3, _mm512_set1_ps(f[3]), sum);
-                        entry[g] = _mm512_castps_si512(_mm512_add_ps(sum, magic));
-                    }
-                    const __m512i low = _mm512_permutex2var_epi8(entry[0], low_digits, entry[1]);
-                    const __m512i low2 = _mm512_permutex2var_epi8(entry[2], low_digits, entry[3]);
-                    const __m512i high = _mm512_permutex2var_epi8(entry[0], high_digit, entry[1]);
-                    const __m512i high2 = _mm512_permutex2var_epi8(entry[2], high_digit, entry[3]);
-                    _mm512_store_si512(t, _mm512_shuffle_i64x2(low, low2, 0x44));
-                    _mm512_store_si512(t + 64, _mm512_shuffle_i64x2(low, low2, 0xEE));
-                    _mm512_store_si512(t + 128, _mm512_shuffle_i64x2(high, high2, 0x44));
+    make_heads(blocks, columns, x, ldx, tables, [](float size) {
+        // Entries just below 2^22; inputs below 1e-31 stay small and lose digits.
+        const float wanted = (kBias - 16) / size, factor = wanted < kMostFactor ? wanted : kMostFactor;
+        return Head{is_finite(size) ? 1 / factor : NAN, is_finite(size) ? factor : 0};
+    });
+    for_records(blocks, columns, x, ldx, tables, [&](uint8_t* record, size_t count, const float* in) {
+        const __m512 factor = _mm512_set1_ps(reinterpret_cast<const Head*>(record)->factor);
+        const __m512 s0 = _mm512_mul_ps(sign[0], factor), s1 = _mm512_mul_ps(sign[1], factor);
+        const __m512 s2 = _mm512_mul_ps(sign[2], factor), s3 = _mm512_mul_ps(sign[3], factor);
+        uint8_t* t = record + 64;
+        for (size_t k = 0; k < count; ++k, in += kUnitColumns) {
+            for (int side = 0; side < 2; ++side, t += 192) {
+                __m512i entry[4];
+                for (int g = 0; g < 4; ++g) {
+                    const float* f = in + 4 * (2 * g + side);
+                    __m512 sum = _mm512_mul_ps(s0, _mm512_set1_ps(f[0]));
+                    sum = _mm512_fmadd_ps(s1, _mm512_set1_ps(f[1]), sum);
+                    sum = _mm512_fmadd_ps(s2, _mm512_set1_ps(f[2]), sum);
+                    sum = _mm512_fmadd_ps(s3, _mm512_set1_ps(f[3]), sum);
+                    entry[g] = _mm512_castps_si512(_mm512_add_ps(sum, magic));
                 }
+                const __m512i low = _mm512_permutex2var_epi8(entry[0], low_digits, entry[1]);
+                const __m512i low2 = _mm512_permutex2var_epi8(entry[2], low_digits, entry[3]);
+                const __m512i high = _mm512_permutex2var_epi8(entry[0], high_digit, entry[1]);
+                const __m512i high2 = _mm512_permutex2var_epi8(entry[2], high_digit, entry[3]);
+                _mm512_store_si512(t, _mm512_shuffle_i64x2(low, low2, 0x44));
+                _mm512_store_si512(t + 64, _mm512_shuffle_i64x2(low, low2, 0xEE));
+                _mm512_store_si512(t + 128, _mm512_shuffle_i64x2(high, high2, 0x44));
             }
         }
+    });
 }
 
 // Four indices of six bits a row: half bytes of `word`, plus the table each byte looks into.
@@ -139,8 +138,10 @@ struct Float32Class {
     static constexpr int kColumns = 2;
     static constexpr int rows_of(int columns) { return columns == 1 ? 4 : 2; }
 
-    template <int P, int N> static void chunk(size_t blocks, const uint8_t* bits, size_t stride, const uint8_t* record,
-                                              size_t column, float* out, size_t ldo, bool accumulate) {
+    template <int P, int N> static void chunk(size_t blocks, const uint8_t* bits, size_t stride, Records records,
+                                              float* out, size_t ldo, bool accumulate) {
+        const uint8_t* record = records.at;
+        const size_t column = records.column;
         const __m512i one = _mm512_set1_epi8(1);
         __m512i s[3][P][N];
         for (int d = 0; d < 3; ++d)
@@ -215,44 +216,38 @@ void tables_i8(size_t blocks, size_t columns, const float* x, size_t ldx, void* 
     const __m512i group[2][2] = {{kGroup[0][0].load(), kGroup[0][1].load()},
                                  {kGroup[1][0].load(), kGroup[1][1].load()}};
     const __m512i high = kHighBytes.load(), rounding = _mm512_set1_epi16(128);
-    uint8_t* record = static_cast<uint8_t*>(tables);
-    for (size_t c = 0; c < columns; ++c)
-        for (size_t b = 0; b < blocks; b += kChunkBlocks, record += kRecord) {
-            const float size = chunk_size(chunk_blocks(blocks - b), x + c * ldx + kUnitColumns * b);
-            const bool usable = size > 1e-34f && is_finite(size);
-            *reinterpret_cast<Head*>(record) = {usable ? size / 126.0f : 0.0f * size,
-                                                usable ? 0.5f * 32256.0f / size : 0.0f};
-        }
-    record = static_cast<uint8_t*>(tables);
-    for (size_t c = 0; c < columns; ++c)
-        for (size_t b = 0; b < blocks; b += kChunkBlocks, record += kRecord) {
-            const size_t count = chunk_blocks(blocks - b);
-            const float* in = x + c * ldx + kUnitColumns * b;
-            const __m512 factor = _mm512_set1_ps(reinterpret_cast<const Head*>(record)->factor);
-            uint8_t* t = record + 64;
-            for (size_t k = 0; k < count; ++k, in += kUnitColumns, t += 128) {
-                const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(in), factor));
-                const __m512i b2 = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(in + 16), factor));
-                const __m512i plus = _mm512_packs_epi32(a, b2), minus = _mm512_sub_epi16(_mm512_setzero_si512(), plus);
-                __m512i sums[2];
-                for (int h = 0; h < 2; ++h)
-                    sums[h] = _mm512_add_epi16(rounding,
-                                               _mm512_add_epi16(_mm512_permutex2var_epi16(plus, pair[h][0], minus),
+    make_heads(blocks, columns, x, ldx, tables, [](float size) {
+        const bool usable = size > 1e-34f && is_finite(size);
+        return Head{usable ? size / 126.0f : 0.0f * size, usable ? 0.5f * 32256.0f / size : 0.0f};
+    });
+    for_records(blocks, columns, x, ldx, tables, [&](uint8_t* record, size_t count, const float* in) {
+        const __m512 factor = _mm512_set1_ps(reinterpret_cast<const Head*>(record)->factor);
+        uint8_t* t = record + 64;
+        for (size_t k = 0; k < count; ++k, in += kUnitColumns, t += 128) {
+            const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(in), factor));
+            const __m512i b2 = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(in + 16), factor));
+            const __m512i plus = _mm512_packs_epi32(a, b2), minus = _mm512_sub_epi16(_mm512_setzero_si512(), plus);
+            __m512i sums[2];
+            for (int h = 0; h < 2; ++h)
+                sums[h] =
+                    _mm512_add_epi16(rounding, _mm512_add_epi16(_mm512_permutex2var_epi16(plus, pair[h][0], minus),
                                                                 _mm512_permutex2var_epi16(plus, pair[h][1], minus)));
-                const __m512i bytes = _mm512_permutex2var_epi8(sums[0], high, sums[1]);
-                for (int side = 0; side < 2; ++side)
-                    _mm512_store_si512(t + 64 * side, _mm512_add_epi8(_mm512_permutexvar_epi8(group[side][0], bytes),
-                                                                      _mm512_permutexvar_epi8(group[side][1], bytes)));
-            }
+            const __m512i bytes = _mm512_permutex2var_epi8(sums[0], high, sums[1]);
+            for (int side = 0; side < 2; ++side)
+                _mm512_store_si512(t + 64 * side, _mm512_add_epi8(_mm512_permutexvar_epi8(group[side][0], bytes),
+                                                                  _mm512_permutexvar_epi8(group[side][1], bytes)));
         }
+    });
 }
 
 struct Int8Class {
     static constexpr int kColumns = 4;
     static constexpr int rows_of(int columns) { return columns == 1 ? 8 : 4; }
 
-    template <int P, int N> static void chunk(size_t blocks, const uint8_t* bits, size_t stride, const uint8_t* record,
-                                              size_t column, float* out, size_t ldo, bool accumulate) {
+    template <int P, int N> static void chunk(size_t blocks, const uint8_t* bits, size_t stride, Records records,
+                                              float* out, size_t ldo, bool accumulate) {
+        const uint8_t* record = records.at;
+        const size_t column = records.column;
         const __m512i one = _mm512_set1_epi8(1);
         __m512i s[P][N];
         for (int q = 0; q < P; ++q)
@@ -284,40 +279,40 @@ struct Int8Class {
 // ---- both ----
 
 template <class Class, int N, int P = Class::rows_of(N)>
-inline void lookup_panels(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, const uint8_t* record,
-                          size_t column, float* out, size_t ldo, bool accumulate) {
+inline void lookup_panels(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, Records records, float* out,
+                          size_t ldo, bool accumulate) {
     for (; panels >= size_t(P); panels -= P, bits += kUnitBytes * P, out += kPanelRows * P)
-        Class::template chunk<P, N>(blocks, bits, stride, record, column, out, ldo, accumulate);
+        Class::template chunk<P, N>(blocks, bits, stride, records, out, ldo, accumulate);
     if constexpr (P > 1) {
-        if (panels) lookup_panels<Class, N, P / 2>(panels, blocks, bits, stride, record, column, out, ldo, accumulate);
+        if (panels) lookup_panels<Class, N, P / 2>(panels, blocks, bits, stride, records, out, ldo, accumulate);
     }
 }
 
 template <class Class> void lookup(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, size_t columns,
                                    const void* tables, float* out, size_t ldo, int accumulate) {
-    const size_t column = (blocks + kChunkBlocks - 1) / kChunkBlocks * kRecord;
+    const size_t column = record_stride(blocks);
     const uint8_t* record = static_cast<const uint8_t*>(tables);
     for (size_t b = 0; b < blocks; b += kChunkBlocks, bits += kChunkBlocks * stride, record += kRecord) {
         const size_t count = chunk_blocks(blocks - b);
         const bool add = accumulate || b > 0;
         size_t c = 0;
         for (; Class::kColumns == 4 && c + 4 <= columns; c += 4)
-            lookup_panels<Class, Class::kColumns>(panels, count, bits, stride, record + c * column, column,
+            lookup_panels<Class, Class::kColumns>(panels, count, bits, stride, {record + c * column, column},
                                                   out + c * ldo, ldo, add);
         for (; c + 2 <= columns; c += 2)
-            lookup_panels<Class, 2>(panels, count, bits, stride, record + c * column, column, out + c * ldo, ldo, add);
+            lookup_panels<Class, 2>(panels, count, bits, stride, {record + c * column, column}, out + c * ldo, ldo,
+                                    add);
         if (columns & 1)
-            lookup_panels<Class, 1>(panels, count, bits, stride, record + c * column, column, out + c * ldo, ldo, add);
+            lookup_panels<Class, 1>(panels, count, bits, stride, {record + c * column, column}, out + c * ldo, ldo,
+                                    add);
     }
 }
-
-#include "kernels/product_dense.inl"
 
 } // namespace
 
 extern "C" void bqq_kernels_vnni(bqq_kernels* table) {
     table->dense = dense;
-    table->rates = bqq_rates{195, 84, 44, 850};
+    table->rates = kRatesVnni;
     table->unit_columns = unit_columns;
     table->product[0] = bqq_product{tables_f32, lookup<Float32Class>};
     table->product[1] = bqq_product{tables_i8, lookup<Int8Class>};

@@ -1,5 +1,6 @@
-// What_ab = sum_i r_i popcount(Y_a & Z_b) + (s_i popcount(Y_a) + t_i popcount(Z_b)) + u, by words of 32 latents. Y lies
-// that way in its units; the columns of Z are made of its units, 16 rows at a time, and shifted to match.
+// W_hat_ab = sum_i r_i popcount(Y_a & Z_b) + (s_i popcount(Y_a) + t_i popcount(Z_b)) + u, by words of 32 inner
+// elements. Y lies that way in its units; the columns of Z are made of its units, 16 rows at a time, and shifted to
+// match.
 #include "product/dense.hpp"
 
 namespace bqq::detail {
@@ -83,8 +84,8 @@ void DenseTiles::select(Index j, Index k, Index first, Index count) {
         u -= double(l) / 2 * (s + r / 2 + t);
         std::uint32_t counts[kColumns] = {};
         for (std::size_t g = first_[i]; g < first_[i + 1]; ++g) {
-            // Latent e of the stack is bit (k p + i) l + e of a row of Y; 16 rows before the block's serve those that
-            // the mask hides.
+            // Inner element e of the stack is bit (k p + i) l + e of a row of Y; 16 rows before the block's serve those
+            // that the mask hides.
             const Index bit = Index(block_[g]) * kWord - k * p * l + start;
             std::uint32_t* z = z_ + Index(g) * kColumns;
             join(halves_ + bit / kPanelRows, int(bit % kPanelRows), mask_[g], z);

@@ -1,14 +1,15 @@
-// Tiles of What in float32 from a prepared matrix, for products of so many columns that a dense product is fastest.
+// Tiles of W_hat in float32 from a prepared matrix, for products of so many columns that a dense product is fastest.
 #pragma once
 
 #include "product/prepared.hpp"
+#include "product/tuning.hpp"
 
 namespace bqq::detail {
 
 /// Tiles of one block column after the other. An element costs O(p l / 32) operations.
 class DenseTiles {
   public:
-    static constexpr Index kRows = kMaxPanels * kPanelRows, kColumns = 128;
+    static constexpr Index kRows = kMaxPanels * kPanelRows, kColumns = kDenseTileColumns;
 
     DenseTiles(const Prepared& h, const bqq_kernels& kernel, Arena& arena);
 

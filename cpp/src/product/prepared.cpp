@@ -1,5 +1,6 @@
 #include "product/prepared.hpp"
 
+#include "bits/pack.hpp"
 #include "bqq/prepared.hpp"
 
 #include <cstring>
@@ -24,34 +25,58 @@ Prepared make_header(const Layout& a) {
     return h;
 }
 
-// Row `row` of a bit matrix, `count` bytes of it, into its units. The units are zero before.
-void put_row(const Units& units, Index row, const std::uint8_t* bytes, Index count, std::uint8_t* out) {
-    constexpr Index word = kUnitColumns / 8;
-    const Index panel = row / kPanelRows;
-    for (Index b = 0; word * b < count; ++b)
-        std::memcpy(out + units.offset(panel, b) + word * (row % kPanelRows), bytes + word * b,
-                    std::size_t(std::min(word, count - word * b)));
-}
-
-// Bits [at, at + count) of `to` |= the first `count` bits of `from`, whose last byte is padded with zeros.
-void append_bits(const std::uint8_t* from, Index count, std::uint8_t* to, Index at) {
-    const int shift = int(at % 8);
-    to += at / 8;
+// Bits [column, column + count) of row `row` of a bit matrix, whose units are `out`, |= those of `bits`, which are
+// padded with zeros to whole bytes.
+void put_bits(const Units& units, Index row, Index column, const std::uint8_t* bits, Index count, std::uint8_t* out) {
+    constexpr Index kWord = kUnitColumns / 8;
+    const Index panel = row / kPanelRows, step = units.width(panel) * kUnitBytes;
+    out += units.offset(panel, 0) + kWord * (row % kPanelRows);
+    const auto put = [&](Index byte, unsigned value) {
+        out[byte / kWord * step + byte % kWord] |= std::uint8_t(value);
+    };
+    const int shift = int(column % 8);
     for (Index b = 0; 8 * b < count; ++b) {
-        const unsigned wide = unsigned(from[b]) << shift;
-        to[b] = std::uint8_t(to[b] | wide);
-        if (wide >> 8) to[b + 1] = std::uint8_t(to[b + 1] | wide >> 8);
+        const unsigned value = unsigned(bits[b]) << shift;
+        put(column / 8 + b, value & 0xFF);
+        if (value >> 8) put(column / 8 + b + 1, value >> 8);
     }
 }
 
-void put_scales(const View& q, double* constants, bqq_stack* stacks) {
-    const Layout& a = q.layout;
+// What is prepared: q or its transpose, which has Y' = Z^T, Z' = Y^T and s, t exchanged.
+struct Source {
+    const View& q;
+    bool transposed;
+    Layout layout;
+    std::vector<std::uint8_t> plane; // one of the transpose
+
+    Source(const View& q, bool transposed)
+        : q(q), transposed(transposed), layout(transposed ? transposed_layout(q.layout) : q.layout) {
+        if (transposed) plane.resize(std::size_t(std::max(layout.y_plane_bytes(), layout.z_plane_bytes())));
+    }
+    const float* scales(Index j, Index k) const { return transposed ? q.block_scales(k, j) : q.block_scales(j, k); }
+    const std::uint8_t* y_plane(Index j, Index k, Index i) {
+        if (!transposed) return q.y_plane(j, k, i);
+        transpose_bits(layout.l, layout.rows, q.z_plane(k, j, i), q.layout.z_row_bytes(), plane.data(),
+                       layout.y_row_bytes());
+        return plane.data();
+    }
+    const std::uint8_t* z_plane(Index j, Index k, Index i) {
+        if (!transposed) return q.z_plane(j, k, i);
+        transpose_bits(layout.cols, layout.l, q.y_plane(k, j, i), q.layout.y_row_bytes(), plane.data(),
+                       layout.z_row_bytes());
+        return plane.data();
+    }
+};
+
+void put_scales(const Source& from, double* constants, bqq_stack* stacks) {
+    const Layout& a = from.layout;
     for (Index j = 0; j < a.J; ++j)
         for (Index k = 0; k < a.K; ++k, ++constants) {
-            const float* scales = q.block_scales(j, k);
+            const float* scales = from.scales(j, k);
             *constants = double(scales[3 * a.p]); // u
             for (Index i = 0; i < a.p; ++i) {
-                const double r = scales[3 * i], s = scales[3 * i + 1], t = scales[3 * i + 2];
+                const double r = scales[3 * i], s = scales[3 * i + (from.transposed ? 2 : 1)],
+                             t = scales[3 * i + (from.transposed ? 1 : 2)];
                 *constants += double(a.l) / 2 * (s + r / 2 + t);
                 *stacks++ = {float(r), float(s + r / 2), float(r / 2 + t)};
             }
@@ -80,34 +105,30 @@ std::size_t prepared_size(const View& q, bool transposed) {
 }
 
 void prepare(const View& q, void* buffer, std::size_t size, bool transposed) {
-    if (transposed) return prepare(transpose(q).view(), buffer, size);
     validate(q);
-    const Layout& a = q.layout;
+    Source from(q, transposed);
+    const Layout& a = from.layout;
     const Prepared h = make_header(a);
-    if (!buffer || reinterpret_cast<std::uintptr_t>(buffer) % kAlign)
-        bad_argument("buffer is null or not 64-byte aligned");
+    if (!buffer || !is_aligned(buffer)) bad_argument("buffer is null or not 64-byte aligned");
     if (size < h.size)
         bad_argument("buffer has " + std::to_string(size) + " bytes, expected " + std::to_string(h.size));
     auto* base = static_cast<std::uint8_t*>(buffer);
     std::memset(base, 0, h.size);
     std::memcpy(base, &h, sizeof h);
-    put_scales(q, reinterpret_cast<double*>(base + h.constants), reinterpret_cast<bqq_stack*>(base + h.stacks));
+    put_scales(from, reinterpret_cast<double*>(base + h.constants), reinterpret_cast<bqq_stack*>(base + h.stacks));
     const Units z_units = h.z_units(), y_units = h.y_units();
-    for (Index k = 0; k < a.K; ++k)
-        for (Index j = 0; j < a.J; ++j)
-            for (Index i = 0; i < a.p; ++i)
-                for (Index e = 0; e < a.l; ++e)
-                    put_row(z_units, (j * a.p + i) * a.l + e, q.z_plane(j, k, i) + e * a.z_row_bytes(), a.z_row_bytes(),
-                            base + h.z + k * z_units.bytes());
-    std::vector<std::uint8_t> row(std::size_t(y_units.cols() / 8));
     for (Index j = 0; j < a.J; ++j)
-        for (Index r = 0; r < a.rows_of(j); ++r) {
-            std::fill(row.begin(), row.end(), std::uint8_t(0));
-            for (Index k = 0; k < a.K; ++k)
-                for (Index i = 0; i < a.p; ++i)
-                    append_bits(q.y_plane(j, k, i) + r * a.y_row_bytes(), a.l, row.data(), (k * a.p + i) * a.l);
-            put_row(y_units, r, row.data(), Index(row.size()), base + h.y + j * y_units.bytes());
-        }
+        for (Index k = 0; k < a.K; ++k)
+            for (Index i = 0; i < a.p; ++i) {
+                std::uint8_t* to = base + h.z + k * z_units.bytes();
+                const std::uint8_t* plane = from.z_plane(j, k, i);
+                for (Index e = 0; e < a.l; ++e, plane += a.z_row_bytes())
+                    put_bits(z_units, (j * a.p + i) * a.l + e, 0, plane, a.cols, to);
+                to = base + h.y + j * y_units.bytes();
+                plane = from.y_plane(j, k, i);
+                for (Index r = 0; r < a.rows_of(j); ++r, plane += a.y_row_bytes())
+                    put_bits(y_units, r, (k * a.p + i) * a.l, plane, a.l, to);
+            }
 }
 
 struct PreparedMatrix::Impl {

@@ -39,9 +39,10 @@ struct Prepared {
     Layout layout;
     std::uint64_t constants, stacks, z, y, size;
 
-    Index latents() const { return layout.p * layout.l; } ///< of one block
-    Units z_units() const { return {layout.J * latents(), layout.cols}; }
-    Units y_units() const { return {layout.rows, layout.K * latents()}; }
+    /// Columns of the Y of one block, its stacks side by side.
+    Index inner_width() const { return layout.p * layout.l; }
+    Units z_units() const { return {layout.J * inner_width(), layout.cols}; }
+    Units y_units() const { return {layout.rows, layout.K * inner_width()}; }
     /// Every row of block (j, k) gets constant * sigma.
     double constant(Index j, Index k) const { return at<double>(constants)[j * layout.K + k]; }
     /// The p stacks of block (j, k).

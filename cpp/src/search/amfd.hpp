@@ -3,20 +3,13 @@
 
 #include "bqq/matrix.hpp"
 #include "kernels/table.hpp"
+#include "memory.hpp"
 #include "search/scales.hpp"
+#include "search/schedule.hpp"
 
 #include <functional>
-#include <memory>
 
 namespace bqq::detail {
-
-struct AmfdOptions {
-    double T_begin = 0.2, T_end = 0.005; ///< temperature of the second-order entropy, linear over the steps
-    double eta = 0.06;                   ///< step size
-    double zeta = 4;                     ///< look-ahead of the gradient point
-    Index steps = 50000;
-    bool stop_when_settled = false; ///< end early once every variable is 0 or 1 and none moves
-};
 
 /// The descent on one block shape: all buffers are made once, a step allocates nothing.
 class Amfd {
@@ -42,8 +35,8 @@ class Amfd {
     Index m() const { return m_; }
     Index n() const { return n_; }
     Index l() const { return l_; }
-    const float* y() const { return y_.at; } ///< m x l, leading dimension ldl()
-    const float* z() const { return z_.at; } ///< l x n, leading dimension ldn()
+    const float* y() const { return y_; } ///< m x l, leading dimension ldl()
+    const float* z() const { return z_; } ///< l x n, leading dimension ldn()
     Index ldl() const { return ldl_; }
     Index ldn() const { return ldn_; }
     const double* scales() const { return a_; } ///< r, s, t, u of X
@@ -51,17 +44,15 @@ class Amfd {
     double softness() const { return soft_; }
 
   private:
-    struct Buffer {
-        float* at = nullptr;
-    };
     void solve_scales_of_means();
 
     const bqq_kernels& kernels_;
     Index m_ = 0, n_ = 0, l_;
     Index ldl_, ldn_;
-    std::unique_ptr<float[]> memory_;
-    Buffer X_, R_, y_, y_old_, z_, z_old_, zf_, psi_, phi_, phiT_, gy_, gz_;
-    Buffer row_m_, bias_, col_l_, col_sq_l_, row_l_, row_sq_l_, col_n_, Py_, Qy_, Pz_, Qz_, x_row_, x_col_, workspace_;
+    AlignedMemory memory_;
+    float *X_, *R_, *y_, *y_old_, *z_, *z_old_, *zf_, *psi_, *phi_, *phiT_, *gy_, *gz_;
+    float *row_m_, *bias_, *col_l_, *col_sq_l_, *row_l_, *row_sq_l_, *col_n_, *Py_, *Qy_, *Pz_, *Qz_, *x_row_, *x_col_,
+        *workspace_;
     double x_sum_ = 0, a_[4] = {};
     double soft_ = 1;
 };

@@ -1,10 +1,12 @@
-// The weighted objective tr(E H E^T), E = W - What: the metric of each column patch, what is left of its error for the
+// The weighted objective tr(E H E^T), E = W - W_hat: the metric of each column patch, what is left of its error for the
 // later patches to make good, and the scales that are best in it.
 #pragma once
 
-#include "bqq/matrix.hpp"
+#include "bits/pack.hpp"
+#include "bqq/decompose.hpp"
 #include "kernels/table.hpp"
 
+#include <memory>
 #include <vector>
 
 namespace bqq::detail {
@@ -40,17 +42,41 @@ class Metric {
     /// that patch. W: the row block, ldw >= n + kPad.
     void compensate(const bqq_kernels& kernels, Index k, const PaddedMatrix& E, float* W, Index ldw) const;
 
+    const Layout& layout() const { return layout_; }
+
   private:
     Layout layout_;
     PaddedMatrix whole_;
     std::vector<PaddedMatrix> patches_, moves_; ///< moves: H_PR H_RR^-1
 };
 
-/// All scales of the first `stacks` stacks of blocks (j, k_begin) to (j, k_end) together, minimising tr(E H E^T) over
-/// those columns, for fixed bits. W: their rows x columns; H: square of that width. scales: 3 stacks + 1 numbers a
-/// block, written. Returns the error of the float32 scales. Gram matrices in float32, sums and solve in float64:
-/// below a damping of about 1e-5 their rounding shows in the scales.
-double solve_scales_in_metric(const bqq_kernels& kernels, const View& q, Index j, Index k_begin, Index k_end,
-                              Index stacks, const float* W, Index ldw, const PaddedMatrix& H, float* scales);
+/// The metric of the options, NULL without a weight. Throws as its constructor, and for a wrong ldweight.
+std::unique_ptr<const Metric> make_metric(const Layout& layout, const DecomposeOptions& options);
+
+/// The m rows of a block row, into which the error of each patch is moved once it is quantised.
+class CompensatedRows {
+  public:
+    CompensatedRows(const Metric& metric, const float* W, Index ldw, Index m);
+    const float* patch(Index k) const { return X_.data() + k * metric_.layout().cols; }
+    Index ld() const { return ld_; }
+    /// After patch k: `block` with these scales stands for it.
+    void compensate(const bqq_kernels& kernels, Index k, const BlockProducts& block, const float* scales);
+
+  private:
+    const Metric& metric_;
+    Index m_, ld_;
+    std::vector<float> X_;
+};
+
+/// The first `stacks` stacks of blocks (j, k_begin) to (j, k_end).
+struct BlockRange {
+    Index j, k_begin, k_end, stacks;
+};
+
+/// All scales of a range together, minimising tr(E H E^T) over its columns, for fixed bits. W: its rows x columns; H:
+/// square of that width. scales: 3 stacks + 1 numbers a block, written. Returns the error of the float32 scales. Gram
+/// matrices in float32, sums and solve in float64: below a damping of about 1e-5 their rounding shows in the scales.
+double solve_scales_in_metric(const bqq_kernels& kernels, const View& q, const BlockRange& range, const float* W,
+                              Index ldw, const PaddedMatrix& H, float* scales);
 
 } // namespace bqq::detail

@@ -1,6 +1,7 @@
 #include "search/refine.hpp"
 
 #include "rng.hpp"
+#include "search/floats.hpp"
 #include "search/scales.hpp"
 
 #include <algorithm>
@@ -10,22 +11,8 @@
 namespace bqq::detail {
 namespace {
 
-constexpr Index kPool = 8192;   // exponential numbers; every row of every visit reads a window of them
-constexpr Index kHeating = 100; // sweeps from the first to the highest temperature
-constexpr Index kChunk = 32;    // rows between two polls, columns of a block of coupled ones
-
-Index padded(Index count) { return (count + kPad - 1) / kPad * kPad; }
-
-double sum(Index count, const float* a) {
-    double total = 0;
-    for (Index i = 0; i < count; ++i) total += double(a[i]);
-    return total;
-}
-double dot(Index count, const float* a, const float* b) {
-    double total = 0;
-    for (Index i = 0; i < count; ++i) total += double(a[i]) * double(b[i]);
-    return total;
-}
+constexpr Index kPool = tuning::kPoolNumbers;
+constexpr Index kChunk = 32; // rows between two polls, columns of a block of coupled ones
 
 } // namespace
 
@@ -34,28 +21,17 @@ Refiner::Refiner(const bqq_kernels& kernels, Index max_rows, Index max_cols, Ind
     const Index m = max_rows, n = max_cols, ld = ld_, most = std::max(m, n), squares = metric ? n * padded(n) : 0;
     y_.ldc = padded(m), z_.ldc = padded(n);
     const Index room = Index(gemm_workspace(std::size_t(most), std::size_t(ld), std::size_t(l)));
-    struct Want {
-        float** at;
-        Index count;
-    } wants[] = {
+    const PaddedFloats parts[] = {
         {&y_.X, m * z_.ldc},      {&z_.X, n * y_.ldc},   {&y_.bits, m * ld},
         {&z_.bits, n * ld},       {&y_.X_other, m * ld}, {&z_.X_other, n * ld},
         {&y_.gram, ld * ld},      {&z_.gram, ld * ld},   {&y_.atoms, ld * y_.ldc},
         {&z_.atoms, ld * z_.ldc}, {&y_.nu, ld},          {&z_.nu, ld},
         {&M_, ld * ld},           {&with_new_, ld * ld}, {&with_old_, ld * ld},
-        {&turned_, ld * ld},      {&c_, most * ld},      {&diagonal_, ld},
+        {&with_old_T_, ld * ld},  {&c_, most * ld},      {&diagonal_, ld},
         {&coefficients_, 4 * ld}, {&before_, ld},        {&pool_, kPool + ld},
         {&workspace_, room},      {&H_, squares},        {&base_, metric ? n * ld : 0},
     };
-    Index size = kPad;
-    for (const Want& want : wants) size += padded(want.count);
-    memory_.reset(new float[std::size_t(size)]());
-    float* at = memory_.get();
-    at += (64 - reinterpret_cast<std::uintptr_t>(at) % 64) % 64 / sizeof(float);
-    for (const Want& want : wants) {
-        *want.at = at;
-        at += padded(want.count);
-    }
+    memory_ = zeroed(parts);
 }
 
 void Refiner::set_target(Index m, Index n, const float* W, Index ldw, double divisor, const float* H, Index ldh) {
@@ -83,9 +59,9 @@ void Refiner::set_target(Index m, Index n, const float* W, Index ldw, double div
     // (X H)^T = H X^T
     const std::size_t un = std::size_t(n), um = std::size_t(m), uldn = std::size_t(ldn), uldm = std::size_t(ldm);
     if (H) {
-        std::vector<float> turned(un * uldm);
-        kernels_.transpose(um, un, y_.X, uldn, turned.data(), uldm);
-        kernels_.gemm(un, uldm, un, H_, uldn, 1, turned.data(), uldm, nullptr, 0, nullptr, z_.X, uldm);
+        std::vector<float> XT(un * uldm);
+        kernels_.transpose(um, un, y_.X, uldn, XT.data(), uldm);
+        kernels_.gemm(un, uldm, un, H_, uldn, 1, XT.data(), uldm, nullptr, 0, nullptr, z_.X, uldm);
     } else {
         kernels_.transpose(um, un, y_.X, uldn, z_.X, uldm);
     }
@@ -231,9 +207,9 @@ std::size_t Refiner::sweep(Side& side, Side& other, double r, double s, double t
         flips += kernels_.anneal(&problem);
     }
     if (!flips) return 0;
-    kernels_.transpose(l, l, with_old_, ld, turned_, ld);
+    kernels_.transpose(l, l, with_old_, ld, with_old_T_, ld);
     kernels_.axpy(l * ld, 1, with_new_, side.gram);
-    kernels_.axpy(l * ld, 1, turned_, side.gram);
+    kernels_.axpy(l * ld, 1, with_old_T_, side.gram);
     for (Index k = 0; k < l_; ++k) side.nu[k] = side.gram[k * ld_ + k];
     return flips;
 }
@@ -278,36 +254,20 @@ double Refiner::run(const RefineOptions& options, std::uint64_t seed, Index bloc
     kernels_.transpose(std::size_t(l_), std::size_t(m_), y_.atoms, std::size_t(y_.ldc), y_.X_other, std::size_t(ld_));
     solve(y_);
     initial_error_ = error_;
-    double unit = error_ / (double(m_) * double(n_));
-    const auto pass = [&](double T) {
+    const double size = double(m_) * double(n_), bits = double(l_) * double(m_ + n_);
+    const AnnealSchedule schedule(options);
+    AnnealState state{};
+    for (state.begin(schedule, error_ / size); state.phase != AnnealPhase::done;) {
+        const bool counts = state.phase == AnnealPhase::anneal;
+        const double T = state.temperature();
+        if (state.recount_due()) recount();
         std::size_t flips = sweep(y_, z_, scales_[0], scales_[1], scales_[2], T, on_sweeps);
         solve(y_);
         flips += sweep(z_, y_, scales_[0], scales_[2], scales_[1], T, on_sweeps);
         solve(z_);
-        unit = std::min(unit, error_ / (double(m_) * double(n_)));
-        return flips;
-    };
-    // An unfinished descent flips much before it melts: what temperatures are measured by comes after a quench.
-    const auto quench = [&](int passes) {
-        for (int i = 0; i < passes && pass(0); ++i) {
-        }
-    };
-    if (options.sweeps) quench(30);
-    const double bits = double(l_) * double(m_ + n_);
-    const Index heating = std::min<Index>(options.sweeps / 4, kHeating);
-    const double hotter = std::pow(options.T_most / options.T_first, 1 / double(kHeating));
-    double T = options.T_first, colder = 1;
-    bool cooling = false;
-    for (Index i = 0; i < options.sweeps; ++i) {
-        if (i % 64 == 63) recount(); // moved sums gather rounding
-        const std::size_t flips = pass(unit * T);
-        on_sweeps(1);
-        cooling = cooling || i + 1 >= heating || double(flips) > options.melting * bits;
-        if (cooling && colder == 1) colder = std::pow(options.cooling, 1 / double(options.sweeps - i));
-        T *= cooling ? colder : hotter;
+        state.advance(schedule, double(flips), bits, error_ / size);
+        if (counts) on_sweeps(1);
     }
-    recount();
-    quench(200);
     return error_;
 }
 

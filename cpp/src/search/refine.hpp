@@ -4,22 +4,13 @@
 
 #include "bqq/matrix.hpp"
 #include "kernels/table.hpp"
+#include "memory.hpp"
+#include "search/schedule.hpp"
 
 #include <functional>
-#include <memory>
 #include <vector>
 
 namespace bqq::detail {
-
-/// Temperatures are against gains in total squared error, in units of the lowest mean squared error so far. A sweep
-/// heats until this share of the bits flips or the highest temperature is reached, then cools geometrically: noise is
-/// glassy and has to be nearly molten, structure found by the descent must not be.
-struct RefineOptions {
-    double T_first = 1.2, T_most = 3.5; ///< where heating starts and ends at the latest
-    double melting = 0.045;             ///< share of the bits that flip in a sweep when heating ends
-    double cooling = 0.6;               ///< last temperature over the highest one reached
-    Index sweeps = 4000;                ///< passes over all rows, all columns and the scales
-};
 
 class Refiner {
   public:
@@ -27,7 +18,7 @@ class Refiner {
     Refiner(const bqq_kernels& kernels, Index max_rows, Index max_cols, Index l, bool metric = false);
 
     /// Target X = (W - c) / divisor, m x n, c the (weighted) mean of W; the divisor brings X near 1, so that float32
-    /// can square it. H: NULL, or n x n, symmetric, positive definite: the error is tr(E H E^T), E = X - What.
+    /// can square it. H: NULL, or n x n, symmetric, positive definite: the error is tr(E H E^T), E = X - W_hat.
     void set_target(Index m, Index n, const float* W, Index ldw, double divisor, const float* H = nullptr,
                     Index ldh = 0);
     /// The bits of the stack, from planes as a View has them.
@@ -66,8 +57,8 @@ class Refiner {
     const bqq_kernels& kernels_;
     bool weighted_ = false;
     Index m_ = 0, n_ = 0, l_, ld_;
-    std::unique_ptr<float[]> memory_;
-    float *H_, *base_, *c_, *M_, *diagonal_, *coefficients_, *pool_, *before_, *with_new_, *with_old_, *turned_,
+    AlignedMemory memory_;
+    float *H_, *base_, *c_, *M_, *diagonal_, *coefficients_, *pool_, *before_, *with_new_, *with_old_, *with_old_T_,
         *workspace_;
     Side y_, z_;
     std::vector<float> x_row_, x_col_;

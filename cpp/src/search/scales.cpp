@@ -8,95 +8,132 @@ namespace bqq::detail {
 
 void solve(const MeanFieldSystem& e, double a[4]) { solve_semidefinite(4, &e.A[0][0], e.b, a); }
 
-double solve_scales(const BlockProducts& block, const float* W, Index ldw, float* scales) {
-    const Index m = block.rows(), n = block.cols(), p = block.stacks(), count = 3 * p + 1;
-    std::vector<std::uint16_t> products(std::size_t(p * n));
-    std::vector<std::int64_t> rho(std::size_t(p), 0), zeta(std::size_t(p * n));
-    block.column_sums(zeta.data());
+namespace {
 
-    double mean = 0;
-    for (Index a = 0; a < m; ++a)
-        for (Index b = 0; b < n; ++b) mean += double(W[a * ldw + b]);
-    mean /= double(m) * double(n);
+// The Gram matrix of the 3p+1 scales of a block (r_0 s_0 t_0 ... u), in integers, and the products with a target.
+class BlockSystem {
+  public:
+    BlockSystem(const BlockProducts& block, const float* W, Index ldw)
+        : block_(block), W_(W), ldw_(ldw), m_(block.rows()), n_(block.cols()), p_(block.stacks()), count_(3 * p_ + 1),
+          gram_(std::size_t(count_ * count_), 0), products_(std::size_t(p_ * n_)), rho_(std::size_t(p_), 0),
+          zeta_(std::size_t(p_ * n_)), e_(count_) {
+        block.column_sums(zeta_.data());
+        for (Index a = 0; a < m_; ++a)
+            for (Index b = 0; b < n_; ++b) mean_ += double(W[a * ldw + b]);
+        mean_ /= double(m_) * double(n_);
+        for (Index a = 0; a < m_; ++a) add_row(a);
+        add_columns();
+        mirror();
+        std::copy(gram_.begin(), gram_.end(), e_.A.begin());
+    }
 
-    std::vector<std::int64_t> gram(std::size_t(count * count), 0);
-    const auto G = [&](Index i, Index j) -> std::int64_t& { return gram[std::size_t(i * count + j)]; };
-    JointSystem e(count);
-    const auto rhs = [&](Index i) -> double& { return e.b[std::size_t(i)]; };
-    const auto r = [](Index i) { return 3 * i; };
-    const auto s = [](Index i) { return 3 * i + 1; };
-    const auto t = [](Index i) { return 3 * i + 2; };
-    const Index u = 3 * p;
-    for (Index a = 0; a < m; ++a) {
-        block.row(a, products.data(), rho.data());
+    void solve(float* scales) const {
+        std::vector<double> x(static_cast<std::size_t>(count_));
+        detail::solve(e_, x.data());
+        for (Index i = 0; i < count_; ++i) scales[i] = float(x[std::size_t(i)] + (i == u() ? mean_ : 0));
+    }
+
+    double squared_error(const float* scales) {
+        std::vector<double> row(static_cast<std::size_t>(n_));
+        double error = 0;
+        for (Index a = 0; a < m_; ++a) {
+            block_.row(a, products_.data(), rho_.data());
+            reconstruct_row(scales, p_, n_, products_.data(), rho_.data(), zeta_.data(), row.data());
+            for (Index b = 0; b < n_; ++b) {
+                const double e = double(W_[a * ldw_ + b]) - row[std::size_t(b)];
+                error += e * e;
+            }
+        }
+        return error;
+    }
+
+  private:
+    static Index r(Index i) { return 3 * i; }
+    static Index s(Index i) { return 3 * i + 1; }
+    static Index t(Index i) { return 3 * i + 2; }
+    Index u() const { return 3 * p_; }
+    std::int64_t& G(Index i, Index j) { return gram_[std::size_t(i * count_ + j)]; }
+    double& rhs(Index i) { return e_.b[std::size_t(i)]; }
+    double X(Index a, Index b) const { return double(W_[a * ldw_ + b]) - mean_; }
+
+    void add_row(Index a) {
+        block_.row(a, products_.data(), rho_.data());
         double row_sum = 0;
-        for (Index b = 0; b < n; ++b) row_sum += double(W[a * ldw + b]) - mean;
-        for (Index i = 0; i < p; ++i) {
-            const std::uint16_t* P = products.data() + i * n;
+        for (Index b = 0; b < n_; ++b) row_sum += X(a, b);
+        for (Index i = 0; i < p_; ++i) {
+            const std::uint16_t* P = products_.data() + i * n_;
+            const std::int64_t rho = rho_[std::size_t(i)];
             std::int64_t sum = 0;
             double cross = 0;
-            for (Index b = 0; b < n; ++b) sum += P[b];
-            for (Index b = 0; b < n; ++b) cross += double(P[b]) * (double(W[a * ldw + b]) - mean);
+            for (Index b = 0; b < n_; ++b) sum += P[b];
+            for (Index b = 0; b < n_; ++b) cross += double(P[b]) * X(a, b);
             rhs(r(i)) += cross;
-            rhs(s(i)) += double(rho[std::size_t(i)]) * row_sum;
-            G(r(i), u) += sum;
-            for (Index q = 0; q < p; ++q) {
-                const std::int64_t* z = zeta.data() + q * n;
+            rhs(s(i)) += double(rho) * row_sum;
+            G(r(i), u()) += sum;
+            for (Index q = 0; q < p_; ++q) {
+                const std::int64_t* z = zeta_.data() + q * n_;
                 std::int64_t with_t = 0;
-                for (Index b = 0; b < n; ++b) with_t += P[b] * z[b];
+                for (Index b = 0; b < n_; ++b) with_t += P[b] * z[b];
                 G(r(i), t(q)) += with_t;
-                G(r(i), s(q)) += sum * rho[std::size_t(q)];
-                G(s(i), s(q)) += n * rho[std::size_t(i)] * rho[std::size_t(q)];
+                G(r(i), s(q)) += sum * rho_[std::size_t(q)];
+                G(s(i), s(q)) += n_ * rho * rho_[std::size_t(q)];
             }
             for (Index q = 0; q <= i; ++q) {
-                const std::uint16_t* Q = products.data() + q * n;
+                const std::uint16_t* Q = products_.data() + q * n_;
                 std::uint64_t dot = 0;
-                for (Index b = 0; b < n; ++b) dot += std::uint32_t(P[b]) * std::uint32_t(Q[b]);
+                for (Index b = 0; b < n_; ++b) dot += std::uint32_t(P[b]) * std::uint32_t(Q[b]);
                 G(r(i), r(q)) += std::int64_t(dot);
             }
-            G(s(i), u) += n * rho[std::size_t(i)];
+            G(s(i), u()) += n_ * rho;
         }
     }
-    for (Index i = 0; i < p; ++i) {
-        const std::int64_t* z = zeta.data() + i * n;
-        for (Index b = 0; b < n; ++b) {
-            double column = 0;
-            for (Index a = 0; a < m; ++a) column += double(W[a * ldw + b]) - mean;
-            rhs(t(i)) += double(z[b]) * column;
-            G(t(i), u) += m * z[b];
-        }
-        for (Index q = 0; q < p; ++q) {
-            std::int64_t dot = 0;
-            for (Index b = 0; b < n; ++b) dot += z[b] * zeta[std::size_t(q * n + b)];
-            G(t(i), t(q)) = m * dot;
-        }
-    }
-    for (Index i = 0; i < p; ++i)
-        for (Index q = 0; q < p; ++q) {
-            G(r(q), r(i)) = q < i ? G(r(i), r(q)) : G(r(q), r(i));
-            G(s(q), r(i)) = G(r(i), s(q));
-            G(t(q), r(i)) = G(r(i), t(q));
-            G(s(i), t(q)) = G(t(q), s(i)) = (G(s(i), u) / n) * (G(t(q), u) / m);
-        }
-    G(u, u) = m * n;
-    for (Index i = 0; i < u; ++i) G(u, i) = G(i, u);
 
-    std::copy(gram.begin(), gram.end(), e.A.begin());
-    std::vector<double> x(static_cast<std::size_t>(count));
-    solve(e, x.data());
-    for (Index i = 0; i < count; ++i) scales[i] = float(x[std::size_t(i)] + (i == u ? mean : 0));
-
-    std::vector<double> what(static_cast<std::size_t>(n));
-    double error = 0;
-    for (Index a = 0; a < m; ++a) {
-        block.row(a, products.data(), rho.data());
-        reconstruct_row(scales, p, n, products.data(), rho.data(), zeta.data(), what.data());
-        for (Index b = 0; b < n; ++b) {
-            const double e = double(W[a * ldw + b]) - what[std::size_t(b)];
-            error += e * e;
+    void add_columns() {
+        std::vector<double> column(std::size_t(n_), 0.0);
+        for (Index a = 0; a < m_; ++a)
+            for (Index b = 0; b < n_; ++b) column[std::size_t(b)] += X(a, b);
+        for (Index i = 0; i < p_; ++i) {
+            const std::int64_t* z = zeta_.data() + i * n_;
+            for (Index b = 0; b < n_; ++b) {
+                rhs(t(i)) += double(z[b]) * column[std::size_t(b)];
+                G(t(i), u()) += m_ * z[b];
+            }
+            for (Index q = 0; q < p_; ++q) {
+                std::int64_t dot = 0;
+                for (Index b = 0; b < n_; ++b) dot += z[b] * zeta_[std::size_t(q * n_ + b)];
+                G(t(i), t(q)) = m_ * dot;
+            }
         }
     }
-    return error;
+
+    void mirror() {
+        for (Index i = 0; i < p_; ++i)
+            for (Index q = 0; q < p_; ++q) {
+                G(r(q), r(i)) = q < i ? G(r(i), r(q)) : G(r(q), r(i));
+                G(s(q), r(i)) = G(r(i), s(q));
+                G(t(q), r(i)) = G(r(i), t(q));
+                G(s(i), t(q)) = G(t(q), s(i)) = (G(s(i), u()) / n_) * (G(t(q), u()) / m_);
+            }
+        G(u(), u()) = m_ * n_;
+        for (Index i = 0; i < u(); ++i) G(u(), i) = G(i, u());
+    }
+
+    const BlockProducts& block_;
+    const float* W_;
+    const Index ldw_, m_, n_, p_, count_;
+    double mean_ = 0;
+    std::vector<std::int64_t> gram_;
+    std::vector<std::uint16_t> products_;
+    std::vector<std::int64_t> rho_, zeta_;
+    JointSystem e_;
+};
+
+} // namespace
+
+double solve_scales(const BlockProducts& block, const float* W, Index ldw, float* scales) {
+    BlockSystem system(block, W, ldw);
+    system.solve(scales);
+    return system.squared_error(scales);
 }
 
 double solve(const JointSystem& system, double* scales) {

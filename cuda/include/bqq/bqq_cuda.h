@@ -40,20 +40,26 @@ BQQ_API bqq_status bqq_cuda_extend(const bqq_view* view, const float* w, int64_t
 /// *size: bytes that bqq_cuda_prepare needs for the sizes of `view`. O(1).
 BQQ_API bqq_status bqq_cuda_prepared_size(const bqq_view* view, int transposed, size_t* size);
 
-/// Re-orders the planes of `view` for products with What or, if transposed is nonzero, What^T. buffer: at least
+/// Re-orders the planes of `view` for products with W_hat or, if transposed is nonzero, W_hat^T. buffer: at least
 /// bqq_cuda_prepared_size bytes, aligned to 16. Does not wait. The bits are not validated.
 BQQ_API bqq_status bqq_cuda_prepare(const bqq_view* view, int transposed, void* buffer, size_t size, void* stream);
 
 /// *size: bytes of workspace for `batch` >= 0 columns. O(1).
 BQQ_API bqq_status bqq_cuda_workspace_size(const bqq_view* view, int transposed, int64_t batch, size_t* size);
 
-/// out (m x batch) = What x (n x batch), or What^T x. `view` gives the sizes, its arrays may be NULL. prepared: filled
+/// Memory on the device.
+typedef struct bqq_cuda_buffer {
+    void* data;
+    size_t size; ///< bytes
+} bqq_cuda_buffer;
+
+/// out (m x batch) = W_hat x (n x batch), or W_hat^T x. `view` gives the sizes, its arrays may be NULL. prepared: filled
 /// by bqq_cuda_prepare with the same `transposed`. Any dtypes and strides; out must not overlap x. Float32 class:
 /// within 1e-5 of the norm of each column; with x and out of 16 bits, 2e-3. workspace: bqq_cuda_workspace_size bytes,
 /// aligned to 16, one for each call in flight. options: accumulate alone is used; NULL: defaults. Does not wait.
 BQQ_API bqq_status bqq_cuda_matmul(const bqq_view* view, int transposed, const void* prepared, const bqq_array* x,
-                                   const bqq_array* out, const bqq_matmul_options* options, void* workspace,
-                                   size_t size, void* stream);
+                                   const bqq_array* out, const bqq_matmul_options* options,
+                                   const bqq_cuda_buffer* workspace, void* stream);
 
 #ifdef __cplusplus
 }

@@ -22,9 +22,9 @@ struct Result {
 };
 
 /// Finds the stacks of `layout` (from make_layout) for W, layout.m x layout.n, row-major with ldw >= n elements between
-/// rows. The search is that of bqq::decompose with the same random numbers, on all blocks at once, without the second
-/// descent; sums are in another order, so results differ from the CPU's as seeds do. The same call on the same kind of
-/// device gives the same bits. Returns when the result is complete. Options: l, patch and threads are ignored; weight
+/// rows. The search follows the recipe of bqq::decompose with the same random numbers, on all blocks at once; sums are
+/// in another order, so results differ from the CPU's as seeds do. The same call on the same kind of device gives the
+/// same bits. Returns when the result is complete. Options: l, patch and threads are ignored; weight
 /// is Error(unsupported). Memory on the device: at the default l about 6 block-sized float arrays for each block, for
 /// as many blocks at a time as 1 GiB holds. progress is called on the calling thread.
 BQQ_API void decompose(const Layout& layout, const float* W, Index ldw, const DecomposeOptions& options,
@@ -38,17 +38,24 @@ BQQ_API void to_float32(const ConstArray& x, float* out, void* stream);
 BQQ_API void extend(const View& q, const Layout& layout, const float* W, Index ldw, const DecomposeOptions& options,
                     const Result& out, void* stream);
 
-/// Planes re-ordered for matmul, of What or (transposed) of What^T. `buffer`: prepared_size bytes on the device,
+/// Planes re-ordered for matmul, of W_hat or (transposed) of W_hat^T. `buffer`: prepared_size bytes on the device,
 /// aligned to 16. q is not validated. Does not wait.
 BQQ_API std::size_t prepared_size(const Layout& layout, bool transposed);
 BQQ_API void prepare(const View& q, bool transposed, void* buffer, std::size_t size, void* stream);
 
-/// out (m x batch) = What X (n x batch), or What^T X. Float32 class: within 1e-5 of the norm of each column; with X and
+/// What prepare wrote to `at`, and of what.
+struct PreparedPlanes {
+    const Layout& layout;
+    bool transposed;
+    const void* at;
+};
+
+/// out (m x batch) = W_hat X (n x batch), or W_hat^T X. Float32 class: within 1e-5 of the norm of each column; with X and
 /// out of float16 or bfloat16, 2e-3 before the result is rounded. `workspace`: workspace_size bytes on the device,
 /// aligned to 16, one for each call in flight. Does not wait. MatmulOptions: accumulate alone is used.
 /// Throws Error(invalid_argument) on shapes that do not fit.
 BQQ_API std::size_t workspace_size(const Layout& layout, bool transposed, Index batch);
-BQQ_API void matmul(const Layout& layout, bool transposed, const void* prepared, const ConstArray& X, const Array& out,
-                    void* workspace, std::size_t size, void* stream, const MatmulOptions& options = {});
+BQQ_API void matmul(const PreparedPlanes& q, const ConstArray& X, const Array& out, void* workspace, std::size_t size,
+                    void* stream, const MatmulOptions& options = {});
 
 } // namespace bqq::cuda

@@ -417,12 +417,11 @@ def test_planes_stay_on_the_device_and_leave_with_the_matrix():
     q = random_matrix(21, 13, p=2, l=5)
     x = FakeArray(numbers((13, 2)))
     q @ x
-    (planes, _), *others = q._copies.values()
-    assert not others
+    (planes,) = q._planes.copies.values()
     FakeArray(x.get().T.copy()) @ q.T
-    assert q.T._copies[0] == (planes, True)
     q @ x
-    assert q._copies[0][0] is planes
+    assert q.T._planes is q._planes
+    assert list(q._planes.copies.values()) == [planes]
     result = q @ x
     address = result._memory.address
     assert _core.device_of("result", address) == 0

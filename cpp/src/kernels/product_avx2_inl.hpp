@@ -1,7 +1,12 @@
 // Exact float tables in registers: eight rows in the lanes of a vector of 32-bit words, whose low three bits index a
 // table of eight floats; then the words are shifted. 32 columns are ten groups of three and one of two.
 //   vpermps ymm      8 rows x 3 bits
-//   vpshufb ymm      the int8 class: 32 rows x 4 bits, sixteen signed bytes a table
+#pragma once
+
+#include "kernels/tuning.hpp"
+#include "kernels/x86.hpp"
+
+namespace {
 
 // [column][block][11 groups][8]; entry e is 1/2 sum_q (bit q of e ? +x_q : -x_q).
 constexpr size_t kGroups = 11;
@@ -74,3 +79,5 @@ void lookup_f32(size_t panels, size_t blocks, const uint8_t* bits, size_t stride
     }
     if (columns & 1) lookup_columns<1>(2 * panels, blocks, bits, stride, t, out, ldo, accumulate);
 }
+
+} // namespace

@@ -1,10 +1,9 @@
-// The solver's kernels in terms of a vector of floats. Included once by each instruction-set file, inside its anonymous
-// namespace, after it has defined
-//   vf, kWidth                   the vector and its floats (a divisor of kPad)
-//   kTileRows, kTileVectors      accumulators of the product tile
-//   vload vstore vset vadd vsub vmul vfma(a,b,c)=ab+c vmin vmax vabs vsum vmaxof vhead(v,k)=first k lanes, rest 0
-//   vgreater(a,b)                bit k set where lane k of a exceeds lane k of b
-//   vtranspose(A,lda,B,ldb)      B[j,i] = A[i,j] for a block of kWidth x kWidth
+// The solver's kernels in terms of a vector of floats.
+#pragma once
+
+#include "kernels/vector_inl.hpp"
+
+namespace {
 
 static_assert(kPad % kWidth == 0 && kPanelRows % kWidth == 0, "a padded row is a whole number of vectors");
 
@@ -128,8 +127,8 @@ struct Summer {
     }
 };
 
-void lookahead(size_t rows, size_t cols, size_t ld, const float* x, const float* x_old, float zeta, float a, float b,
-               float* f, float* g, const bqq_sums* sums) {
+void extrapolate(size_t rows, size_t cols, size_t ld, const float* x, const float* x_old, float zeta, float a, float b,
+                 float* f, float* g, const bqq_sums* sums) {
     const vf vz = vset(zeta), va = vset(a), vb = vset(b);
     Summer summer(*sums, ld);
     for (size_t i = 0; i < rows; ++i) {
@@ -232,7 +231,7 @@ void axpy(size_t count, float a, const float* x, float* y) {
 void fill_solver(bqq_kernels* table) {
     table->gemm = gemm;
     table->gemm_dots = gemm_dots;
-    table->lookahead = lookahead;
+    table->extrapolate = extrapolate;
     table->update = update;
     table->transpose = transpose;
     table->bilinear = bilinear;
@@ -243,3 +242,5 @@ void fill_solver(bqq_kernels* table) {
     table->column_dots = column_dots;
     table->column_affine = column_affine;
 }
+
+} // namespace

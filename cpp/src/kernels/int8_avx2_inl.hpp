@@ -1,7 +1,15 @@
-// The int8 class with vpshufb. A chunk of kChunkBlocks blocks of one vector is a record: the scale, then, 64 bytes in,
-// two rows of 64 bytes per block: the tables of the groups 0 2 4 6 (low halves of the four bytes of a word) and 1 3
-// 5 7. Entries are biased by 128, to unsigned bytes, so that 16-bit sums of them split into even and odd rows.
-constexpr size_t kRecord = kChunkBlocks * kTableBytes;
+// The int8 class with vpshufb: 32 rows x 4 bits, sixteen signed bytes a table. A record has two rows of 64 bytes a
+// block: the tables of the groups 0 2 4 6 (low halves of the four bytes of a word) and 1 3 5 7. Entries are biased by
+// 128, to unsigned bytes, so that 16-bit sums of them split into even and odd rows.
+#pragma once
+
+#include "kernels/records_inl.hpp"
+#include "kernels/tuning.hpp"
+#include "kernels/x86.hpp"
+
+#include <string.h>
+
+namespace {
 
 inline __m256 absolute(__m256 x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
 
@@ -49,31 +57,27 @@ inline __m256i entries(__m256i sums, int first) {
 
 // Entries are sums of two rounded sums of pairs, at most 126 + 1 in size.
 void tables_i8(size_t blocks, size_t columns, const float* x, size_t ldx, void* tables) {
-    uint8_t* record = static_cast<uint8_t*>(tables);
-    for (size_t c = 0; c < columns; ++c)
-        for (size_t b = 0; b < blocks; b += kChunkBlocks, record += kRecord) {
-            const size_t count = blocks - b < kChunkBlocks ? blocks - b : size_t(kChunkBlocks);
-            const float* in = x + c * ldx + kUnitColumns * b;
-            const float size = chunk_size(count, in);
-            const bool finite = size - size == 0, usable = finite && size > 1e-34f;
-            *reinterpret_cast<float*>(record) = usable ? size / 126.0f : 0.0f * size;
-            const __m256 factor = _mm256_set1_ps(usable ? 0.5f * 32256.0f / size : 0.0f);
-            __m256i* t = reinterpret_cast<__m256i*>(record + 64);
-            for (size_t k = 0; k < count; ++k, in += kUnitColumns, t += 4) {
-                __m256i wide[4];
-                for (int h = 0; h < 4; ++h)
-                    wide[h] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(in + 8 * h), factor));
-                // Groups 0 4 | 1 5 and 2 6 | 3 7 to 0 4 | 2 6 and 1 5 | 3 7.
-                const __m256i u = _mm256_packs_epi32(wide[0], wide[2]), v = _mm256_packs_epi32(wide[1], wide[3]);
-                for (int side = 0; side < 2; ++side) {
-                    const __m256i words =
-                        side ? _mm256_permute2x128_si256(u, v, 0x31) : _mm256_permute2x128_si256(u, v, 0x20);
-                    const __m256i sums = _mm256_packs_epi16(pair_sums(words, 0), pair_sums(words, 4));
-                    _mm256_store_si256(t + 2 * side, entries(sums, 0));
-                    _mm256_store_si256(t + 2 * side + 1, entries(sums, 8));
-                }
+    for_records(blocks, columns, x, ldx, tables, [](uint8_t* record, size_t count, const float* in) {
+        const float size = chunk_size(count, in);
+        const bool finite = size - size == 0, usable = finite && size > 1e-34f;
+        *reinterpret_cast<float*>(record) = usable ? size / 126.0f : 0.0f * size;
+        const __m256 factor = _mm256_set1_ps(usable ? 0.5f * 32256.0f / size : 0.0f);
+        __m256i* t = reinterpret_cast<__m256i*>(record + 64);
+        for (size_t k = 0; k < count; ++k, in += kUnitColumns, t += 4) {
+            __m256i wide[4];
+            for (int h = 0; h < 4; ++h)
+                wide[h] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(in + 8 * h), factor));
+            // Groups 0 4 | 1 5 and 2 6 | 3 7 to 0 4 | 2 6 and 1 5 | 3 7.
+            const __m256i u = _mm256_packs_epi32(wide[0], wide[2]), v = _mm256_packs_epi32(wide[1], wide[3]);
+            for (int side = 0; side < 2; ++side) {
+                const __m256i words =
+                    side ? _mm256_permute2x128_si256(u, v, 0x31) : _mm256_permute2x128_si256(u, v, 0x20);
+                const __m256i sums = _mm256_packs_epi16(pair_sums(words, 0), pair_sums(words, 4));
+                _mm256_store_si256(t + 2 * side, entries(sums, 0));
+                _mm256_store_si256(t + 2 * side + 1, entries(sums, 8));
             }
         }
+    });
 }
 
 // One panel, N vectors.
@@ -83,7 +87,7 @@ template <int N> inline void lookup_panel_i8(size_t blocks, const uint8_t* bits,
                                              13, 2, 6, 10, 14, 3, 7, 11, 15);
     const __m256i nibble = _mm256_set1_epi8(15);
     for (size_t first = 0; first < blocks; first += kChunkBlocks, record += kRecord) {
-        const size_t count = blocks - first < kChunkBlocks ? blocks - first : size_t(kChunkBlocks);
+        const size_t count = chunk_blocks(blocks - first);
         __m256i all[N], odd[N];
         for (int c = 0; c < N; ++c) all[c] = odd[c] = _mm256_setzero_si256();
         for (size_t b = 0; b < count; ++b, bits += stride) {
@@ -130,7 +134,7 @@ template <int N> inline void lookup_panel_i8(size_t blocks, const uint8_t* bits,
 
 void lookup_i8(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, size_t columns, const void* tables,
                float* out, size_t ldo, int accumulate) {
-    const size_t column = (blocks + kChunkBlocks - 1) / kChunkBlocks * kRecord;
+    const size_t column = record_stride(blocks);
     for (size_t q = 0; q < panels; ++q, bits += kUnitBytes, out += kPanelRows) {
         const uint8_t* record = static_cast<const uint8_t*>(tables);
         size_t c = 0;
@@ -141,8 +145,4 @@ void lookup_i8(size_t panels, size_t blocks, const uint8_t* bits, size_t stride,
     }
 }
 
-void fill_product(bqq_kernels* table) {
-    table->latents = latents;
-    table->product[0] = bqq_product{tables_f32, lookup_f32};
-    table->product[1] = bqq_product{tables_i8, lookup_i8};
-}
+} // namespace

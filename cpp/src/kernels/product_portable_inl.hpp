@@ -1,5 +1,11 @@
 // The product's kernels for machines without a table look-up of floats in a register: tables in memory. Several vectors
 // at a time lie side by side, so that one index adds a vector of floats.
+#pragma once
+
+#include "kernels/records_inl.hpp"
+#include "kernels/vector_inl.hpp"
+
+namespace {
 
 inline uint32_t load_word(const uint8_t* p) {
     return uint32_t(p[0]) | uint32_t(p[1]) << 8 | uint32_t(p[2]) << 16 | uint32_t(p[3]) << 24;
@@ -42,8 +48,8 @@ void lookup_one(size_t panels, size_t blocks, const uint8_t* bits, size_t stride
     }
 }
 
-template <int V> void lookup_wide(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, size_t columns,
-                                  const float* tables, float* out, size_t ldo, int accumulate) {
+template <int V> void lookup_vectors(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, size_t columns,
+                                     const void* tables, float* out, size_t ldo, int accumulate) {
     constexpr size_t width = V * kWidth;
     for (size_t row = 0; row < kPanelRows * panels; row += 2) {
         float held[2][width] = {};
@@ -53,7 +59,7 @@ template <int V> void lookup_wide(size_t panels, size_t blocks, const uint8_t* b
         for (int k = 0; k < 2; ++k)
             for (int v = 0; v < V; ++v) s[k][v] = vload(held[k] + v * kWidth);
         const uint8_t* at = bits + 4 * row;
-        const float* t = tables;
+        const float* t = static_cast<const float*>(tables);
         for (size_t b = 0; b < blocks; ++b, at += stride) {
             uint32_t word[2] = {load_word(at), load_word(at + 4)};
             for (size_t g = 0; g < 8; ++g, t += 16 * width)
@@ -73,45 +79,37 @@ template <int V> void lookup_wide(size_t panels, size_t blocks, const uint8_t* b
 void lookup_f32(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, size_t columns, const void* tables,
                 float* out, size_t ldo, int accumulate) {
     static_assert(kMaxVectors <= 2 * kWidth, "two vectors hold the widest batch");
-    const float* t = static_cast<const float*>(tables);
     if (columns == 1)
-        lookup_one(panels, blocks, bits, stride, t, out, accumulate);
+        lookup_one(panels, blocks, bits, stride, static_cast<const float*>(tables), out, accumulate);
     else if (columns <= size_t(kWidth))
-        lookup_wide<1>(panels, blocks, bits, stride, columns, t, out, ldo, accumulate);
+        lookup_vectors<1>(panels, blocks, bits, stride, columns, tables, out, ldo, accumulate);
     else
-        lookup_wide<2>(panels, blocks, bits, stride, columns, t, out, ldo, accumulate);
+        lookup_vectors<2>(panels, blocks, bits, stride, columns, tables, out, ldo, accumulate);
 }
 
-// Fixed point: a chunk of kChunkBlocks blocks of one vector is a record of kRecord bytes: the scale, then, 64 bytes in,
-// the tables of its blocks, 8 of 16 signed bytes each.
-constexpr size_t kRecord = kChunkBlocks * kTableBytes;
-
+// Fixed point: the tables of a block are 8 of 16 signed bytes each.
 void tables_i8(size_t blocks, size_t columns, const float* x, size_t ldx, void* tables) {
-    uint8_t* record = static_cast<uint8_t*>(tables);
-    for (size_t c = 0; c < columns; ++c)
-        for (size_t b = 0; b < blocks; b += kChunkBlocks, record += kRecord) {
-            const size_t groups = 8 * (blocks - b < kChunkBlocks ? blocks - b : size_t(kChunkBlocks));
-            const float* in = x + c * ldx + kUnitColumns * b;
-            float largest = 0, taint = 0; // taint: NaN if an input is not finite
-            for (size_t g = 0; g < groups; ++g) {
-                float size = 0;
-                for (size_t q = 0; q < 4; ++q) size += 0.5f * (in[4 * g + q] < 0 ? -in[4 * g + q] : in[4 * g + q]);
-                taint += 0.0f * size;
-                largest = size > largest ? size : largest;
-            }
-            const bool usable = largest > 1e-34f && taint == 0;
-            const float scale = (usable ? largest / 127.0f : 0.0f) + taint, factor = usable ? 127.0f / largest : 0.0f;
-            float* head = reinterpret_cast<float*>(record);
-            head[0] = scale;
-            int8_t* t = reinterpret_cast<int8_t*>(record + 64);
-            for (size_t g = 0; g < groups; ++g, in += 4)
-                for (size_t e = 0; e < 16; ++e) {
-                    float sum = 0;
-                    for (size_t q = 0; usable && q < 4; ++q) sum += e >> q & 1 ? 0.5f * in[q] : -0.5f * in[q];
-                    sum *= factor;
-                    *t++ = int8_t(int(sum < 0 ? sum - 0.5f : sum + 0.5f));
-                }
+    for_records(blocks, columns, x, ldx, tables, [](uint8_t* record, size_t count, const float* in) {
+        const size_t groups = 8 * count;
+        float largest = 0, taint = 0; // taint: NaN if an input is not finite
+        for (size_t g = 0; g < groups; ++g) {
+            float size = 0;
+            for (size_t q = 0; q < 4; ++q) size += 0.5f * (in[4 * g + q] < 0 ? -in[4 * g + q] : in[4 * g + q]);
+            taint += 0.0f * size;
+            largest = size > largest ? size : largest;
         }
+        const bool usable = largest > 1e-34f && taint == 0;
+        const float scale = (usable ? largest / 127.0f : 0.0f) + taint, factor = usable ? 127.0f / largest : 0.0f;
+        *reinterpret_cast<float*>(record) = scale;
+        int8_t* t = reinterpret_cast<int8_t*>(record + 64);
+        for (size_t g = 0; g < groups; ++g, in += 4)
+            for (size_t e = 0; e < 16; ++e) {
+                float sum = 0;
+                for (size_t q = 0; usable && q < 4; ++q) sum += e >> q & 1 ? 0.5f * in[q] : -0.5f * in[q];
+                sum *= factor;
+                *t++ = int8_t(int(sum < 0 ? sum - 0.5f : sum + 0.5f));
+            }
+    });
 }
 
 void lookup_i8(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, size_t columns, const void* tables,
@@ -119,7 +117,7 @@ void lookup_i8(size_t panels, size_t blocks, const uint8_t* bits, size_t stride,
     const uint8_t* record = static_cast<const uint8_t*>(tables);
     for (size_t c = 0; c < columns; ++c)
         for (size_t first = 0; first < blocks; first += kChunkBlocks, record += kRecord) {
-            const size_t count = blocks - first < kChunkBlocks ? blocks - first : size_t(kChunkBlocks);
+            const size_t count = chunk_blocks(blocks - first);
             const float scale = *reinterpret_cast<const float*>(record);
             for (size_t row = 0; row < kPanelRows * panels; ++row) {
                 const int8_t* t = reinterpret_cast<const int8_t*>(record + 64);
@@ -135,7 +133,8 @@ void lookup_i8(size_t panels, size_t blocks, const uint8_t* bits, size_t stride,
 }
 
 void fill_product(bqq_kernels* table) {
-    table->latents = latents;
     table->product[0] = bqq_product{tables_f32, lookup_f32};
     table->product[1] = bqq_product{tables_i8, lookup_i8};
 }
+
+} // namespace

@@ -1,5 +1,16 @@
-// Packing of float operands into 32-bit pairs of bfloat16 that are neighbours along K, with AVX512-BF16. Included by
-// instruction-set files, inside their anonymous namespace, after <immintrin.h>.
+// Packing of float operands into 32-bit pairs of bfloat16 that are neighbours along K, with AVX512-BF16.
+#pragma once
+
+#include "kernels/table.hpp"
+#include "kernels/x86.hpp"
+
+namespace {
+
+// A(i,k) = at[i*row + k*col], one of row and col 1.
+struct Left {
+    const float* at;
+    size_t row, col;
+};
 
 // Neighbours x (low half) and y (high half) of 16 columns.
 inline __m512i pair(__m512 x, __m512 y) {
@@ -29,3 +40,5 @@ void pack_along(size_t rows, size_t cols, const float* A, size_t lda, uint32_t* 
                                 (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(
                                     j + 16 <= cols ? __mmask16(0xFFFF) : __mmask16((1u << (cols - j)) - 1u), A + j)));
 }
+
+} // namespace

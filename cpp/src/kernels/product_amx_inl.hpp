@@ -1,9 +1,18 @@
-// The product for many vectors on tiles, included by amx.cpp. A tile holds 16 vectors (rows) times 64 bytes of their
+// The product for many vectors on tiles. A tile holds 16 vectors (rows) times 64 bytes of their
 // elements, the other operand 16 rows of the bit matrix expanded to numbers: a sum is then [vector][row], as the result
 // wants it. In a word of the bit matrix four (two) neighbouring bits are an index into a register of all 16 (4) groups
 // of bytes (bfloat16) they can mean: a shift and a permute expand 64 (32) bits.
 //   float32 class   x = high + low in bfloat16, 16 significant bits; bits are +-1/2, both exact
 //   int8 class      x in 8 bits with one scale for a vector's blocks of one call; bits are +-1, their sums exact
+#pragma once
+
+#include "kernels/table.hpp"
+#include "kernels/tiles_amx_inl.hpp"
+#include "kernels/x86.hpp"
+
+#include <string.h>
+
+namespace {
 
 inline size_t groups_of(size_t columns) { return (columns + kSide - 1) / kSide; }
 
@@ -22,7 +31,7 @@ template <bool two_groups, bool two_panels> void store_sums(void* sums) {
     if (two_groups && two_panels) _tile_stored(3, to + 3072, 64);
 }
 
-struct WideFloat32 {
+struct TileFloat32 {
     static constexpr size_t kBlocks = 1, kDepth = 16; // blocks of a tile; tiles expanded at a time
     static constexpr size_t kHead = 0, kTile = 2048;  // bytes of 16 vectors: high, low
 
@@ -85,7 +94,7 @@ struct WideFloat32 {
     }
 };
 
-struct WideInt8 {
+struct TileInt8 {
     static constexpr size_t kBlocks = 2, kDepth = 16;
     static constexpr size_t kHead = kTileVectors * sizeof(float), kTile = 1024; // the head: a scale for each vector
 
@@ -164,18 +173,18 @@ struct WideInt8 {
     }
 };
 
-template <class Class> void wide_tables(size_t blocks, size_t columns, const float* x, size_t ldx, void* tables) {
+template <class Class> void tile_tables(size_t blocks, size_t columns, const float* x, size_t ldx, void* tables) {
     Class::pack(blocks, columns, x, ldx, static_cast<uint8_t*>(tables));
 }
 
 template <class Class, bool two_groups, bool two_panels>
-void wide_sums(size_t tiles, const uint8_t* a, size_t group, const uint8_t* b, size_t panel, float* sums) {
+void tile_sums(size_t tiles, const uint8_t* a, size_t group, const uint8_t* b, size_t panel, float* sums) {
     zero_sums<two_groups, two_panels>();
     Class::template multiply<two_groups, two_panels>(tiles, a, group, b, panel);
     store_sums<two_groups, two_panels>(sums);
 }
 
-template <class Class> void wide_lookup(size_t panels, size_t blocks, const uint8_t* bits, size_t stride,
+template <class Class> void tile_lookup(size_t panels, size_t blocks, const uint8_t* bits, size_t stride,
                                         size_t columns, const void* tables, float* out, size_t ldo, int accumulate) {
     constexpr size_t kPanel = Class::kDepth * 1024; // bytes of an expanded panel
     alignas(64) uint8_t expanded[2 * kPanel];
@@ -197,13 +206,13 @@ template <class Class> void wide_lookup(size_t panels, size_t blocks, const uint
                 const bool two_groups = g + 1 < groups_of(columns);
                 const uint8_t* a = packed + g * group + first * Class::kTile;
                 if (two_groups && two_panels)
-                    wide_sums<Class, true, true>(tiles, a, group, expanded, kPanel, sums);
+                    tile_sums<Class, true, true>(tiles, a, group, expanded, kPanel, sums);
                 else if (two_groups)
-                    wide_sums<Class, true, false>(tiles, a, group, expanded, kPanel, sums);
+                    tile_sums<Class, true, false>(tiles, a, group, expanded, kPanel, sums);
                 else if (two_panels)
-                    wide_sums<Class, false, true>(tiles, a, group, expanded, kPanel, sums);
+                    tile_sums<Class, false, true>(tiles, a, group, expanded, kPanel, sums);
                 else
-                    wide_sums<Class, false, false>(tiles, a, group, expanded, kPanel, sums);
+                    tile_sums<Class, false, false>(tiles, a, group, expanded, kPanel, sums);
                 for (size_t c = 0; c < 2 * kSide && g * kSide + c < columns; ++c)
                     for (size_t h = 0; h < (two_panels ? 2u : 1u); ++h) {
                         const size_t column = g * kSide + c;
@@ -215,3 +224,5 @@ template <class Class> void wide_lookup(size_t panels, size_t blocks, const uint
             }
         }
 }
+
+} // namespace

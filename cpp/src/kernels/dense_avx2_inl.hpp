@@ -1,7 +1,14 @@
-// A tile of What by tables in memory: the sums of Y_a0 z_0 + ... + Y_a3 z_3 for the sixteen values of four latents, in
-// bytes, 64 rows at once. A column of Z then adds an entry every four bits.
+// A tile of W_hat by tables in memory: the sums of Y_a0 z_0 + ... + Y_a3 z_3 for the sixteen values of four inner
+// elements, in bytes, 64 rows at once. A column of Z then adds an entry every four bits.
+#pragma once
+
+#include "kernels/table.hpp"
+#include "kernels/x86.hpp"
+
+namespace {
+
 constexpr int kDensePanels = 4;
-constexpr size_t kDenseWords = 4; // a run: 64 rows and 128 latents, 32 KB of tables
+constexpr size_t kDenseWords = 4; // a run: 64 rows and 128 inner elements, 32 KB of tables
 
 struct alignas(32) DenseTables {
     uint8_t at[8 * kDenseWords][16][16 * kDensePanels];
@@ -106,8 +113,4 @@ void unit_columns(const uint8_t* unit, uint16_t* columns) {
         }
 }
 
-void fill_dense(bqq_kernels* table) {
-    table->dense = dense;
-    table->unit_columns = unit_columns;
-    table->rates = bqq_rates{98, 22, 44, 250};
-}
+} // namespace

@@ -1,5 +1,9 @@
-// The kernels of the refinement in terms of a vector of floats, as in solver.inl. Included once by each instruction-set
-// file, inside its anonymous namespace.
+// The kernels of the refinement in terms of a vector of floats.
+#pragma once
+
+#include "kernels/vector_inl.hpp"
+
+namespace {
 
 void correlate(size_t rows, size_t ld, const float* bits, const float* nu, const float* held, const float* X,
                const float* x, float r, float s, float size, float* c) {
@@ -77,3 +81,5 @@ void fill_anneal(bqq_kernels* table) {
     table->correlate = correlate;
     table->anneal = anneal;
 }
+
+} // namespace

@@ -1,6 +1,12 @@
-// What every instruction set's product shares, in terms of the vector vf of solver.inl.
+// What lies between the two stages of a product, in terms of a vector of floats.
+#pragma once
 
-void latents(size_t stacks, size_t l, const bqq_stack* scales, float sigma, const float* v, float* w, float* sums) {
+#include "kernels/vector_inl.hpp"
+
+namespace {
+
+void apply_scales(size_t stacks, size_t l, const bqq_stack* scales, float sigma, const float* v, float* w,
+                  float* sums) {
     constexpr size_t lanes = kPanelRows / kWidth;
     vf sum[lanes];
     for (size_t q = 0; q < lanes; ++q) sum[q] = vload(sums + q * kWidth);
@@ -25,3 +31,5 @@ void latents(size_t stacks, size_t l, const bqq_stack* scales, float sigma, cons
     }
     for (size_t q = 0; q < lanes; ++q) vstore(sums + q * kWidth, sum[q]);
 }
+
+} // namespace

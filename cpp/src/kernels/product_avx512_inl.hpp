@@ -2,6 +2,12 @@
 // table of sixteen floats; then the words are shifted.
 //   vpermps zmm     1 per cycle: 16 rows x 4 bits
 //   vfmadd231ps zmm as an addition (times one), since Zen adds on the ports of the permutes but multiplies on others
+#pragma once
+
+#include "kernels/tuning.hpp"
+#include "kernels/x86.hpp"
+
+namespace {
 
 // [column][block][group of 4 inputs][16]; entry e is 1/2 sum_q (bit q of e ? +x_q : -x_q).
 void tables_f32(size_t blocks, size_t columns, const float* x, size_t ldx, void* tables) {
@@ -67,8 +73,4 @@ void lookup_f32(size_t panels, size_t blocks, const uint8_t* bits, size_t stride
     if (columns & 1) lookup_columns<1>(panels, blocks, bits, stride, t, out, ldo, accumulate);
 }
 
-void fill_product(bqq_kernels* table) {
-    table->latents = latents;
-    table->product[0] = bqq_product{tables_f32, lookup_f32};
-    table->rates.table = 150, table->rates.table_rows = 47;
-}
+} // namespace

@@ -1,4 +1,10 @@
 // A tile of What from its bits by AND and population count, with AVX512-VPOPCNTDQ: 16 rows in the lanes of a vector.
+#pragma once
+
+#include "kernels/table.hpp"
+#include "kernels/x86.hpp"
+
+namespace {
 
 // C columns of panel q from column b on. S: words of every stack, 0 if they differ.
 template <int C, int S> inline void dense_columns(const bqq_dense& t, size_t q, size_t b) {
@@ -55,3 +61,5 @@ void dense(const bqq_dense* tile) {
         return dense_tile<0>(t);
     }
 }
+
+} // namespace

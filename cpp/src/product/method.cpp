@@ -1,0 +1,39 @@
+#include "product/method.hpp"
+
+#include "product/tuning.hpp"
+
+namespace bqq::detail {
+namespace {
+
+// Whether dense tiles are faster than tables.
+bool dense_pays(const bqq_rates& rates, const Layout& a, Index batch) {
+    const double p = double(a.p), columns = double(batch), turns = double(ceil_div(batch, kDenseColumns));
+    const double table = (1 + rates.table_rows / double(a.rows)) / rates.table;
+    return a.J >= kDenseBlockRows && columns * (p * table - 1 / rates.gemm) > turns * p * double(a.l) / rates.count;
+}
+
+ProductMethod::Kind choose(const bqq_kernels& kernels, const Layout& a, Precision precision, Index batch) {
+    const int class_ = int(precision);
+    if (kernels.tile[class_].lookup && batch >= kTilesFrom[class_]) return ProductMethod::tiles;
+    const bool dense = kernels.dense && precision == Precision::float32 && dense_pays(kernels.rates, a, batch);
+    return dense ? ProductMethod::dense : ProductMethod::tables;
+}
+
+} // namespace
+
+ProductMethod::ProductMethod(const bqq_kernels& kernels, const Prepared& h, Precision precision, Index batch)
+    : kind(choose(kernels, h.layout, precision, batch)),
+      kernel(&(kind == tiles ? kernels.tile : kernels.product)[int(precision)]) {
+    const Index most[] = {kMaxVectors, kTileVectors, kDenseColumns};
+    columns = std::clamp<Index>(batch, 1, most[kind]);
+}
+
+Index ProductMethod::blocks(Index count) const {
+    return kind == tiles ? kTileBlocks : kTableBlocks[std::min<Index>(count, 3) - 1];
+}
+
+Index ProductMethod::table_bytes() const {
+    return kind == tiles ? ceil_div(columns, 16) * kTileBlocks * kTileBytes : kTablesBytes;
+}
+
+} // namespace bqq::detail

@@ -1,0 +1,51 @@
+// Constants of the product that came from a measurement, or were chosen. "Zen 4 class": an AMD EPYC with AVX-512, VNNI
+// and BF16, two cores, gcc 12; bench/results/matmul*.csv are its results of bench/bench_matmul.py.
+#pragma once
+
+#include "bqq/error.hpp"
+#include "kernels/table.hpp"
+
+namespace bqq::detail {
+
+// ---- tables ----
+
+/// Bytes of the tables of one call: within a first-level cache of 32 KB. Chosen, not measured.
+constexpr Index kTablesBytes = 32 << 10;
+/// Blocks whose tables are built at a time for one, two, and more columns: what fits into half of kTablesBytes, and for
+/// kMaxVectors columns into all of it; multiples of kChunkBlocks. Chosen, not measured.
+constexpr Index kTableBlocks[3] = {32, 16, 8};
+/// Rows of stage 1 that share tables, so that building them (12 ns a block and column in the float32 class, "tables" of
+/// bench_kernels, Zen 4 class) costs little beside looking up. Chosen from that rate.
+constexpr Index kTallRows = 2048;
+/// Bytes between the stages: half of a second-level cache of 1 MB. Chosen, not measured.
+constexpr Index kStageBytes = 512 << 10;
+/// Columns of X that are held in float32 together. Chosen, not measured.
+constexpr Index kColumnsAtOnce = 64;
+
+// ---- which method ----
+
+/// Columns from which matrix units are faster than tables, for each precision. Reckoned, not measured: no machine with
+/// AMX was at hand; a tile multiplies 16 columns in the time of three to five tables.
+constexpr Index kTilesFrom[kPrecisions] = {10, 6};
+/// Columns for which a dense tile of W_hat is made once. Zen 4 class, bench/bench_matmul.py at batches 64 to 1024;
+/// where the border to tables lies follows from the rates in kernels/tuning.hpp.
+constexpr Index kDenseColumns = 256;
+/// Columns of such a tile; its rows are a group of panels, so that it takes 64 KB. Chosen, not measured.
+constexpr Index kDenseTileColumns = 128;
+/// Block rows from which the dense method is taken: so many threads can share the work. Chosen, not measured.
+constexpr Index kDenseBlockRows = 4;
+
+// ---- threads ----
+
+/// Bit operations below which threads cost more than they bring: about 0.15 ms on one core. Zen 4 class,
+/// bench/bench_matmul.py with one and two threads.
+constexpr double kThreadedWork = 2e7;
+/// Tasks a thread should find: fewer block rows go together until there are so many ...
+constexpr Index kTasksPerThread = 4;
+/// ... and below this number the two stages run one after the other, cut by rows. Both chosen, not measured.
+constexpr Index kFewTasksPerThread = 2;
+/// Rows of a task of a stage that runs alone, at the least, so that its tables pay; and tasks a thread should find
+/// there. Chosen, not measured.
+constexpr Index kStageRows = 512, kStageTasksPerThread = 3;
+
+} // namespace bqq::detail

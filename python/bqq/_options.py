@@ -1,0 +1,65 @@
+"""The options of the core, from what Python callers write: strings become enums, None its defaults.
+
+Ranges are the core's to check, unless a number has another meaning there than in Python.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Literal
+
+from bqq import _arrays, _check, _core
+
+Schedule = Literal["adaptive", "paper"]
+Effort = Literal["fast", "default", "best"]
+Precision = Literal["float32", "int8"]
+
+_SCHEDULES = {"adaptive": _core.Schedule.adaptive, "paper": _core.Schedule.paper}
+# "default" is a keyword of C++
+_EFFORTS = {"fast": _core.Effort.fast, "default": _core.Effort.standard, "best": _core.Effort.best}
+_PRECISIONS = {"float32": _core.Precision.float32, "int8": _core.Precision.int8}
+_REFINE = {None: 0, True: _core.REFINE_OF_EFFORT, False: -1}
+
+
+def decompose_options(
+    columns: int,
+    *,
+    weight: Any,
+    damping: float,
+    effort: str,
+    seed: int,
+    threads: int | None,
+    l: int | None = None,
+    patch: int | None = None,
+    schedule: str = "adaptive",
+    steps: int | None = None,
+    refine: bool | int | None = None,
+) -> _core.DecomposeOptions:
+    """Options of a search for a matrix of so many columns; without progress."""
+    options = _core.DecomposeOptions()
+    options.l = _check.positive("l", l)
+    options.patch = _check.positive("patch", patch)
+    options.effort = _EFFORTS[_check.one_of("effort", effort, _EFFORTS)]
+    options.schedule = _SCHEDULES[_check.one_of("schedule", schedule, _SCHEDULES)]
+    options.steps = _check.positive("steps", steps)
+    if refine is None or isinstance(refine, bool):
+        options.refine = _REFINE[refine]
+    else:
+        options.refine = _check.positive("refine", refine)
+    options.weight = _arrays.as_weight(weight, columns)
+    options.damping = _check.damping(damping) or -1  # none there
+    options.seed = _check.seed(seed)
+    options.threads = _check.threads(threads)
+    return options
+
+
+def matmul_options(threads: int | None, precision: str) -> _core.MatmulOptions:
+    """Options of a product: the same object for the same values."""
+    return _matmul_options(_check.threads(threads), _check.one_of("precision", precision, _PRECISIONS))
+
+
+@functools.lru_cache
+def _matmul_options(threads: int, precision: str) -> _core.MatmulOptions:
+    options = _core.MatmulOptions()
+    options.threads, options.precision = threads, _PRECISIONS[precision]
+    return options

@@ -1,0 +1,37 @@
+"""What the progress argument of long work means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Report = Callable[[int, int], object]
+Progress = bool | Report | None
+
+
+class reporter:
+    """Turns the progress argument into a callable or None, and closes the bar however the work ends."""
+
+    def __init__(self, progress: Progress, title: str) -> None:
+        if progress is not None and not isinstance(progress, bool) and not callable(progress):
+            raise TypeError(f"progress is {progress!r}, expected True, False, None or a callable")
+        self._progress = progress
+        self._title = title
+        self._bar: Any = None
+
+    def __enter__(self) -> Report | None:
+        if self._progress is not True:
+            return self._progress or None
+        from tqdm.auto import tqdm  # only where a bar is asked for
+
+        self._bar = tqdm(total=None, unit="step", unit_scale=True, desc=self._title)
+
+        def report(done: int, total: int) -> None:
+            self._bar.total = total
+            self._bar.update(done - self._bar.n)
+
+        return report
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
