@@ -3,8 +3,8 @@
 // line of a level has the rates of cpp/src/kernels/tuning.hpp.
 //
 //   cmake -S . -B build -DBQQ_BUILD_BENCH=ON && cmake --build build --target bench_kernels && build/bench_kernels
-#include "../tests/cpp/aligned.hpp"
 #include "kernels/dispatch.hpp"
+#include "memory.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -14,7 +14,7 @@
 
 namespace {
 
-using aligned_memory::Elements;
+template <class T> using Elements = bqq::detail::AlignedArray<T>;
 
 // Seconds of one call: the least of 200 runs of 50 calls.
 template <class F> double seconds(F&& call) {
