@@ -89,7 +89,12 @@ def is_kernel(path: Path) -> bool:
 @pytest.mark.parametrize("path", sources(".hpp", ".cpp", ".h"), ids=name_of)
 def test_layers(path: Path) -> None:
     if is_kernel(path):
-        others = set(includes(path)) - {"kernels/table.hpp", "kernels/tuning.hpp", "kernels/x86.hpp", "amx_emulation.hpp"}
+        others = set(includes(path)) - {
+            "kernels/table.hpp",
+            "kernels/tuning.hpp",
+            "kernels/x86.hpp",
+            "amx_emulation.hpp",
+        }
         assert all(re.fullmatch(r"kernels/\w+_inl\.hpp", name) for name in others)
         return
     own = re.sub(r"\.cpp$", "", name_of(path))
@@ -176,8 +181,7 @@ def test_files_stay_small() -> None:
     long = {
         p.relative_to(ROOT).as_posix(): count
         for p in tracked
-        if p.suffix in (".cpp", ".hpp", ".h", ".py", ".cu", ".cuh")
-        and (count := p.read_text().count("\n")) > 600
+        if p.suffix in (".cpp", ".hpp", ".h", ".py", ".cu", ".cuh") and (count := p.read_text().count("\n")) > 600
     }
     assert not long, "a file over about 500 lines is two rooms"
 

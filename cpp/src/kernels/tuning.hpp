@@ -1,5 +1,5 @@
-/* Constants of the kernels that came from a measurement. "Zen 4 class": an AMD EPYC with AVX-512, VNNI and BF16, gcc 12.
- * build/bench_kernels is bench/bench_kernels.cpp: one thread, operands in the first-level cache. */
+/* Constants of the kernels that came from a measurement. "Zen 4 class": an AMD EPYC with AVX-512, VNNI and BF16,
+ * gcc 12. build/bench_kernels is bench/bench_kernels.cpp: one thread, operands in the first-level cache. */
 #pragma once
 
 #include "kernels/table.hpp"

@@ -27,8 +27,8 @@ constexpr Index kColumnsAtOnce = 64;
 /// Columns from which matrix units are faster than tables, for each precision. Reckoned, not measured: no machine with
 /// AMX was at hand; a tile multiplies 16 columns in the time of three to five tables.
 constexpr Index kTilesFrom[kPrecisions] = {10, 6};
-/// Columns for which a dense tile of W_hat is made once. Chosen; bench/bench_matmul.py shows its effect. Where the border
-/// to tables lies follows from the rates in kernels/tuning.hpp.
+/// Columns for which a dense tile of W_hat is made once. Chosen; bench/bench_matmul.py shows its effect. Where the
+/// border to tables lies follows from the rates in kernels/tuning.hpp.
 constexpr Index kDenseColumns = 256;
 /// Columns of such a tile; its rows are a group of panels, so that it takes 64 KB. Chosen, not measured.
 constexpr Index kDenseTileColumns = 128;
