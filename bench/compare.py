@@ -72,6 +72,8 @@ def build(revision: str) -> Build:
     site = CACHE / f"{sha}-{sys.implementation.cache_tag}"
     if not site.exists():
         source = CACHE / f"source-{sha}"
+        shutil.rmtree(source, ignore_errors=True)  # of a run that was killed
+        git("worktree", "prune")
         git("worktree", "add", "--force", "--detach", str(source), sha)
         try:
             _install(source, site)

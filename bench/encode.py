@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -18,7 +19,7 @@ import bqq
 from bench.machine import describe, write_csv
 from bench.matrices import DATA, Options, cases
 
-EFFORTS = ("fast", "default", "best")
+EFFORTS: tuple[Literal["fast", "default", "best"], ...] = ("fast", "default", "best")
 
 
 def main() -> None:

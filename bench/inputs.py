@@ -14,9 +14,10 @@ import bqq
 def fast_class() -> Any:
     """The name of the precision class below float32: "fast", of older versions "int8"."""
     q = random_matrix(np.random.default_rng(0), 8, 8, 1, 1, 1, 4)
-    for name in ("fast", "int8"):
+    names: tuple[Any, ...] = ("fast", "int8")
+    for name in names:
         try:
-            bqq.matmul(q, np.ones(8, np.float32), precision=name)  # type: ignore[arg-type]
+            bqq.matmul(q, np.ones(8, np.float32), precision=name)
             return name
         except ValueError:
             continue

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -97,9 +98,9 @@ def rotate(jobs: list[Callable[[], object]]) -> Callable[[], object]:
     return lambda: next(turn)()
 
 
-def bqq_job(q: bqq.Matrix, X: Floats, precision: str, threads: int) -> Callable[[], object]:
+def bqq_job(q: bqq.Matrix, X: Floats, precision: Any, threads: int) -> Callable[[], object]:
     out = np.empty((q.shape[0], X.shape[1]), np.float32)
-    return lambda: bqq.matmul(q, X, out, precision=precision, threads=threads)  # type: ignore[arg-type]
+    return lambda: bqq.matmul(q, X, out, precision=precision, threads=threads)
 
 
 def run(args: argparse.Namespace, rng: np.random.Generator, usable: list[str]) -> list[Row]:

@@ -195,12 +195,7 @@ def encode(
         raise ValueError(f"rows has shape {w.shape}, expected {n} columns as q has")
     _check_place("rows", w, q)
     options = decompose_options(
-        n,
-        weight=_weight_on_host(w, weight),
-        damping=damping,
-        effort=effort,
-        seed=seed,
-        threads=threads,
+        n, weight=_weight_on_host(w, weight), damping=damping, effort=effort, seed=seed, threads=threads
     )
     with reporter(progress, "encode") as options.progress:
         return _beside(w, _core.encode(q._core, _on_host("rows", w), options))
@@ -208,39 +203,15 @@ def encode(
 
 @overload
 def matmul(
-    a: Matrix,
-    b: npt.NDArray[Any],
-    out: None = None,
-    *,
-    precision: Precision = "float32",
-    threads: int | None = None,
+    a: Matrix, b: npt.NDArray[Any], out: None = None, *, precision: Precision = "float32", threads: int | None = None
 ) -> npt.NDArray[Any]: ...
 @overload
 def matmul(
-    a: npt.NDArray[Any],
-    b: Matrix,
-    out: None = None,
-    *,
-    precision: Precision = "float32",
-    threads: int | None = None,
+    a: npt.NDArray[Any], b: Matrix, out: None = None, *, precision: Precision = "float32", threads: int | None = None
 ) -> npt.NDArray[Any]: ...
 @overload
-def matmul(
-    a: Any,
-    b: Any,
-    out: Any = None,
-    *,
-    precision: Precision = "float32",
-    threads: int | None = None,
-) -> Any: ...
-def matmul(
-    a: Any,
-    b: Any,
-    out: Any = None,
-    *,
-    precision: Precision = "float32",
-    threads: int | None = None,
-) -> Any:
+def matmul(a: Any, b: Any, out: Any = None, *, precision: Precision = "float32", threads: int | None = None) -> Any: ...
+def matmul(a: Any, b: Any, out: Any = None, *, precision: Precision = "float32", threads: int | None = None) -> Any:
     """``a @ b`` where one of the two is a :class:`Matrix`, computed from its bit planes.
 
     ``Matrix @ X``: X of shape (n,), (n, batch) or (..., n, batch). ``X @ Matrix``: X of shape (m,) or (..., m).

@@ -116,7 +116,7 @@ def _add_demo(commands: Any) -> None:
         help="compress a photo or your own matrix, print a table, draw a picture",
         description="Compresses one matrix at several sizes beside uniform quantisation; writes "
         "bqq-demo.png and bqq-demo.safetensors. An image is cut into blocks of at most 128 x 128, unless --patch says "
-        "otherwise.",
+        "otherwise. --effort is fast here; default takes about ten times as long.",
         allow_abbrev=False,
     )
     demo.add_argument(
@@ -129,7 +129,7 @@ def _add_demo(commands: Any) -> None:
     demo.add_argument("--bits", type=_integers(1, 8), default=[1, 2, 3, 4], help="default 1,2,3,4")
     demo.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="default: here")
     _add_solver(demo)
-    demo.set_defaults(run=_demo)
+    demo.set_defaults(run=_demo, effort="fast")
 
 
 def _add_compress(commands: Any) -> None:

@@ -133,6 +133,21 @@ def run_isa(isa: str, code: str, timeout: float = 120) -> str:
     return finish(start_python(code, BQQ_ISA=isa), timeout)
 
 
+COMPILING = {"test_consumer.py", "test_cpp.py", "test_cuda.py", "test_cuda_arrays.py"}
+LONG = {  # of the other files, what takes more than a few seconds of CPU time
+    "test_figures_table_and_picture",
+    "test_whole_run_on_a_matrix_of_ones_own",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks as fast what needs no compiler and no long search."""
+    for item in items:
+        name = getattr(item, "originalname", item.name)
+        if item.path.name not in COMPILING and name not in LONG and item.get_closest_marker("slow") is None:
+            item.add_marker("fast")
+
+
 @pytest.fixture(scope="session")
 def tree() -> Path:
     """The build tree that the tests share, configured; each builds the targets it needs."""

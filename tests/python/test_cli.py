@@ -374,7 +374,7 @@ def test_demo_of_a_matrix(tmp_path: Path, npy: Dense) -> None:
     assert [row[0] for row in rows] == ["1", "2", "4"]
     q = bqq.load(tmp_path / "new/dir/bqq-demo.safetensors")["matrix"]
     assert q.p == 4
-    one = bqq.decompose(npy, 1, steps=300)
+    one = bqq.decompose(npy, 1, steps=300, effort="fast")  # the demo's own default
     np.testing.assert_array_equal(q.Y[:, :, :1], one.Y)
     variance = npy.astype(np.float64).var(ddof=1)
     uniform = uniform_quantisation(npy, 1)

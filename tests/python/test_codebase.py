@@ -26,7 +26,7 @@ ALLOWED = ROOT / "tests" / "python" / "stubtest_allowed.txt"  # pybind11 classes
 ONE_ROOM = {  # what, where alone
     r"\bomp\b|omp\.h": ("cpp/src/parallel.hpp",),
     r"\bEigen/": ("cpp/src/linalg.cpp",),
-    r"immintrin\.h|arm_neon\.h": ("cpp/src/kernels/",),
+    r"immintrin\.h|arm_neon\.h": ("cpp/src/kernels/x86.hpp", "cpp/src/kernels/neon.cpp"),
     r"\bfork\b|pthread_atfork": ("cpp/src/parallel.hpp", "cpp/src/pool.cpp"),
     r"nlohmann": ("cpp/src/file/json.cpp",),
 }

@@ -1,6 +1,6 @@
 // C interface of bqq: real matrices as sums of products of binary matrices. C99; includes no other header of bqq.
 //
-//   What = sum_{i<p} ( r_i Y_i Z_i + s_i (Y_i 1) + t_i (1 Z_i) ) + u        letters: see bqq/matrix.hpp
+//   W_hat = sum_{i<p} ( r_i Y_i Z_i + s_i (Y_i 1) + t_i (1 Z_i) ) + u        letters: see bqq/matrix.hpp
 //
 // Errors. A function that can fail returns bqq_status; BQQ_OK is 0. After a failure bqq_last_error() has the text. A
 // NULL where the contract asks for a pointer is BQQ_INVALID_ARGUMENT. A failed call leaves its outputs untouched,
@@ -160,7 +160,7 @@ typedef struct bqq_decompose_options {
     int32_t reserved;      ///< zero
     bqq_progress progress; ///< NULL: none
     void* user;            ///< handed to progress
-    /// NULL: the error is the sum of squares of W - What. Else it is tr(E H E^T) with H the n x n second moment of a
+    /// NULL: the error is the sum of squares of W - W_hat. Else it is tr(E H E^T) with H the n x n second moment of a
     /// layer's inputs (ldweight >= n floats between rows), or its diagonal of n numbers (ldweight 0). Only read.
     const float* weight;
     int64_t ldweight;
@@ -198,10 +198,10 @@ BQQ_API bqq_status bqq_extend(const bqq_view* view, const float* w, int64_t ldw,
 BQQ_API bqq_status bqq_encode(const bqq_view* view, const float* rows, int64_t m, int64_t ldrows,
                               const bqq_decompose_options* options, bqq_matrix** out);
 
-/// Writes What into out: m x n, row-major, ldo >= n elements between rows. O(p l m n / 2) integer additions.
+/// Writes W_hat into out: m x n, row-major, ldo >= n elements between rows. O(p l m n / 2) integer additions.
 BQQ_API bqq_status bqq_reconstruct(const bqq_view* view, float* out, int64_t ldo, int threads);
 
-/// *out: the sum of squared differences between w (m x n, ldw >= n) and What, accumulated in double; What is formed a
+/// *out: the sum of squared differences between w (m x n, ldw >= n) and W_hat, accumulated in double; W_hat is formed a
 /// row at a time. Cost of bqq_reconstruct.
 BQQ_API bqq_status bqq_squared_error(const bqq_view* view, const float* w, int64_t ldw, int threads, double* out);
 
@@ -234,7 +234,7 @@ typedef struct bqq_matmul_options {
     size_t struct_size;
     int32_t threads;    ///< see "threads" above; bqq_matmul_rows ignores it
     int32_t precision;  ///< a bqq_precision
-    int32_t accumulate; ///< nonzero: out += What * x, rounded once to the dtype of out
+    int32_t accumulate; ///< nonzero: out += W_hat * x, rounded once to the dtype of out
     int32_t reserved;   ///< zero
 } bqq_matmul_options;
 
