@@ -1,25 +1,20 @@
 // Rates of the product's kernels and of the float gemm on every instruction set of this machine, one thread, operands
-// in the first-level cache. Best of many short runs: what a kernel can do, not what a loaded machine gives it.
+// in the first-level cache. Best of many short runs: what a kernel can do, not what a loaded machine gives it. The last
+// line of a level has the rates of cpp/src/kernels/tuning.hpp.
 //
 //   cmake -S . -B build -DBQQ_BUILD_BENCH=ON && cmake --build build --target bench_kernels && build/bench_kernels
 #include "kernels/dispatch.hpp"
+#include "memory.hpp"
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <memory>
 #include <random>
+#include <vector>
 
 namespace {
 
-template <class T> struct Aligned {
-    std::unique_ptr<T[]> memory;
-    T* at;
-    explicit Aligned(std::size_t count) : memory(new T[count + 64]()) {
-        const auto address = reinterpret_cast<std::uintptr_t>(memory.get());
-        at = reinterpret_cast<T*>((address + 63) / 64 * 64);
-    }
-};
+template <class T> using Elements = bqq::detail::AlignedArray<T>;
 
 // Seconds of one call: the least of 200 runs of 50 calls.
 template <class F> double seconds(F&& call) {
@@ -33,18 +28,33 @@ template <class F> double seconds(F&& call) {
     return least;
 }
 
+// G bits/s of dense, four words of inner elements, columns of a group of panels.
+double count_rate(const bqq_kernels& kernel, const std::uint8_t* bits, float* out) {
+    constexpr std::size_t columns = 32, words = 4;
+    const std::uint32_t first[] = {0, words}, block[] = {0, 1, 2, 3};
+    const std::vector<std::uint32_t> z(columns * words, 0x5A3C96F0);
+    const std::vector<float> zeros(columns);
+    const float r = 1;
+    bqq_dense tile{};
+    tile.panels = kMaxPanels, tile.columns = columns, tile.stacks = 1, tile.first = first, tile.block = block;
+    tile.bits = bits, tile.stride = kMaxPanels * kUnitBytes, tile.z = z.data(), tile.ldz = columns;
+    tile.r = &r, tile.column = zeros.data(), tile.out = out, tile.ldo = kMaxPanels * kPanelRows;
+    return double(tile.ldo * columns * words * 32) / seconds([&] { kernel.dense(&tile); }) * 1e-9;
+}
+
 } // namespace
 
 int main() {
     constexpr std::size_t panels = kMaxPanels, blocks = kChunkBlocks, ldx = kUnitColumns * blocks, ldo = 16 * panels;
     std::mt19937 rng(1);
-    Aligned<float> x(kMaxVectors * ldx), out(kMaxVectors * ldo);
-    Aligned<std::uint8_t> bits(panels * blocks * kUnitBytes), tables(kMaxVectors * blocks * kTableBytes);
+    Elements<float> x(kMaxVectors * ldx), out(32 * ldo);
+    Elements<std::uint8_t> bits(panels * blocks * kUnitBytes), tables(kMaxVectors * blocks * kTableBytes);
     for (std::size_t i = 0; i < kMaxVectors * ldx; ++i) x.at[i] = float(rng() % 2001) / 1000 - 1;
     for (std::size_t i = 0; i < panels * blocks * kUnitBytes; ++i) bits.at[i] = std::uint8_t(rng());
     std::printf("%-8s %-8s %6s %22s %26s\n", "level", "class", "batch", "tables, ns a block",
                 "lookup, G bit additions/s");
     for (const std::string& name : bqq::detail::isa_available()) {
+        double table = 0, table_rows = 0; // of the float32 class at the largest batch
         const bqq_kernels kernel = bqq::detail::kernels_capped(name);
         for (int precision = 0; precision < kPrecisions; ++precision)
             for (const std::size_t batch : {1, 2, 4, 8}) {
@@ -55,12 +65,18 @@ int main() {
                 });
                 std::printf("%-8s %-8s %6zu %22.1f %26.0f\n", name.c_str(), precision ? "int8" : "float32", batch,
                             1e9 * build / double(blocks * batch), double(ldo * ldx * batch) / look * 1e-9);
+                if (precision == 0)
+                    table = double(ldo * ldx * batch) / look * 1e-9, table_rows = double(ldo) * build / look;
             }
         constexpr std::size_t n = 96;
-        Aligned<float> A(n * n), B(n * n), C(n * n);
+        Elements<float> A(n * n), B(n * n), C(n * n);
         const double gemm = seconds([&] { kernel.gemm(n, n, n, A.at, n, 1, B.at, n, nullptr, 0, nullptr, C.at, n); });
-        std::printf("%-8s gemm %zu x %zu x %zu: %.0f G multiply-adds/s\n", name.c_str(), n, n, n,
-                    double(n * n * n) / gemm * 1e-9);
+        std::printf("%-8s rates: table %.0f, table_rows %.0f, gemm %.0f (%zu x %zu x %zu), count ", name.c_str(), table,
+                    table_rows, double(n * n * n) / gemm * 1e-9, n, n, n);
+        if (kernel.dense)
+            std::printf("%.0f\n", count_rate(kernel, bits.at, out.at));
+        else
+            std::printf("none\n");
     }
     return 0;
 }

@@ -85,7 +85,7 @@ def build(revision: str) -> Build:
 def _install(source: Path, site: Path) -> None:
     """pip install into a folder of its own, for the CPU alone; whole or not at all."""
     print(f"building {source} ...", flush=True)
-    here = all(importlib.util.find_spec(name) for name in ("scikit_build_core", "pybind11", "cmeel"))
+    here = all(importlib.util.find_spec(name) for name in ("scikit_build_core", "pybind11", "cmeel", "nlohmann_json"))
     part = site.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(part), str(source)]

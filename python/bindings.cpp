@@ -121,7 +121,10 @@ void bind_errors(py::module_& m) {
                 PyErr_SetString(PyExc_MemoryError, e.what());
                 break;
             case ErrorCode::io:
-                PyErr_SetString(PyExc_OSError, e.what());
+                if (e.system_error())
+                    PyErr_SetObject(PyExc_OSError, py::make_tuple(e.system_error(), e.what()).ptr());
+                else
+                    PyErr_SetString(PyExc_OSError, e.what());
                 break;
             case ErrorCode::format:
                 PyErr_SetString(format_error.ptr(), e.what());
@@ -244,35 +247,6 @@ void bind_decompose(py::module_& m) {
     });
 }
 
-void bind_files(py::module_& m) {
-    m.def("save", [](const std::string& path, const std::vector<std::pair<std::string, SharedMatrix>>& matrices,
-                     const std::vector<std::tuple<std::string, std::string, std::vector<Index>, Bytes>>& tensors,
-                     const std::map<std::string, std::string>& metadata, bool scales_f16) {
-        std::vector<bqq::NamedMatrix> named;
-        for (const auto& [name, q] : matrices) named.push_back({name, q->view});
-        std::vector<bqq::Tensor> others;
-        for (const auto& [name, dtype, shape, bytes] : tensors)
-            others.push_back({name, dtype, shape, bytes.data(), std::size_t(bytes.size())});
-        py::gil_scoped_release release;
-        bqq::save(path, named, others, {scales_f16, metadata});
-    });
-    m.def("load", [](const std::string& path) {
-        const bqq::File file = [&] {
-            py::gil_scoped_release release;
-            return bqq::File::open(path);
-        }();
-        py::list matrices, tensors;
-        for (const auto& [name, view] : file.matrices())
-            matrices.append(py::make_tuple(name, share(bqq::Matrix(view))));
-        for (const auto& t : file.tensors()) {
-            py::array_t<std::uint8_t> bytes(static_cast<py::ssize_t>(t.nbytes));
-            std::copy_n(t.data, t.nbytes, bytes.mutable_data());
-            tensors.append(py::make_tuple(t.name, t.dtype, t.shape, bytes));
-        }
-        return py::make_tuple(matrices, tensors, file.metadata());
-    });
-}
-
 } // namespace
 
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
@@ -283,7 +257,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     bind_options(m);
     bind_matrix(m);
     bind_decompose(m);
-    bind_files(m);
+    bind_file(m);
 #if defined(BQQ_WITH_CUDA)
     bind_cuda(m);
 #endif

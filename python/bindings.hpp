@@ -84,6 +84,8 @@ inline py::dict layout_dict(const bqq::Layout& a, bool transposed) {
     return layout_dict(transposed ? bqq::transposed_layout(a) : a);
 }
 
+/// File and save.
+void bind_file(py::module_& m);
 /// The GPU part of the module; only where it is built with CUDA.
 void bind_cuda(py::module_& m);
 

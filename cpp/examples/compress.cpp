@@ -44,7 +44,9 @@ int main(int argc, char** argv) try {
         q = bqq::extend(q.view(), W.data(), n, q.layout.p + 1, options);
     }
 
-    bqq::save(argv[1], {{"weight", q.view()}});
+    bqq::SaveOptions save;
+    save.metadata = {{"made by", "compress"}};
+    bqq::save(argv[1], {{"weight", q.view()}}, {}, save);
     std::printf("%s: %.1f kB instead of %.1f kB\n", argv[1], double(q.layout.nbytes()) / 1e3, double(4 * m * n) / 1e3);
 } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());

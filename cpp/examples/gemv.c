@@ -35,6 +35,7 @@ int main(int argc, char** argv) {
         return 1;
     }
     bqq_view q = BQQ_VIEW_INIT;
+    // Opening read the header alone; the planes of a matrix are checked now, when it is first asked for.
     check(bqq_file_view(file, name, &q));
 
     // Once per matrix. Afterwards the file is not needed.

@@ -3,6 +3,7 @@
 
 #include "bqq/error.hpp"
 
+#include <algorithm>
 #include <memory>
 
 namespace bqq::detail {
@@ -25,6 +26,16 @@ class AlignedMemory {
   private:
     std::unique_ptr<std::uint8_t[]> owner_;
     void* at_ = nullptr;
+};
+
+/// `count` elements from a cache line on, each `value`.
+template <class T> struct AlignedArray {
+    AlignedMemory memory;
+    T* at;
+    explicit AlignedArray(std::size_t count, T value = T())
+        : memory(count * sizeof(T)), at(static_cast<T*>(memory.data())) {
+        std::fill_n(at, count, value);
+    }
 };
 
 /// Hands out aligned parts of one block of memory; with a null base it only measures.

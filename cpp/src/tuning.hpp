@@ -6,8 +6,8 @@
 namespace bqq::detail {
 
 /// Default patch: a matrix of at most kWholeSide on a side is one block, others have blocks of at most kDefaultPatch.
-/// Zen 4 class, bench/errors.py (less error and fewer bits on real layers than with 128) and bench/bench_matmul.py (a
-/// faster product: fewer tables).
+/// Zen 4 class: less error and fewer bits on real layers than with 128 (bench/errors.py), and a faster product, since
+/// it makes fewer tables (bench/bench_matmul.py).
 constexpr Index kWholeSide = 512, kDefaultPatch = 256;
 
 /// Elements times stacks of a matrix below which a pass over it stays on one thread. Chosen, not measured.

@@ -7,19 +7,22 @@
 >>> bqq.save("w.safetensors", {"layer": q})
 """
 
-from bqq._api import decompose, encode, extend, load, matmul, save, show_config
+from bqq._api import decompose, encode, extend, matmul, show_config
 from bqq._arrays import RawTensor
 from bqq._bound import error_bound
 from bqq._core import FormatError, __version__
 from bqq._cost import cost
+from bqq._files import File, Tensors, load, open, save
 from bqq._matrix import Matrix
 from bqq._plan import Plan, plan
 
 __all__ = [
+    "File",
     "FormatError",
     "Matrix",
     "Plan",
     "RawTensor",
+    "Tensors",
     "__version__",
     "cost",
     "decompose",
@@ -28,6 +31,7 @@ __all__ = [
     "extend",
     "load",
     "matmul",
+    "open",
     "plan",
     "save",
     "show_config",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -197,12 +195,7 @@ def encode(
         raise ValueError(f"rows has shape {w.shape}, expected {n} columns as q has")
     _check_place("rows", w, q)
     options = decompose_options(
-        n,
-        weight=_weight_on_host(w, weight),
-        damping=damping,
-        effort=effort,
-        seed=seed,
-        threads=threads,
+        n, weight=_weight_on_host(w, weight), damping=damping, effort=effort, seed=seed, threads=threads
     )
     with reporter(progress, "encode") as options.progress:
         return _beside(w, _core.encode(q._core, _on_host("rows", w), options))
@@ -210,39 +203,15 @@ def encode(
 
 @overload
 def matmul(
-    a: Matrix,
-    b: npt.NDArray[Any],
-    out: None = None,
-    *,
-    precision: Precision = "float32",
-    threads: int | None = None,
+    a: Matrix, b: npt.NDArray[Any], out: None = None, *, precision: Precision = "float32", threads: int | None = None
 ) -> npt.NDArray[Any]: ...
 @overload
 def matmul(
-    a: npt.NDArray[Any],
-    b: Matrix,
-    out: None = None,
-    *,
-    precision: Precision = "float32",
-    threads: int | None = None,
+    a: npt.NDArray[Any], b: Matrix, out: None = None, *, precision: Precision = "float32", threads: int | None = None
 ) -> npt.NDArray[Any]: ...
 @overload
-def matmul(
-    a: Any,
-    b: Any,
-    out: Any = None,
-    *,
-    precision: Precision = "float32",
-    threads: int | None = None,
-) -> Any: ...
-def matmul(
-    a: Any,
-    b: Any,
-    out: Any = None,
-    *,
-    precision: Precision = "float32",
-    threads: int | None = None,
-) -> Any:
+def matmul(a: Any, b: Any, out: Any = None, *, precision: Precision = "float32", threads: int | None = None) -> Any: ...
+def matmul(a: Any, b: Any, out: Any = None, *, precision: Precision = "float32", threads: int | None = None) -> Any:
     """``a @ b`` where one of the two is a :class:`Matrix`, computed from its bit planes.
 
     ``Matrix @ X``: X of shape (n,), (n, batch) or (..., n, batch). ``X @ Matrix``: X of shape (m,) or (..., m).
@@ -267,51 +236,6 @@ def matmul(
     return product(b, a, out, threads, precision, left=True)
 
 
-def save(
-    path: str | os.PathLike[str],
-    tensors: Matrix | Mapping[str, Any],
-    *,
-    metadata: Mapping[str, str] | None = None,
-    scales: Literal["float32", "float16"] = "float32",
-) -> None:
-    """Write matrices and ordinary arrays to one safetensors file (format: cpp/FORMAT.md).
-
-    ``tensors`` maps names to :class:`Matrix`, arrays or :class:`RawTensor`; a single Matrix is called ``"matrix"``.
-    The file appears whole or not at all. ``scales="float16"`` halves the scales and rounds them.
-
-    Raises ValueError or TypeError for names, dtypes or metadata the format cannot hold, OSError if writing fails.
-    """
-    if not isinstance(tensors, (Matrix, Mapping)):
-        raise TypeError(f"tensors is {type(tensors).__name__}, expected a bqq.Matrix or a mapping from names to arrays")
-    items = {"matrix": tensors} if isinstance(tensors, Matrix) else dict(tensors)
-    if scales not in ("float32", "float16"):
-        raise ValueError(f"scales is {scales!r}, expected 'float32' or 'float16'")
-    for name in items:
-        _text("name", name)
-    if metadata is not None and not isinstance(metadata, Mapping):
-        raise TypeError(f"metadata is {type(metadata).__name__}, expected a mapping from strings to strings")
-    pairs = {_text("metadata key", k): _text(f"metadata[{k!r}]", v) for k, v in (metadata or {}).items()}
-    matrices = [(name, q._core) for name, q in items.items() if isinstance(q, Matrix)]
-    others = [(name, *_arrays.to_bytes(name, value)) for name, value in items.items() if not isinstance(value, Matrix)]
-    _core.save(_path(path), matrices, others, pairs, scales == "float16")
-
-
-def load(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Everything in a safetensors file by name: :class:`Matrix` for compressed matrices, NumPy arrays (or
-    :class:`RawTensor` for dtypes NumPy lacks) for the rest.
-
-    Raises FormatError (a ValueError) if the file is malformed, truncated or corrupt, OSError if it cannot be read.
-    """
-    encoded = _path(path)
-    with open(encoded, "rb"):  # the exact OSError, if there is one
-        pass
-    matrices, others, _ = _core.load(encoded)
-    result: dict[str, Any] = {name: Matrix(core) for name, core in matrices}
-    for name, dtype, shape, data in others:
-        result[name] = _arrays.from_bytes(dtype, tuple(shape), data)
-    return result
-
-
 @overload
 def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
 @overload
@@ -327,23 +251,6 @@ def show_config(mode: str = "stdout") -> dict[str, str] | None:
     width = max(map(len, pairs))
     print("\n".join(f"{key:<{width}}  {value}" for key, value in pairs.items()))
     return None
-
-
-def _path(path: str | os.PathLike[str]) -> bytes:
-    encoded = os.fsencode(path)
-    if b"\0" in encoded:
-        raise ValueError(f"path is {path!r}, which contains NUL")
-    return encoded
-
-
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} is {value!r}, expected a string")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{name} is {value!r}, which is not valid Unicode: {error.reason}") from None
-    return value
 
 
 # A matrix where it is, as a search takes it.

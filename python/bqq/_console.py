@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from bqq import _arrays, _core
+from bqq import _arrays
+from bqq._files import Tensors, load
 from bqq._matrix import Matrix
 
 
@@ -43,14 +44,10 @@ def _naming(what: object, text: str) -> str:
     return text if str(what) in text else f"{what}: {text}"
 
 
-def read_container(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Tensors and user metadata of a safetensors file."""
+def read_container(path: Path) -> Tensors:
+    """All of a safetensors file."""
     with reading(path):
-        matrices, others, metadata = _core.load(os.fsencode(path))
-    tensors: dict[str, Any] = {name: Matrix(core) for name, core in matrices}
-    for name, dtype, shape, data in others:
-        tensors[name] = _arrays.from_bytes(dtype, tuple(shape), data)
-    return tensors, metadata
+        return load(path)
 
 
 def read_npy(path: Path) -> Any:

@@ -114,7 +114,7 @@ def _split(source: str) -> tuple[Path, str | None]:
 
 
 def _tensor(path: Path, name: str | None) -> tuple[str, Any]:
-    tensors, _ = read_container(path)
+    tensors = read_container(path)
     fitting = [key for key, value in sorted(tensors.items()) if is_real_matrix(value)]
     if name is None and not fitting:
         raise InputError(f"{path}: holds no 2-D floating-point tensor")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -30,6 +29,7 @@ from bqq._console import (
     kilobytes,
     read_container,
     read_npy,
+    reading,
     say,
     silence,
 )
@@ -221,8 +221,8 @@ def _config(args: argparse.Namespace) -> None:
 
 def _info(args: argparse.Namespace) -> None:
     path: Path = args.file
-    tensors, metadata = read_container(path)
-    stored = _stored_bytes(path)
+    with reading(path), bqq.open(path) as file:
+        tensors, stored, metadata = dict(file), file.sizes, file.metadata
     matrices = {k: v for k, v in tensors.items() if isinstance(v, bqq.Matrix)}
     others = {k: v for k, v in tensors.items() if k not in matrices}
     say(f"{path}: {path.stat().st_size:,} bytes")
@@ -280,20 +280,6 @@ def _type(value: Any) -> str:
     return str(value.dtype)
 
 
-def _stored_bytes(path: Path) -> dict[str, int]:
-    """Bytes of every tensor and matrix in the file; a matrix's scales may be float16 there."""
-    with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    sizes: dict[str, int] = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            for suffix in (".bqq_y", ".bqq_z", ".bqq_scales"):
-                name = name.removesuffix(suffix)
-            begin, end = entry["data_offsets"]
-            sizes[name] = sizes.get(name, 0) + end - begin
-    return sizes
-
-
 # --- compress ---
 
 
@@ -321,7 +307,8 @@ def _compress(args: argparse.Namespace) -> None:
         tensors: dict[str, Any] = {"matrix": read_npy(args.input)}
         names = ["matrix"]
     else:
-        tensors, metadata = read_container(args.input)
+        tensors = read_container(args.input)
+        metadata = tensors.metadata
         names = _select(args, tensors)
     jobs = [_job(args, name, tensors.pop(name)) for name in names]
     matrices = _compress_all(args, jobs)

@@ -46,7 +46,10 @@ void use(const std::string& path) {
     expect(q.layout == bqq::make_layout(m, n, 3), "the layout is make_layout's");
     expect(bqq::squared_error(q.view(), W.data(), n) < 0.5 * norm, "the error is small");
 
-    bqq::save(path, {{"layer", q.view()}});
+    bqq::SaveOptions save_options;
+    save_options.metadata = {{"format", "pt"}};
+    bqq::save(path, {{"layer", q.view()}}, {}, save_options);
+    expect(bqq::File::read(path).metadata() == save_options.metadata, "metadata come back");
     std::vector<unsigned char> moved;
     {
         const bqq::File file = bqq::File::open(path);

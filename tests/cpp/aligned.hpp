@@ -4,19 +4,9 @@
 #include "bqq/prepared.hpp"
 #include "memory.hpp"
 
-#include <algorithm>
-
 namespace aligned_memory {
 
-/// `count` elements from a cache line on, each `value`.
-template <class T> struct Elements {
-    bqq::detail::AlignedMemory memory;
-    T* at;
-    explicit Elements(std::size_t count, T value = T())
-        : memory(count * sizeof(T)), at(static_cast<T*>(memory.data())) {
-        std::fill_n(at, count, value);
-    }
-};
+template <class T> using Elements = bqq::detail::AlignedArray<T>;
 using Aligned = Elements<std::uint8_t>;
 
 /// What is multiplied: q or, transposed, q^T. The memory was not zero before.

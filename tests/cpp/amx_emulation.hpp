@@ -86,36 +86,30 @@ inline float bf16(const std::uint8_t* at) {
     std::memcpy(&value, &bits, 4);
     return value;
 }
-// In 32-bit integers, C[i][j] += A[i][4k] B[k][4j] + ... + A[i][4k+3] B[k][4j+3], signed bytes.
-inline void dpbssd(int c, int a, int b) {
+// C[i][j] += the sum over k of what term adds for word k of row i of A and word j of row k of B.
+template <class Sum, class Term> inline void accumulate(int c, int a, int b, Term&& term) {
     State& s = configured(c);
     configured(a), configured(b);
     require(s.rows[a] == s.rows[c] && s.bytes[b] == s.bytes[c] && s.bytes[a] == 4 * s.rows[b], "tiles do not fit");
     for (int i = 0; i < s.rows[c]; ++i)
         for (int j = 0; j < s.bytes[c] / 4; ++j) {
-            std::int32_t sum;
+            Sum sum;
             std::memcpy(&sum, s.tile[c][i] + 4 * j, 4);
-            for (int k = 0; k < s.rows[b]; ++k)
-                for (int h = 0; h < 4; ++h)
-                    sum += std::int8_t(s.tile[a][i][4 * k + h]) * std::int8_t(s.tile[b][k][4 * j + h]);
+            for (int k = 0; k < s.rows[b]; ++k) term(sum, s.tile[a][i] + 4 * k, s.tile[b][k] + 4 * j);
             std::memcpy(s.tile[c][i] + 4 * j, &sum, 4);
         }
 }
-
+// In 32-bit integers, C[i][j] += A[i][4k] B[k][4j] + ... + A[i][4k+3] B[k][4j+3], signed bytes.
+inline void dpbssd(int c, int a, int b) {
+    accumulate<std::int32_t>(c, a, b, [](std::int32_t& sum, const std::uint8_t* x, const std::uint8_t* y) {
+        for (int h = 0; h < 4; ++h) sum += std::int8_t(x[h]) * std::int8_t(y[h]);
+    });
+}
 // C[i][j] += A[i][2k] B[k][2j] + A[i][2k+1] B[k][2j+1]
 inline void dpbf16ps(int c, int a, int b) {
-    State& s = configured(c);
-    configured(a), configured(b);
-    require(s.rows[a] == s.rows[c] && s.bytes[b] == s.bytes[c] && s.bytes[a] == 4 * s.rows[b], "tiles do not fit");
-    for (int i = 0; i < s.rows[c]; ++i)
-        for (int j = 0; j < s.bytes[c] / 4; ++j) {
-            float sum;
-            std::memcpy(&sum, s.tile[c][i] + 4 * j, 4);
-            for (int k = 0; k < s.rows[b]; ++k)
-                for (int h = 0; h < 2; ++h)
-                    sum += bf16(s.tile[a][i] + 4 * k + 2 * h) * bf16(s.tile[b][k] + 4 * j + 2 * h);
-            std::memcpy(s.tile[c][i] + 4 * j, &sum, 4);
-        }
+    accumulate<float>(c, a, b, [](float& sum, const std::uint8_t* x, const std::uint8_t* y) {
+        for (int h = 0; h < 2; ++h) sum += bf16(x + 2 * h) * bf16(y + 2 * h);
+    });
 }
 
 } // namespace amx_emulation

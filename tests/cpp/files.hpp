@@ -77,6 +77,13 @@ inline bqq::Matrix random_matrix(const bqq::Layout& a, unsigned seed) {
     return fill(a, [&] { return (draw() >> 13 & 1) != 0; }, [&] { return float(int(draw() % 4001) - 2000) / 512.0f; });
 }
 
+/// All matrices of a file, checked.
+inline std::vector<bqq::NamedMatrix> matrices(const bqq::File& file) {
+    std::vector<bqq::NamedMatrix> all;
+    for (const auto& q : file.matrices()) all.push_back({q.name, file.matrix(q.name)});
+    return all;
+}
+
 /// What, straight from the formula.
 inline std::vector<double> reconstruct(const bqq::View& q) {
     const bqq::Layout& a = q.layout;

@@ -175,7 +175,7 @@ inline bqq::Matrix random_matrix(Index m, Index n, Index p, Index l, Index patch
 
 inline bool bit(const std::uint8_t* row, Index k) { return row[k / 8] >> (k % 8) & 1; }
 
-/// What, straight from the definition.
+/// W_hat, straight from the definition.
 inline Mat dense(const bqq::View& q) {
     const bqq::Layout& a = q.layout;
     Mat w(a.m, a.n);

@@ -1,106 +1,20 @@
-#include "bqq/bqq.h"
-#include "check.hpp"
+#include "capi.hpp"
 
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <string>
+#include "bqq/decompose.hpp"
+
+#include <cmath>
 #include <thread>
-#include <utility>
-#include <vector>
 
-namespace {
-
-using Status = bqq_status;
-
-struct Buffer {
-    std::vector<unsigned char> storage;
-    void* data;
-    explicit Buffer(std::size_t size) : storage(size + 64) {
-        const auto address = reinterpret_cast<std::uintptr_t>(storage.data());
-        data = storage.data() + (64 - address % 64) % 64;
-    }
-};
-
-struct Owner {
-    bqq_matrix* p = nullptr;
-    Owner() = default;
-    Owner(const Owner&) = delete;
-    Owner& operator=(const Owner&) = delete;
-    ~Owner() { bqq_matrix_free(p); }
-    bqq_view view() const {
-        bqq_view v = BQQ_VIEW_INIT;
-        CHECK_EQ(bqq_matrix_view(p, &v), BQQ_OK);
-        return v;
-    }
-};
-
-struct TemporaryFile {
-    std::string path;
-    TemporaryFile() {
-        char name[64];
-        std::snprintf(name, sizeof name, "bqq_capi_%p.safetensors", static_cast<void*>(this));
-        path = (std::filesystem::temp_directory_path() / name).string();
-    }
-    ~TemporaryFile() { std::remove(path.c_str()); }
-};
-
-std::vector<float> numbers(std::size_t count, std::uint64_t state) {
-    std::vector<float> out(count);
-    for (auto& x : out) {
-        state = state * 6364136223846793005u + 1442695040888963407u;
-        x = float(std::int32_t(state >> 32)) / 2147483648.0f;
-    }
-    return out;
-}
-
-bqq_decompose_options defaults() {
-    bqq_decompose_options o;
-    CHECK_EQ(bqq_decompose_options_init(&o, sizeof o), BQQ_OK);
-    o.steps = 100;
-    o.patch = 16;
-    return o;
-}
-
-constexpr std::int64_t M = 37, N = 29, P = 2;
-const std::vector<float>& weights() {
-    static const std::vector<float> W = numbers(M * N, 1);
-    return W;
-}
-void decompose(Owner& q, std::int64_t p = P) {
-    const auto o = defaults();
-    CHECK_EQ(bqq_decompose(weights().data(), M, N, N, p, &o, &q.p), BQQ_OK);
-}
-
-bqq_array array(float* data, std::int64_t rows, std::int64_t cols) { return {data, BQQ_F32, rows, cols, cols, 1}; }
-
-bool error_has(const char* part) { return std::strstr(bqq_last_error(), part) != nullptr; }
-
-#define CHECK_FAILS(call, status, part)                                                                                \
-    do {                                                                                                               \
-        CHECK_EQ((call), status);                                                                                      \
-        if (!error_has(part))                                                                                          \
-            check::fail(__FILE__, __LINE__, std::string("text lacks '") + part + "': " + bqq_last_error());            \
-    } while (0)
-
-bool same(const bqq_view& a, const bqq_view& b) {
-    const auto bytes = [](std::int64_t n) { return std::size_t(n); };
-    const std::int64_t blocks = a.J * a.K;
-    return a.m == b.m && a.n == b.n && a.J == b.J && a.K == b.K && a.rows == b.rows && a.cols == b.cols && a.p == b.p &&
-           a.l == b.l && !std::memcmp(a.y, b.y, bytes(blocks * a.p * a.rows * ((a.l + 7) / 8))) &&
-           !std::memcmp(a.z, b.z, bytes(blocks * a.p * a.l * ((a.cols + 7) / 8))) &&
-           !std::memcmp(a.scales, b.scales, bytes(blocks * (3 * a.p + 1) * 4));
-}
-
-} // namespace
+using namespace capi;
 
 TEST(structure_sizes_are_pinned) {
     if (sizeof(void*) != 8) return;
     CHECK_EQ(sizeof(bqq_view), std::size_t(96));
     CHECK_EQ(sizeof(bqq_decompose_options), std::size_t(104));
-    CHECK_EQ(sizeof(bqq_save_options), std::size_t(16));
+    CHECK_EQ(sizeof(bqq_save_options), std::size_t(56));
+    CHECK_EQ(sizeof(bqq_tensor), std::size_t(56));
+    CHECK_EQ(offsetof(bqq_save_options, scales), std::size_t(8));
+    CHECK_EQ(offsetof(bqq_save_options, tensors), std::size_t(16));
     CHECK_EQ(sizeof(bqq_matmul_options), std::size_t(24));
     CHECK_EQ(sizeof(bqq_array), std::size_t(48));
     CHECK_EQ(offsetof(bqq_view, m), std::size_t(8));
@@ -212,7 +126,13 @@ TEST(null_arguments_are_errors) {
     CHECK_FAILS(bqq_save("x", &name, nullptr, 1, nullptr), BQQ_INVALID_ARGUMENT, "views is NULL");
     CHECK_FAILS(bqq_file_open(nullptr, &file), BQQ_INVALID_ARGUMENT, "path is NULL");
     CHECK_FAILS(bqq_file_open("x", nullptr), BQQ_INVALID_ARGUMENT, "out is NULL");
+    CHECK_FAILS(bqq_file_read(nullptr, &file), BQQ_INVALID_ARGUMENT, "path is NULL");
     CHECK_FAILS(bqq_file_view(nullptr, "w", &out), BQQ_INVALID_ARGUMENT, "file is NULL");
+    CHECK_FAILS(bqq_file_tensor(nullptr, 0, nullptr), BQQ_INVALID_ARGUMENT, "file is NULL");
+    CHECK_FAILS(bqq_file_metadata(nullptr, 0, nullptr, nullptr), BQQ_INVALID_ARGUMENT, "file is NULL");
+    CHECK_EQ(bqq_file_tensor_count(nullptr) + bqq_file_metadata_count(nullptr), std::size_t(0));
+    CHECK(bqq_file_metadata_value(nullptr, "k") == nullptr);
+    CHECK_FAILS(bqq_make_layout(2, 2, 1, nullptr, nullptr), BQQ_INVALID_ARGUMENT, "view is NULL");
     CHECK_EQ(bqq_file_count(nullptr), std::size_t(0));
     CHECK(error_has("file is NULL"));
     CHECK(bqq_file_name(nullptr, 0) == nullptr);
@@ -335,104 +255,63 @@ TEST(struct_size_rules) {
     CHECK_EQ(wide.known.struct_size, sizeof wide);
     CHECK_EQ(bqq_validate(&wide.known), BQQ_OK);
 
-    bqq_save_options save = {sizeof save, 0, 1};
+    bqq_save_options save{};
+    save.struct_size = sizeof save;
+    save.reserved = 1;
     const char* name = "w";
     v = r.view();
     CHECK_FAILS(bqq_save("x", &name, &v, 1, &save), BQQ_INVALID_ARGUMENT, "reserved is 1");
-    save = {0, 0, 0};
+    save = {};
     CHECK_FAILS(bqq_save("x", &name, &v, 1, &save), BQQ_INVALID_ARGUMENT, "bqq_save_options.struct_size is 0");
 }
 
-TEST(round_trip_through_a_file) {
-    Owner a, b;
-    decompose(a);
-    decompose(b, 1);
-    const bqq_view views[2] = {a.view(), b.view()};
-    const char* names[2] = {"layer.1", "layer.0"};
-    TemporaryFile temporary;
-    CHECK_EQ(bqq_save(temporary.path.c_str(), names, views, 2, nullptr), BQQ_OK);
-
-    bqq_file* file = nullptr;
-    CHECK_EQ(bqq_file_open(temporary.path.c_str(), &file), BQQ_OK);
-    if (!file) return;
-    CHECK_EQ(bqq_file_count(file), std::size_t(2));
-    CHECK_EQ(std::string(bqq_file_name(file, 0)), "layer.0");
-    CHECK_EQ(std::string(bqq_file_name(file, 1)), "layer.1");
-    CHECK(bqq_file_name(file, 2) == nullptr);
-    CHECK(error_has("less than 2"));
-    bqq_view q = BQQ_VIEW_INIT;
-    CHECK_FAILS(bqq_file_view(file, "layer.2", &q), BQQ_INVALID_ARGUMENT, "layer.0");
-    CHECK_EQ(bqq_file_view(file, "layer.1", &q), BQQ_OK);
-    CHECK(same(q, views[0]));
-    CHECK_EQ(bqq_validate(&q), BQQ_OK);
-
-    std::size_t size = 0;
-    CHECK_EQ(bqq_prepared_size(&q, &size), BQQ_OK);
-    Buffer prepared(size);
-    CHECK_EQ(bqq_prepare(&q, prepared.data, size), BQQ_OK);
-
-    constexpr std::int64_t batch = 5;
-    std::vector<float> What(M * N), X = numbers(N * batch, 2), Y(M * batch, -1.0f);
-    CHECK_EQ(bqq_reconstruct(&q, What.data(), N, 0), BQQ_OK);
-    bqq_file_close(file); // `prepared` does not refer to the mapping
-
-    const bqq_array x = array(X.data(), N, batch), y = array(Y.data(), M, batch);
-    CHECK_EQ(bqq_matmul(prepared.data, &x, &y, nullptr), BQQ_OK);
-    for (std::int64_t c = 0; c < batch; ++c) {
-        double difference = 0, norm = 0;
-        for (std::int64_t r = 0; r < M; ++r) {
-            double sum = 0;
-            for (std::int64_t k = 0; k < N; ++k) sum += double(What[r * N + k]) * X[k * batch + c];
-            difference += (sum - Y[r * batch + c]) * (sum - Y[r * batch + c]);
-            norm += sum * sum;
-        }
-        CHECK_NEAR(std::sqrt(difference), 0.0, 4e-5 * std::sqrt(norm));
-    }
-
-    double error = -1, expected = 0;
-    const bqq_view v = a.view();
-    CHECK_EQ(bqq_squared_error(&v, weights().data(), N, 1, &error), BQQ_OK);
-    for (std::size_t i = 0; i < What.size(); ++i)
-        expected += (double(What[i]) - weights()[i]) * (double(What[i]) - weights()[i]);
-    CHECK_NEAR(error, expected, 1e-4 * expected);
-}
-
-TEST(files_that_are_not_ours) {
-    TemporaryFile temporary;
-    std::ofstream(temporary.path) << "not a container";
-    bqq_file* file = nullptr;
-    CHECK_EQ(bqq_file_open(temporary.path.c_str(), &file), BQQ_FORMAT);
-    CHECK(file == nullptr);
-    CHECK_EQ(bqq_file_open((temporary.path + ".missing").c_str(), &file), BQQ_IO);
+TEST(layout_of_a_decomposition) {
+    auto o = defaults();
+    bqq_view a = BQQ_VIEW_INIT;
     Owner q;
     decompose(q);
+    CHECK_EQ(bqq_make_layout(M, N, P, &o, &a), BQQ_OK);
     const bqq_view v = q.view();
-    const char* name = "w";
-    CHECK_EQ(bqq_save("/no such folder/file", &name, &v, 1, nullptr), BQQ_IO);
+    CHECK(a.m == M && a.n == N && a.J == v.J && a.K == v.K && a.rows == v.rows && a.cols == v.cols);
+    CHECK(a.p == P && a.l == v.l && !a.y && !a.z && !a.scales && a.struct_size == sizeof a);
+    o.patch = 0, o.l = 3;
+    CHECK_EQ(bqq_make_layout(300, 300, 1, &o, &a), BQQ_OK);
+    CHECK(a.l == 3 && a.rows == 300);
+    const float weight = 1; // only whether it is there counts
+    o.weight = &weight, o.ldweight = 300;
+    CHECK_EQ(bqq_make_layout(300, 300, 1, &o, &a), BQQ_OK);
+    CHECK_EQ(a.rows, 100);
+    CHECK_EQ(bqq_make_layout(300, 300, 1, nullptr, &a), BQQ_OK);
+    CHECK(a.rows == 300 && a.l == 150);
+    CHECK_FAILS(bqq_make_layout(300, 300, 0, nullptr, &a), BQQ_INVALID_ARGUMENT, "p is 0");
+    CHECK_EQ(a.l, 150);
 }
 
-TEST(save_options_and_newer_views) {
-    Owner q;
-    decompose(q);
-    struct Newer {
-        bqq_view known;
-        std::int64_t unknown;
-    } views[2] = {{q.view(), 0}, {q.view(), 0}};
-    views[0].known.struct_size = views[1].known.struct_size = sizeof(Newer);
-    const char* names[2] = {"a", "b"};
-    const bqq_save_options o = {sizeof o, 1, 0};
-    TemporaryFile temporary;
-    CHECK_EQ(bqq_save(temporary.path.c_str(), names, &views[0].known, 2, &o), BQQ_OK);
-    bqq_file* file = nullptr;
-    CHECK_EQ(bqq_file_open(temporary.path.c_str(), &file), BQQ_OK);
-    if (!file) return;
-    bqq_view b = BQQ_VIEW_INIT;
-    CHECK_EQ(bqq_file_view(file, "b", &b), BQQ_OK);
-    for (int i = 0; i < 3 * P + 1; ++i)
-        CHECK_NEAR(b.scales[i], views[0].known.scales[i], 1e-3 * (std::fabs(views[0].known.scales[i]) + 1e-3));
-    bqq_file_close(file);
-    views[1].known.struct_size = sizeof(bqq_view);
-    CHECK_FAILS(bqq_save(temporary.path.c_str(), names, &views[0].known, 2, &o), BQQ_INVALID_ARGUMENT, "views[1]");
+TEST(damping_is_the_same_in_both_languages) {
+    const auto H = [&] {
+        std::vector<float> x = numbers(N * N, 5), h(N * N);
+        for (std::int64_t i = 0; i < N; ++i)
+            for (std::int64_t j = 0; j < N; ++j)
+                for (std::int64_t k = 0; k < N; ++k) h[i * N + j] += x[i * N + k] * x[j * N + k];
+        return h;
+    }();
+    const auto found = [&](double damping, bool in_cpp) {
+        Owner q;
+        auto o = defaults();
+        o.weight = H.data(), o.ldweight = N, o.damping = damping;
+        if (!in_cpp) {
+            CHECK_EQ(bqq_decompose(weights().data(), M, N, N, 1, &o, &q.p), BQQ_OK);
+            const bqq_view v = q.view();
+            return std::vector<float>(v.scales, v.scales + v.J * v.K * (3 * v.p + 1));
+        }
+        bqq::DecomposeOptions options;
+        options.steps = o.steps, options.patch = o.patch, options.weight = o.weight, options.ldweight = N;
+        options.damping = damping;
+        return bqq::decompose(weights().data(), M, N, N, 1, options).scales;
+    };
+    for (const double damping : {0.0, 0.5, -1.0}) CHECK(found(damping, false) == found(damping, true));
+    CHECK(found(0, false) == found(0.01, false));
+    CHECK(found(0, false) != found(-1, false));
 }
 
 TEST(row_ranges_equal_the_whole_product) {
@@ -562,14 +441,4 @@ TEST(last_error_is_thread_local) {
     const char* isa = nullptr;
     CHECK_EQ(bqq_isa(&isa), BQQ_OK);
     CHECK_EQ(std::string(bqq_last_error()), here); // success leaves it alone
-}
-
-TEST(long_error_texts_are_cut_between_characters) {
-    std::string path = "/no such folder/";
-    while (path.size() < 5000) path += "\xc3\xa9";
-    bqq_file* file = nullptr;
-    CHECK(bqq_file_open(path.c_str(), &file) != BQQ_OK);
-    const std::string text = bqq_last_error();
-    CHECK(text.size() < 1024);
-    if (text.size() > 1000) CHECK((text.back() & 0xFF) != 0xC3);
 }

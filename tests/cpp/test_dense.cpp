@@ -1,4 +1,4 @@
-// Tiles of What made from a prepared matrix, and the products that use them, against float64.
+// Tiles of W_hat made from a prepared matrix, and the products that use them, against float64.
 #include "aligned.hpp"
 #include "check.hpp"
 #include "reference.hpp"

@@ -9,10 +9,13 @@
 #include <algorithm>
 #include <limits>
 #include <string_view>
+#include <thread>
 
 #ifndef _WIN32
+#include <cerrno>
 #include <csignal>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #endif
 
@@ -127,7 +130,7 @@ TEST(round_trip_of_many_matrices_and_tensors) {
     CHECK_EQ(file.matrices().size(), std::size_t(12));
     for (unsigned i = 0; i < 12; ++i) CHECK(files::same(file.matrix("m" + std::to_string(i)), matrices[i].view()));
     CHECK(std::is_sorted(file.matrices().begin(), file.matrices().end(),
-                         [](const NamedMatrix& a, const NamedMatrix& b) { return a.name < b.name; }));
+                         [](const StoredMatrix& a, const StoredMatrix& b) { return a.name < b.name; }));
     CHECK(file.metadata() == options.metadata);
     CHECK_EQ(file.tensors().size(), tensors.size());
     for (const Tensor& t : file.tensors()) {
@@ -142,12 +145,126 @@ TEST(round_trip_of_many_matrices_and_tensors) {
 
     // What was read saves again to the same bytes, over the file it was read from.
     const std::string before = files::read(path);
-    save(path, file.matrices(), file.tensors(), options);
+    save(path, files::matrices(file), file.tensors(), options);
     CHECK(files::read(path) == before);
     CHECK(files::same(first, matrices[0].view())); // the old mapping still holds the old file
     save(path, {}, {}, {});
     CHECK(File::open(path).matrices().empty());
     CHECK_THROWS(File::open(path).matrix("w"), Error, "none");
+}
+
+TEST(matrices_are_checked_when_they_are_first_asked_for) {
+    const TemporaryDirectory dir;
+    const std::string path = dir.file("two.safetensors");
+    const Matrix a = files::random_matrix(files::layout(7, 10, 2, 3, 2, 9), 1), b = files::random_matrix(a.layout, 2);
+    save(path, {{"a", a.view()}, {"b", b.view()}});
+    std::string bytes = files::read(path);
+    bytes[bytes.size() - std::size_t(b.layout.z_bytes())] ^= 1; // of b: Z planes come last, in the order of their names
+    files::write(path, bytes);
+    for (const File& file : {File::open(path), File::read(path)}) {
+        CHECK_EQ(file.matrices().size(), std::size_t(2));
+        CHECK(files::same(file.matrix("a"), a.view()));
+        for (int i = 0; i < 2; ++i) CHECK_THROWS(file.matrix("b"), Error, "\"b\": the checksum does not match");
+        CHECK(files::same(file.matrix("a"), a.view()));
+    }
+}
+
+TEST(what_a_file_says_of_its_matrices) {
+    const TemporaryDirectory dir;
+    const std::string path = dir.file("w.safetensors");
+    const Matrix q = files::random_matrix(files::layout(7, 10, 2, 3, 2, 9), 1);
+    for (const Dtype scales : {Dtype::f32, Dtype::f16}) {
+        SaveOptions options;
+        options.scales = scales;
+        save(path, {{"w", q.view()}}, {}, options);
+        const File file = File::open(path);
+        const StoredMatrix& w = file.matrices().at(0);
+        CHECK(w.name == "w" && w.layout == q.layout && w.scales == scales);
+        const Index width = scales == Dtype::f16 ? 2 : 4;
+        CHECK_EQ(Index(w.nbytes), q.layout.y_bytes() + q.layout.z_bytes() + width * q.layout.scales_count());
+        CHECK(file.mapped() && !File::read(path).mapped());
+    }
+    SaveOptions options;
+    options.scales = Dtype::bf16;
+    save_error({{"w", q.view()}}, {}, "scales is 2, expected the dtype float32 or float16", options);
+}
+
+TEST(planes_and_aligned_scales_stay_in_the_mapping) {
+    const TemporaryDirectory dir;
+    const std::string path = dir.file("w.safetensors");
+    const Matrix q = files::random_matrix(files::layout(7, 10, 2, 3, 2, 9), 1);
+    const std::string eight(8, 'x');
+    save(path, {{"w", q.view()}}, {tensor("a", "F64", {1}, eight)});
+    const auto distance = [](const File& file, const void* at) {
+        return static_cast<const std::uint8_t*>(at) - file.tensors().at(0).data; // the file's first tensor
+    };
+    const auto size = std::ptrdiff_t(std::filesystem::file_size(path));
+    for (const File& file : {File::open(path), File::read(path)}) {
+        const View v = file.matrix("w");
+        CHECK_EQ(distance(file, v.scales), std::ptrdiff_t(8));
+        CHECK(distance(file, v.Y) > 8 && distance(file, v.Y) < size);
+        CHECK(distance(file, v.Z) > 8 && distance(file, v.Z) < size);
+    }
+    // Scales that are not aligned are decoded: a header of another length, which other writers may choose.
+    std::string bytes = files::read(path);
+    bytes[0] = char(bytes[0] + 1);
+    bytes.insert(9, " ");
+    files::write(path, bytes);
+    for (const File& file : {File::open(path), File::read(path)}) {
+        const View v = file.matrix("w");
+        CHECK(files::same(v, q.view()));
+        CHECK_EQ(reinterpret_cast<std::uintptr_t>(v.scales) % alignof(float), std::uintptr_t(0));
+    }
+}
+
+TEST(threads_that_ask_first) {
+    const TemporaryDirectory dir;
+    const std::string path = dir.file("w.safetensors");
+    std::vector<Matrix> matrices;
+    std::vector<NamedMatrix> named;
+    for (unsigned i = 0; i < 5; ++i) matrices.push_back(files::random_matrix(files::layout(70, 100, 2, 3, 2, 9), i));
+    for (unsigned i = 0; i < 5; ++i) named.push_back({"m" + std::to_string(i), matrices[i].view()});
+    SaveOptions options;
+    options.scales = Dtype::f16;
+    save(path, named, {}, options);
+    for (int round = 0; round < 20; ++round) {
+        const File file = File::open(path);
+        std::vector<const float*> seen(8);
+        std::vector<std::thread> threads;
+        for (std::size_t t = 0; t < seen.size(); ++t)
+            threads.emplace_back([&, t] {
+                for (const NamedMatrix& q : named) seen[t] = file.matrix(q.name).scales;
+            });
+        for (std::thread& t : threads) t.join();
+        for (const float* scales : seen) CHECK(scales == seen[0]);
+    }
+}
+
+#ifndef _WIN32
+TEST(a_file_that_was_read_may_be_cut_short) {
+    const TemporaryDirectory dir;
+    const std::string path = dir.file("w");
+    const Matrix q = files::random_matrix(files::layout(70, 100, 2, 3, 2, 9), 1);
+    save(path, {{"w", q.view()}});
+    const File file = File::read(path);
+    std::filesystem::resize_file(path, 0);
+    CHECK(files::same(file.matrix("w"), q.view()));
+    // The kernel's own files end before the size they have: as if somebody were cutting them short.
+    const std::string shorter = "/sys/kernel/mm/transparent_hugepage/enabled";
+    if (std::filesystem::is_regular_file(shorter) && std::filesystem::file_size(shorter) > files::read(shorter).size())
+        CHECK_THROWS(File::read(shorter), Error, "cut short while it was read");
+}
+#endif
+
+TEST(views_outlive_all_but_the_last_copy) {
+    const TemporaryDirectory dir;
+    const Matrix q = files::random_matrix(files::layout(7, 10, 2, 3, 2, 9), 1);
+    save(dir.file("w"), {{"w", q.view()}});
+    auto file = std::make_unique<File>(File::open(dir.file("w")));
+    const View v = file->matrix("w");
+    const File copy = *file;
+    file.reset();
+    CHECK(files::same(v, q.view()));
 }
 
 TEST(scales_in_float16) {
@@ -158,7 +275,7 @@ TEST(scales_in_float16) {
     q.scales[1] = 1e-7f;
     q.scales[2] = 1.0f / 3;
     SaveOptions options;
-    options.scales_f16 = true;
+    options.scales = Dtype::f16;
     save(path, {{"w", q.view()}}, {}, options);
     const std::uintmax_t small = std::filesystem::file_size(path);
     const File file = File::open(path);
@@ -235,6 +352,24 @@ TEST(files_that_cannot_be_used) {
     CHECK(code([&] { File::open(dir.path.string()); }) == ErrorCode::io);
     CHECK(code([&] { File::open("/dev/null"); }) == ErrorCode::io);
     CHECK(code([&] { save("/dev/null/x", {}); }) == ErrorCode::io);
+    CHECK(code([&] { File::read("/dev/null"); }) == ErrorCode::io);
+    try {
+        File::open(dir.file("missing"));
+    } catch (const Error& e) {
+        CHECK_EQ(e.system_error(), ENOENT);
+    }
+    // What is no file of ours to replace stays what it is.
+    const std::string fifo = dir.file("fifo"), link = dir.file("link");
+    CHECK_EQ(::mkfifo(fifo.c_str(), 0600), 0);
+    std::filesystem::create_symlink(fifo, link);
+    for (const std::string& path : {fifo, link, std::string("/dev/null")}) {
+        CHECK(code([&] { save(path, {}); }) == ErrorCode::io);
+        CHECK_THROWS(save(path, {}), Error, "not a regular file");
+        CHECK(!std::filesystem::is_regular_file(path) && std::filesystem::exists(path));
+    }
+    CHECK_EQ(dir.entries(), std::size_t(2));
+    std::filesystem::remove(link);
+    std::filesystem::remove(fifo);
     if (::geteuid() != 0) {
         std::filesystem::permissions(dir.path, std::filesystem::perms::owner_read | std::filesystem::perms::owner_exec);
         CHECK(code([&] { save(dir.file("x"), {}); }) == ErrorCode::io);

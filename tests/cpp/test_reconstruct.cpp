@@ -39,10 +39,11 @@ TEST(reconstruct_equals_the_definition) {
 TEST(squared_error_is_exact_and_independent_of_threads) {
     for (const Case& c : kCases) {
         const bqq::Matrix q = make(c);
-        const Mat W = reference::random(c.m, c.n, 6, -1, 1), What = reference::dense(q.view());
+        const Mat W = reference::random(c.m, c.n, 6, -1, 1), W_hat = reference::dense(q.view());
         const std::vector<float> w(W.v.begin(), W.v.end());
         double expected = 0;
-        for (std::size_t i = 0; i < w.size(); ++i) expected += (double(w[i]) - What.v[i]) * (double(w[i]) - What.v[i]);
+        for (std::size_t i = 0; i < w.size(); ++i)
+            expected += (double(w[i]) - W_hat.v[i]) * (double(w[i]) - W_hat.v[i]);
         const double one = bqq::squared_error(q.view(), w.data(), c.n, 1);
         CHECK_NEAR(one, expected, 1e-12 * expected);
         CHECK_EQ(one, bqq::squared_error(q.view(), w.data(), c.n, 4));

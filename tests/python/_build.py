@@ -73,9 +73,9 @@ def cuda_headers() -> Path | None:
 
 
 def prefix_path() -> str:
-    """CMAKE_PREFIX_PATH with the packages that Python wheels carry (Eigen of cmeel-eigen)."""
-    sites = _sites("cmeel")
-    found = [str(site / "cmeel.prefix") for site in sites if (site / "cmeel.prefix").is_dir()]
+    """CMAKE_PREFIX_PATH with the packages that Python wheels carry (cmeel-eigen, nlohmann-json)."""
+    found = [str(site) for site in _sites("cmeel") if (site / "cmeel.prefix").is_dir()]
+    found += [str(site) for site in _sites("nlohmann_json") if (site / "nlohmann_json").is_dir()]
     found += filter(None, os.environ.get("CMAKE_PREFIX_PATH", "").split(os.pathsep))
     return ";".join(dict.fromkeys(found))
 

@@ -91,6 +91,77 @@ def test_add_subdirectory_static() -> None:
     assert "libbqq.so" not in linked(build / "user_c")
 
 
+ALONE = [  # as on a fresh machine: headers that are installed are not seen
+    "-DCMAKE_PREFIX_PATH=",
+    "-DCMAKE_IGNORE_PATH=" + ";".join(f"{p}/include{q}" for p in ("/usr", "/usr/local") for q in ("", "/eigen3")),
+    f"-DPython3_EXECUTABLE={sys.executable}",
+    "-DBQQ_CUDA=OFF",
+]
+
+
+def pins() -> dict[str, str]:
+    """Version of each pinned wheel."""
+    text = (ROOT / "third_party" / "requirements.txt").read_text()
+    found = dict(re.findall(r"^([\w-]+)==(\S+) --hash=sha256:[0-9a-f]{64}$", text, re.MULTILINE))
+    assert len(found) == 2
+    return found
+
+
+def test_headers_come_from_pypi_by_their_pins(tmp_path: Path) -> None:
+    try:
+        printed = _build.configure(ROOT, tmp_path, *ALONE)
+    except AssertionError as error:
+        if "could not get it" in str(error):
+            pytest.skip("pip reaches no package index")
+        raise
+    for name, header in (("Eigen", "eigen3/Eigen/Core"), ("nlohmann-json", "nlohmann/json.hpp")):
+        assert re.search(rf"^-- {name}: {tmp_path}/third_party/", printed, re.MULTILINE), printed
+        assert any((tmp_path / "third_party").rglob(header))
+    found = {p.name.partition("-")[0]: p.name for p in (tmp_path / "third_party").glob("*.dist-info")}
+    for package, version in pins().items():
+        assert f"-{version}." in found[package.replace("-", "_")]
+
+
+def test_headers_that_cannot_be_had(tmp_path: Path) -> None:
+    for folder, extra in (("off", ["-DBQQ_FETCH=OFF"]), ("offline", [])):
+        command = [_build.cmake_command() or "", "-S", ROOT, "-B", tmp_path / folder, *_build.generator()]
+        with pytest.raises(AssertionError, match=r"Eigen 3\.4 or newer was not found") as caught:
+            run([*command, *ALONE, *extra], ROOT, {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""})
+        text = " ".join(str(caught.value).split())
+        assert "'pip install cmeel-eigen' and pass its site-packages folder in CMAKE_PREFIX_PATH" in text
+        assert "unpack it into third_party/eigen/" in text
+
+
+def test_unpacked_headers_come_first(tmp_path: Path) -> None:
+    """Those of third_party/, before wheels: shown on a copy of the project that has them."""
+    source = tmp_path / "source"
+    for folder in ("cpp", "cuda", "third_party"):
+        shutil.copytree(ROOT / folder, source / folder)
+    shutil.copy(ROOT / "CMakeLists.txt", source)
+    eigen, json = source / "third_party" / "eigen", source / "third_party" / "json" / "include" / "nlohmann"
+    (eigen / "Eigen").mkdir(parents=True, exist_ok=True)
+    json.mkdir(parents=True, exist_ok=True)
+    (eigen / "signature_of_eigen3_matrix_library").touch()
+    (eigen / "Eigen" / "Version").write_text("#define EIGEN_WORLD_VERSION 3\n#define EIGEN_MAJOR_VERSION 4\n")
+    header = "#define NLOHMANN_JSON_VERSION_MAJOR 3\n#define NLOHMANN_JSON_VERSION_MINOR {}\n"
+    (json / "json.hpp").write_text(header.format(11))
+    arguments = ["-DBQQ_CUDA=OFF", "-DBQQ_FETCH=OFF"]
+    printed = _build.configure(source, tmp_path / "new", *arguments)
+    assert f"Eigen: {eigen}" in printed
+    assert f"nlohmann-json: {json.parent}" in printed
+    (json / "json.hpp").write_text(header.format(10))
+    with pytest.raises(AssertionError, match=r"nlohmann-json 3\.10 in\s+\S+\s+is too old, 3\.11 or newer is needed"):
+        _build.configure(source, tmp_path / "old", *arguments)
+
+
+def test_pins_agree() -> None:
+    """The build requirements of the wheel and the test extra name the wheels of third_party/requirements.txt."""
+    project = (ROOT / "pyproject.toml").read_text()
+    for package, version in pins().items():
+        assert project.count(f'"{package}=={version}"') == 2, package
+        assert version in (ROOT / "third_party" / "README.md").read_text()
+
+
 PROBE = """\
 cmake_minimum_required(VERSION 3.18)
 project(probe LANGUAGES {languages})
@@ -197,7 +268,7 @@ def test_package_names_no_build_tree_and_no_private_dependency(prefix: Path, bui
     assert len(texts) > 4
     for path in texts:
         text = path.read_text()
-        for word in (str(built), str(ROOT), str(prefix), "Eigen", "cmeel"):
+        for word in (str(built), str(ROOT), str(prefix), "Eigen", "cmeel", "nlohmann"):
             assert word not in text, f"{path.name} names {word}"
 
 

@@ -583,3 +583,13 @@ def test_default_settings_on_distances():
     q = bqq.decompose(W, 2)
     assert q.prefix(1).mse(W) < 0.0146
     assert q.mse(W) < 0.003
+
+
+@pytest.mark.parametrize("size", [40, 140])
+def test_refine_true_is_the_efforts_own_number(size):
+    """Under the paper's schedule too, which refines nothing unless asked to."""
+    W = noise(size, size)
+    options = {"schedule": "paper", "steps": 100, "effort": "fast"}
+    assert same(bqq.decompose(W, 1, refine=True, **options), bqq.decompose(W, 1, refine=1500, **options))
+    assert same(bqq.decompose(W, 1, refine=False, **options), bqq.decompose(W, 1, **options))
+    assert same(bqq.decompose(W, 1, refine=True, effort="fast"), bqq.decompose(W, 1, effort="fast"))

@@ -136,6 +136,17 @@ def test_plus_minus_one_factors():
 # --- transposes ---
 
 
+def test_transpose_shares_the_planes():
+    """Products of both sides, and what only asks for sizes, make no second set."""
+    q = random_matrix(30, 41, J=2, p=3, l=17)
+    x, y = np.ones(41, np.float32), np.ones(30, np.float32)
+    q @ x, y @ q, q.T @ y, x @ q.T, y.tolist() @ q, q.T.shape, q.T.nbytes, repr(q.T)
+    assert q.T._planes is q._planes
+    assert q._planes._transpose is None
+    assert np.array_equal(q.T.scales[..., 1], q.scales[..., 2].T)
+    assert q.T._core is q._planes._transpose
+
+
 @matrices
 def test_transpose(q):
     t = q.T

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 import bqq
+from bqq._options import decompose_options
 
 
 def second_moment(n: int, seed: int = 0) -> npt.NDArray[np.float64]:
@@ -79,3 +81,19 @@ def test_bad_weight(weight: Any, error: type[Exception], text: str) -> None:
 def test_bad_damping(damping: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="damping is"):
         bqq.decompose(np.eye(4), 1, weight=np.eye(4), damping=damping)
+
+
+def test_damping_of_zero_is_none() -> None:
+    W = np.random.default_rng(1).standard_normal((20, 24))
+    H = second_moment(24)
+    scales = [bqq.decompose(W, 1, weight=H, damping=d, effort="fast").scales.tobytes() for d in (0, 1e-12, 0.01)]
+    assert scales[2] not in scales[:2]
+    with pytest.raises(ValueError, match="not positive"):
+        bqq.decompose(W, 1, weight=np.diag([1.0] * 23 + [-1e-3]), damping=0)
+
+
+def test_options_keep_the_weight() -> None:
+    """The core only sees an address."""
+    kept = decompose_options(3, weight=[1, 2, 3], damping=0, effort="fast", seed=0, threads=None)
+    gc.collect()
+    np.testing.assert_array_equal(kept.weight, [1, 2, 3])

@@ -1,6 +1,6 @@
 // C interface of bqq: real matrices as sums of products of binary matrices. C99; includes no other header of bqq.
 //
-//   What = sum_{i<p} ( r_i Y_i Z_i + s_i (Y_i 1) + t_i (1 Z_i) ) + u        letters: see bqq/matrix.hpp
+//   W_hat = sum_{i<p} ( r_i Y_i Z_i + s_i (Y_i 1) + t_i (1 Z_i) ) + u        letters: see bqq/matrix.hpp
 //
 // Errors. A function that can fail returns bqq_status; BQQ_OK is 0. After a failure bqq_last_error() has the text. A
 // NULL where the contract asks for a pointer is BQQ_INVALID_ARGUMENT. A failed call leaves its outputs untouched,
@@ -67,7 +67,7 @@ typedef enum bqq_schedule { BQQ_SCHEDULE_ADAPTIVE = 0, BQQ_SCHEDULE_PAPER = 1 } 
 /// How long to search; descent steps and refinement sweeps per stack: STANDARD 2,000 and 20,000, FAST 1,000 and 1,500,
 /// BEST 2,000 and 64,000 from the best of four descents; for l above 64 proportionally fewer sweeps, down to a quarter.
 /// Where refinement gains less than 6 %, a second descent of 10,000 (best: 20,000) steps follows, refined gently,
-/// unless steps or refine are given.
+/// unless steps or refine are given; with more than 1.2 times the default l, less than 30 % and three times the steps.
 typedef enum bqq_effort { BQQ_EFFORT_STANDARD = 0, BQQ_EFFORT_FAST = 1, BQQ_EFFORT_BEST = 2 } bqq_effort;
 
 /// How exact a product is. FLOAT32: within 2e-5 of the norm of each column of the result, against double. INT8: inputs
@@ -160,7 +160,7 @@ typedef struct bqq_decompose_options {
     int32_t reserved;      ///< zero
     bqq_progress progress; ///< NULL: none
     void* user;            ///< handed to progress
-    /// NULL: the error is the sum of squares of W - What. Else it is tr(E H E^T) with H the n x n second moment of a
+    /// NULL: the error is the sum of squares of W - W_hat. Else it is tr(E H E^T) with H the n x n second moment of a
     /// layer's inputs (ldweight >= n floats between rows), or its diagonal of n numbers (ldweight 0). Only read.
     const float* weight;
     int64_t ldweight;
@@ -171,11 +171,16 @@ typedef struct bqq_decompose_options {
 /// zero, so `bqq_decompose_options o = {.struct_size = sizeof o};` does the same and stays right in later versions.
 BQQ_API bqq_status bqq_decompose_options_init(bqq_decompose_options* options, size_t struct_size);
 
+/// *view: the sizes of what bqq_decompose makes of an m x n matrix with p stacks under `options` (of which l, patch and
+/// whether weight is a whole matrix count; NULL: defaults); its pointers NULL. Set view->struct_size before. O(1).
+BQQ_API bqq_status bqq_make_layout(int64_t m, int64_t n, int64_t p, const bqq_decompose_options* options,
+                                   bqq_view* view);
+
 /// Finds p stacks for W, m x n, row-major with ldw >= n elements between rows, all finite. *out owns the result, which
 /// depends on (W, p, l, patch, schedule, effort, steps, refine, weight, damping, seed) and the instruction set only.
-/// options NULL:
-/// defaults. About 8 rows*cols*l flop per step, stack and block; W is read in place, memory besides the result is about
-/// 8 block-sized float arrays per thread. BQQ_INVALID_ARGUMENT, BQQ_OUT_OF_MEMORY, BQQ_CANCELLED, BQQ_UNSUPPORTED.
+/// options NULL: defaults. About 8 rows*cols*l flop per step, stack and block; W is read in place, memory besides the
+/// result is about 8 block-sized float arrays per thread. BQQ_INVALID_ARGUMENT, BQQ_OUT_OF_MEMORY, BQQ_CANCELLED,
+/// BQQ_UNSUPPORTED.
 BQQ_API bqq_status bqq_decompose(const float* w, int64_t m, int64_t n, int64_t ldw, int64_t p,
                                  const bqq_decompose_options* options, bqq_matrix** out);
 
@@ -193,10 +198,10 @@ BQQ_API bqq_status bqq_extend(const bqq_view* view, const float* w, int64_t ldw,
 BQQ_API bqq_status bqq_encode(const bqq_view* view, const float* rows, int64_t m, int64_t ldrows,
                               const bqq_decompose_options* options, bqq_matrix** out);
 
-/// Writes What into out: m x n, row-major, ldo >= n elements between rows. O(p l m n / 2) integer additions.
+/// Writes W_hat into out: m x n, row-major, ldo >= n elements between rows. O(p l m n / 2) integer additions.
 BQQ_API bqq_status bqq_reconstruct(const bqq_view* view, float* out, int64_t ldo, int threads);
 
-/// *out: the sum of squared differences between w (m x n, ldw >= n) and What, accumulated in double; What is formed a
+/// *out: the sum of squared differences between w (m x n, ldw >= n) and W_hat, accumulated in double; W_hat is formed a
 /// row at a time. Cost of bqq_reconstruct.
 BQQ_API bqq_status bqq_squared_error(const bqq_view* view, const float* w, int64_t ldw, int threads, double* out);
 
@@ -229,7 +234,7 @@ typedef struct bqq_matmul_options {
     size_t struct_size;
     int32_t threads;    ///< see "threads" above; bqq_matmul_rows ignores it
     int32_t precision;  ///< a bqq_precision
-    int32_t accumulate; ///< nonzero: out += What * x, rounded once to the dtype of out
+    int32_t accumulate; ///< nonzero: out += W_hat * x, rounded once to the dtype of out
     int32_t reserved;   ///< zero
 } bqq_matmul_options;
 
@@ -257,38 +262,80 @@ BQQ_API bqq_status bqq_matmul_rows(const void* prepared, const bqq_array* x, con
 
 // ---- files: safetensors containers, cpp/FORMAT.md ----
 
+/// An ordinary tensor of a file, whose bytes pass through untouched.
+typedef struct bqq_tensor {
+    size_t struct_size;   ///< sizeof(bqq_tensor), set by the caller, for outputs too
+    const char* name;     ///< distinct from the names of all matrices and tensors of the file
+    const char* dtype;    ///< safetensors name: "F64", "F32", "F16", "BF16", "I64", ..., "BOOL"
+    const int64_t* shape; ///< ndim numbers; NULL is allowed if ndim is 0
+    size_t ndim;
+    const void* data; ///< row-major, little-endian, at any alignment; NULL is allowed if nbytes is 0
+    size_t nbytes;
+} bqq_tensor;
+
+/// bqq_tensor t = BQQ_TENSOR_INIT;
+#define BQQ_TENSOR_INIT {sizeof(bqq_tensor), NULL, NULL, NULL, 0, NULL, 0}
+
 typedef struct bqq_save_options {
     size_t struct_size;
-    int32_t scales_f16; ///< nonzero: store the scales as float16 (halves them; rounds)
-    int32_t reserved;   ///< zero
+    int32_t scales;   ///< a bqq_dtype, how scales are stored: BQQ_F32, or BQQ_F16, which halves and rounds them
+    int32_t reserved; ///< zero
+    const bqq_tensor* tensors; ///< tensor_count ordinary tensors, all with the same struct_size; NULL if none
+    size_t tensor_count;
+    /// metadata_count keys and values, key i with value i; keys are distinct, "bqq" and "bqq.*" are reserved.
+    const char* const* metadata_keys;
+    const char* const* metadata_values;
+    size_t metadata_count;
 } bqq_save_options;
 
-/// Writes `count` matrices to `path`, views[i] under names[i]: to a temporary file beside it, synced, then renamed; a
-/// reader or a crash sees the old file or the new one, never a part. All views have the same struct_size. names and
-/// views may be NULL if count is 0. options NULL: defaults. BQQ_INVALID_ARGUMENT (empty, doubled or reserved names),
-/// BQQ_FORMAT (a view that is not valid), BQQ_IO.
+/// Writes `count` matrices, views[i] under names[i], and the tensors and metadata of `options` to `path`: to a
+/// temporary file beside it, synced, then renamed; a reader or a crash sees the old file or the new one, never a part.
+/// What is at `path` and no regular file stays as it is (BQQ_IO). All views have the same struct_size. names and views
+/// may be NULL if count is 0. options NULL: defaults. BQQ_INVALID_ARGUMENT (empty, doubled or reserved names, a size
+/// that does not fit the dtype and shape of a tensor), BQQ_FORMAT (a view that is not valid), BQQ_IO.
 BQQ_API bqq_status bqq_save(const char* path, const char* const* names, const bqq_view* views, size_t count,
                             const bqq_save_options* options);
 
-/// A container opened for reading, memory-mapped.
+/// A container opened for reading. What the functions below return points into it and lives until bqq_file_close.
 typedef struct bqq_file bqq_file;
 
-/// Opens, parses bounds-safely and checks every matrix (sizes, checksum, bits); *out is closed with bqq_file_close.
-/// BQQ_FORMAT if malformed, truncated or corrupt, BQQ_IO if unreadable. A file without compressed matrices is legal.
+/// Maps the file, parses its header bounds-safely and checks the structure (names, shapes, dtypes, sizes); O(header).
+/// *out is closed with bqq_file_close. Replacing the file meanwhile (as bqq_save does) is harmless; truncating or
+/// overwriting it in place is not: touching what is gone ends the process. BQQ_FORMAT if malformed or truncated, BQQ_IO
+/// if unreadable. A file without compressed matrices is legal.
 BQQ_API bqq_status bqq_file_open(const char* path, bqq_file** out);
+
+/// As bqq_file_open, but reads the whole file into memory first: nothing that happens to the file later matters.
+BQQ_API bqq_status bqq_file_read(const char* path, bqq_file** out);
 
 /// Number of compressed matrices. 0, with a text in bqq_last_error, if file is NULL. O(1).
 BQQ_API size_t bqq_file_count(const bqq_file* file);
 
-/// Name of matrix i, in sorted order, owned by the file. NULL, with a text in bqq_last_error, if file is NULL or
+/// Name of matrix i, in sorted order. NULL, with a text in bqq_last_error, if file is NULL or
 /// i >= bqq_file_count(file). O(1).
 BQQ_API const char* bqq_file_name(const bqq_file* file, size_t i);
 
-/// *view: the matrix called `name`; its arrays point into the mapping and live until bqq_file_close. Set
-/// view->struct_size before. An unknown name is BQQ_INVALID_ARGUMENT with the names there are.
+/// *view: the matrix called `name`. Set view->struct_size before. The first call for a matrix checks its checksum and
+/// bits, O(bytes): BQQ_FORMAT if it is corrupt. An unknown name is BQQ_INVALID_ARGUMENT with the names there are.
 BQQ_API bqq_status bqq_file_view(const bqq_file* file, const char* name, bqq_view* view);
 
-/// Ends the mapping and every view into it. NULL is allowed.
+/// Number of ordinary tensors. 0, with a text in bqq_last_error, if file is NULL. O(1).
+BQQ_API size_t bqq_file_tensor_count(const bqq_file* file);
+
+/// *tensor: tensor i, in the order of the names. Set tensor->struct_size before. O(1), its data are not touched.
+BQQ_API bqq_status bqq_file_tensor(const bqq_file* file, size_t i, bqq_tensor* tensor);
+
+/// Number of metadata entries besides the library's own. 0, with a text in bqq_last_error, if file is NULL. O(1).
+BQQ_API size_t bqq_file_metadata_count(const bqq_file* file);
+
+/// *key, *value: entry i, in the order of the keys. key or value may be NULL. A text with a zero byte in it, which JSON
+/// allows, ends there. O(i).
+BQQ_API bqq_status bqq_file_metadata(const bqq_file* file, size_t i, const char** key, const char** value);
+
+/// The value of a metadata key. NULL, with a text in bqq_last_error, if there is none or an argument is NULL.
+BQQ_API const char* bqq_file_metadata_value(const bqq_file* file, const char* key);
+
+/// Ends the mapping and all that points into it. NULL is allowed.
 BQQ_API void bqq_file_close(bqq_file* file);
 
 #ifdef __cplusplus

@@ -17,10 +17,11 @@ enum class Schedule : int {
     paper = 1,
 };
 
-/// How long to search; standard is "default" in Python. Descent steps and refinement sweeps per stack: fast 1,000 and 1,500, standard 2,000 and 20,000,
-/// best 2,000 and 64,000 from the best of four descents; for l above 64 proportionally fewer sweeps, down to a quarter.
-/// Where refinement gains less than 6 %, a second descent of 10,000 (best: 20,000) steps follows, refined gently,
-/// unless steps or refine are given; with more than 1.2 times the default l, less than 30 % and three times the steps.
+/// How long to search; standard is "default" in Python. Descent steps and refinement sweeps per stack: fast 1,000 and
+/// 1,500, standard 2,000 and 20,000, best 2,000 and 64,000 from the best of four descents; for l above 64
+/// proportionally fewer sweeps, down to a quarter. Where refinement gains less than 6 %, a second descent of 10,000
+/// (best: 20,000) steps follows, refined gently, unless steps or refine are given; with more than 1.2 times the default
+/// l, less than 30 % and three times the steps.
 enum class Effort : int { standard = 0, fast = 1, best = 2 };
 
 /// DecomposeOptions::refine: the effort's sweeps, under Schedule::paper too.
@@ -47,6 +48,9 @@ struct DecomposeOptions {
     /// in all; returning false stops the work within one step and makes the call throw Error(cancelled).
     std::function<bool(Index done, Index total)> progress;
 };
+
+/// The layout of what decompose makes of an m x n matrix with p stacks. Throws Error(invalid_argument).
+BQQ_API Layout make_layout(Index m, Index n, Index p, const DecomposeOptions& options);
 
 /// W is m x n, row-major with ldw >= n elements between rows, finite, at most 1e38 in size. Stacks are found one after
 /// the other on the residual (paper, section 3); after each, all scales of the block are solved exactly in float64. The

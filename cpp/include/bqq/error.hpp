@@ -36,11 +36,15 @@ enum class ErrorCode : int {
 /// The only exception type the library throws on purpose (besides std::bad_alloc).
 class BQQ_API Error : public std::runtime_error {
   public:
-    Error(ErrorCode code, const std::string& what) : std::runtime_error(what), code_(code) {}
+    Error(ErrorCode code, const std::string& what, int system_error = 0)
+        : std::runtime_error(what), code_(code), system_error_(system_error) {}
     ErrorCode code() const noexcept { return code_; }
+    /// Of an io error, the errno of the operating system; 0 if it gave none.
+    int system_error() const noexcept { return system_error_; }
 
   private:
     ErrorCode code_;
+    int system_error_;
 };
 
 } // namespace bqq

@@ -108,7 +108,7 @@ BQQ_API Matrix transpose(const View& q);
 /// Writes W_hat (m x n, row-major, ldo >= n). O(p l m n / 2) integer additions.
 BQQ_API void reconstruct(const View& q, float* out, Index ldo, int threads = 0);
 
-/// Sum of squared differences between W and What, accumulated in float64; What is formed a row at a time.
+/// Sum of squared differences between W and W_hat, accumulated in float64; W_hat is formed a row at a time.
 BQQ_API double squared_error(const View& q, const float* W, Index ldw, int threads = 0);
 
 } // namespace bqq

@@ -1,6 +1,6 @@
-// Products with a compressed matrix, computed from its bit planes; no more than a tile of What is ever formed.
+// Products with a compressed matrix, computed from its bit planes; no more than a tile of W_hat is ever formed.
 //
-//   What x = sum_i Y_i ( r_i v_i + s_i sigma ) + ( sum_i t_i sum(v_i) + u sigma ) 1,   v_i = Z_i x,  sigma = sum(x)
+//   W_hat x = sum_i Y_i ( r_i v_i + s_i sigma ) + ( sum_i t_i sum(v_i) + u sigma ) 1,   v_i = Z_i x,  sigma = sum(x)
 #pragma once
 
 #include "bqq/array.hpp"
@@ -20,19 +20,20 @@ enum class Precision : int { float32 = 0, int8 = 1 };
 struct MatmulOptions {
     int threads = 0; ///< as in DecomposeOptions; small products stay on the calling thread. Ignored by matmul_rows.
     Precision precision = Precision::float32;
-    bool accumulate = false; ///< out += What X, rounded once to the type of out
+    bool accumulate = false; ///< out += W_hat X, rounded once to the type of out
 };
 
-/// A prepared matrix is one relocatable block of memory the caller owns: the planes of What or, transposed, of What^T,
-/// re-ordered for the kernels. It does not refer to the view it was made from, and serves every instruction set of this
-/// version; another version may refuse it. Not for files. Rows of a block are padded to 16 and columns to 32: 1.01
-/// times the planes for blocks of 128, at most 1.12 for those that make_layout chooses beyond 512 x 512, but 2.1 for 33
-/// x 33.
+/// A prepared matrix is one relocatable block of memory the caller owns: the planes of W_hat or, transposed, of
+/// W_hat^T, re-ordered for the kernels. It does not refer to the view it was made from, and serves every instruction
+/// set of this version; another version may refuse it. Not for files. Rows of a block are padded to 16 and columns to
+/// 32: 1.01 times the planes for blocks of 128, at most 1.12 for those that make_layout chooses beyond 512 x 512,
+/// but 2.1 for 33 x 33.
 BQQ_API std::size_t prepared_size(const View& q, bool transposed = false);
-/// `buffer`: prepared_size(q, transposed) bytes, 64-byte aligned. Throws Error(invalid_argument).
+/// `buffer`: prepared_size(q, transposed) bytes, 64-byte aligned. The transpose is made straight from the planes of q,
+/// one plane of working memory at a time. O(bytes). Throws Error(invalid_argument), Error(format) if q is not valid.
 BQQ_API void prepare(const View& q, void* buffer, std::size_t size, bool transposed = false);
 
-/// out (m x batch) = What * X (n x batch). out must not overlap X. A column of the result depends on its column of X
+/// out (m x batch) = W_hat * X (n x batch). out must not overlap X. A column of the result depends on its column of X
 /// alone, bit for bit, not on threads or strides; on the batch only in that large ones may be computed another way
 /// (cpp/DESIGN.md), within the same error. O(p l (m K + n J) batch) bit operations, K x J blocks.
 /// Throws Error(invalid_argument) on shapes that do not fit, std::bad_alloc.

@@ -87,12 +87,12 @@ void block_residual(const BlockProducts& block, const float* scales, const float
     const Index m = block.rows(), n = block.cols(), p = block.stacks();
     std::vector<std::uint16_t> products(std::size_t(p * n));
     std::vector<std::int64_t> rho(std::size_t(p), 0), zeta(std::size_t(p * n));
-    std::vector<double> what(std::size_t(n), 0.0);
+    std::vector<double> w_hat(std::size_t(n), 0.0);
     block.column_sums(zeta.data());
     for (Index a = 0; a < m; ++a) {
         block.row(a, products.data(), rho.data());
-        if (p) reconstruct_row(scales, p, n, products.data(), rho.data(), zeta.data(), what.data());
-        for (Index b = 0; b < n; ++b) residual[a * n + b] = float(double(W[a * ldw + b]) - what[std::size_t(b)]);
+        if (p) reconstruct_row(scales, p, n, products.data(), rho.data(), zeta.data(), w_hat.data());
+        for (Index b = 0; b < n; ++b) residual[a * n + b] = float(double(W[a * ldw + b]) - w_hat[std::size_t(b)]);
     }
 }
 

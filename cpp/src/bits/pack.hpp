@@ -35,11 +35,11 @@ class BlockProducts {
     std::vector<std::uint16_t> z_;
 };
 
-/// Row a of What of one block, in float64 from the float32 scales, from what BlockProducts::row gave.
+/// Row a of W_hat of one block, in float64 from the float32 scales, from what BlockProducts::row gave.
 void reconstruct_row(const float* scales, Index p, Index cols, const std::uint16_t* products, const std::int64_t* rho,
                      const std::int64_t* zeta, double* out);
 
-/// residual (rows x cols, contiguous) = W - What of one block, rounded from float64.
+/// residual (rows x cols, contiguous) = W - W_hat of one block, rounded from float64.
 void block_residual(const BlockProducts& block, const float* scales, const float* W, Index ldw, float* residual);
 
 } // namespace bqq::detail

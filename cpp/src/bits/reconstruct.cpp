@@ -11,7 +11,7 @@ namespace {
 
 using namespace detail;
 
-// Calls row(j, k, a, values) with each row of each block of What, in parallel over blocks; values are float64.
+// Calls row(j, k, a, values) with each row of each block of W_hat, in parallel over blocks; values are float64.
 template <class Row> void for_rows(const View& q, int threads, Row&& on_row) {
     const Layout& a = q.layout;
     const bool small = double(a.m) * double(a.n) * double(a.p) < kSmallPass;
@@ -20,12 +20,12 @@ template <class Row> void for_rows(const View& q, int threads, Row&& on_row) {
         const BlockProducts products(q, j, k, a.p);
         std::vector<std::uint16_t> row(std::size_t(a.p * a.cols));
         std::vector<std::int64_t> rho(std::size_t(a.p), 0), zeta(std::size_t(a.p * a.cols));
-        std::vector<double> what(std::size_t(a.cols), 0.0);
+        std::vector<double> w_hat(std::size_t(a.cols), 0.0);
         products.column_sums(zeta.data());
         for (Index i = 0; i < a.rows_of(j); ++i) {
             products.row(i, row.data(), rho.data());
-            reconstruct_row(q.block_scales(j, k), a.p, a.cols_of(k), row.data(), rho.data(), zeta.data(), what.data());
-            on_row(j, k, i, what.data());
+            reconstruct_row(q.block_scales(j, k), a.p, a.cols_of(k), row.data(), rho.data(), zeta.data(), w_hat.data());
+            on_row(j, k, i, w_hat.data());
         }
     });
 }
@@ -37,9 +37,9 @@ void reconstruct(const View& q, float* out, Index ldo, int threads) {
     const Layout& a = q.layout;
     if (!out) bad_argument("out is a null pointer");
     if (ldo < a.n) bad_argument("ldo is " + std::to_string(ldo) + ", expected n = " + std::to_string(a.n) + " or more");
-    for_rows(q, threads, [&](Index j, Index k, Index i, const double* what) {
+    for_rows(q, threads, [&](Index j, Index k, Index i, const double* w_hat) {
         float* to = out + (j * a.rows + i) * ldo + k * a.cols;
-        for (Index b = 0; b < a.cols_of(k); ++b) to[b] = float(what[b]);
+        for (Index b = 0; b < a.cols_of(k); ++b) to[b] = float(w_hat[b]);
     });
 }
 
@@ -50,11 +50,11 @@ double squared_error(const View& q, const float* W, Index ldw, int threads) {
     if (ldw < a.n) bad_argument("ldw is " + std::to_string(ldw) + ", expected n = " + std::to_string(a.n) + " or more");
     // One sum per row of each block, added in a fixed order: the result does not depend on threads.
     std::vector<double> sums(std::size_t(a.m * a.K), 0.0);
-    for_rows(q, threads, [&](Index j, Index k, Index i, const double* what) {
+    for_rows(q, threads, [&](Index j, Index k, Index i, const double* w_hat) {
         const Index row = j * a.rows + i;
         const float* w = W + row * ldw + k * a.cols;
         double sum = 0;
-        for (Index b = 0; b < a.cols_of(k); ++b) sum += (w[b] - what[b]) * (w[b] - what[b]);
+        for (Index b = 0; b < a.cols_of(k); ++b) sum += (w[b] - w_hat[b]) * (w[b] - w_hat[b]);
         sums[std::size_t(row * a.K + k)] = sum;
     });
     double total = 0;

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -38,6 +39,9 @@ SAME(BQQ_BF16, bqq::Dtype::bf16);
 SAME(BQQ_F64, bqq::Dtype::f64);
 SAME(BQQ_SCHEDULE_ADAPTIVE, bqq::Schedule::adaptive);
 SAME(BQQ_SCHEDULE_PAPER, bqq::Schedule::paper);
+SAME(BQQ_EFFORT_STANDARD, bqq::Effort::standard);
+SAME(BQQ_EFFORT_FAST, bqq::Effort::fast);
+SAME(BQQ_EFFORT_BEST, bqq::Effort::best);
 SAME(BQQ_PRECISION_FLOAT32, bqq::Precision::float32);
 SAME(BQQ_PRECISION_INT8, bqq::Precision::int8);
 #undef SAME
@@ -47,6 +51,67 @@ template <class Options> void fill_defaults(Options* options, std::size_t struct
     check_struct_size(struct_size, sizeof struct_size, type);
     std::memset(static_cast<void*>(options), 0, struct_size);
     std::memcpy(static_cast<void*>(options), &struct_size, sizeof struct_size);
+}
+
+/// The i-th of the structures of an array, which have the struct_size of the first.
+template <class T> const T& element(const T* all, std::size_t i, const char* name) {
+    const auto* at = reinterpret_cast<const T*>(reinterpret_cast<const unsigned char*>(all) + i * all->struct_size);
+    if (at->struct_size != all->struct_size)
+        bad_argument(std::string(name) + "[" + std::to_string(i) + "].struct_size differs from that of " + name +
+                     "[0]");
+    return *at;
+}
+
+template <class T> T* require_element(T* const* all, std::size_t i, const char* name) {
+    require(all[i], (std::string(name) + "[" + std::to_string(i) + "]").c_str());
+    return all[i];
+}
+
+bqq::Tensor to_tensor(const bqq_tensor& t) {
+    check_struct_size(t.struct_size, sizeof t, "bqq_tensor");
+    check_tail(&t, t.struct_size, sizeof t, "bqq_tensor");
+    require(t.name, "tensor.name");
+    require(t.dtype, "tensor.dtype");
+    if (t.ndim) require(t.shape, "tensor.shape");
+    return {t.name, t.dtype, {t.shape, t.shape + t.ndim}, static_cast<const std::uint8_t*>(t.data), t.nbytes};
+}
+
+bqq::SaveOptions to_options(const bqq_save_options& o) {
+    if (o.reserved != 0) bad_argument("bqq_save_options.reserved is " + std::to_string(o.reserved) + ", expected 0");
+    bqq::SaveOptions options;
+    options.scales = static_cast<bqq::Dtype>(o.scales);
+    if (o.metadata_count) {
+        require(o.metadata_keys, "metadata_keys");
+        require(o.metadata_values, "metadata_values");
+    }
+    for (std::size_t i = 0; i < o.metadata_count; ++i) {
+        const char* key = require_element(o.metadata_keys, i, "metadata_keys");
+        if (!options.metadata.emplace(key, require_element(o.metadata_values, i, "metadata_values")).second)
+            bad_argument(std::string("metadata_keys: ") + key + " occurs twice");
+    }
+    return options;
+}
+
+template <class Open> bqq_status open_file(const char* path, bqq_file** out, Open open) noexcept {
+    if (out) *out = nullptr;
+    return guarded([&] {
+        require(path, "path");
+        require(out, "out");
+        *out = new bqq_file{open(path)};
+    });
+}
+
+/// What `get` takes from a file, or `missing` and a text.
+template <class Result, class Get> Result from_file(const bqq_file* file, Result missing, Get get) noexcept {
+    guarded([&] {
+        require(file, "file");
+        missing = get(*file);
+    });
+    return missing;
+}
+
+void check_index(std::size_t i, std::size_t count) {
+    if (i >= count) bad_argument("i is " + std::to_string(i) + ", expected less than " + std::to_string(count));
 }
 
 template <class Make> bqq_status make_matrix(bqq_matrix** out, Make&& make) noexcept {
@@ -131,6 +196,13 @@ bqq_status bqq_transpose(const bqq_view* view, bqq_matrix** out) {
 
 bqq_status bqq_decompose_options_init(bqq_decompose_options* options, size_t struct_size) {
     return guarded([&] { fill_defaults(options, struct_size, "bqq_decompose_options"); });
+}
+
+bqq_status bqq_make_layout(int64_t m, int64_t n, int64_t p, const bqq_decompose_options* options, bqq_view* view) {
+    return guarded([&] {
+        check_output(view);
+        assign(view, bqq::View{bqq::make_layout(m, n, p, to_options(options)), nullptr, nullptr, nullptr});
+    });
 }
 
 bqq_status bqq_decompose(const float* w, int64_t m, int64_t n, int64_t ldw, int64_t p,
@@ -224,55 +296,34 @@ bqq_status bqq_save(const char* path, const char* const* names, const bqq_view* 
     return guarded([&] {
         require(path, "path");
         const bqq_save_options o = read_options(options, "bqq_save_options");
-        if (o.reserved != 0)
-            bad_argument("bqq_save_options.reserved is " + std::to_string(o.reserved) + ", expected 0");
+        const bqq::SaveOptions save_options = to_options(o);
         if (count) {
             require(names, "names");
             require(views, "views");
         }
+        if (o.tensor_count) require(o.tensors, "tensors");
         std::vector<bqq::NamedMatrix> matrices;
-        const auto* bytes = reinterpret_cast<const unsigned char*>(views);
-        for (std::size_t i = 0; i < count; ++i) {
-            require(names[i], ("names[" + std::to_string(i) + "]").c_str());
-            const auto* view = reinterpret_cast<const bqq_view*>(bytes + i * views->struct_size);
-            if (view->struct_size != views->struct_size)
-                bad_argument("views[" + std::to_string(i) + "].struct_size differs from that of views[0]");
-            matrices.push_back({names[i], to_view(view)});
-        }
-        bqq::SaveOptions save_options;
-        save_options.scales_f16 = o.scales_f16 != 0;
-        bqq::save(path, matrices, {}, save_options);
+        for (std::size_t i = 0; i < count; ++i)
+            matrices.push_back({require_element(names, i, "names"), to_view(&element(views, i, "views"))});
+        std::vector<bqq::Tensor> tensors;
+        for (std::size_t i = 0; i < o.tensor_count; ++i) tensors.push_back(to_tensor(element(o.tensors, i, "tensors")));
+        bqq::save(path, matrices, tensors, save_options);
     });
 }
 
-bqq_status bqq_file_open(const char* path, bqq_file** out) {
-    if (out) *out = nullptr;
-    return guarded([&] {
-        require(path, "path");
-        require(out, "out");
-        *out = new bqq_file{bqq::File::open(path)};
-    });
-}
+bqq_status bqq_file_open(const char* path, bqq_file** out) { return open_file(path, out, bqq::File::open); }
+
+bqq_status bqq_file_read(const char* path, bqq_file** out) { return open_file(path, out, bqq::File::read); }
 
 size_t bqq_file_count(const bqq_file* file) {
-    std::size_t count = 0;
-    guarded([&] {
-        require(file, "file");
-        count = file->file.matrices().size();
-    });
-    return count;
+    return from_file(file, std::size_t(0), [](const bqq_file& f) { return f.file.matrices().size(); });
 }
 
 const char* bqq_file_name(const bqq_file* file, size_t i) {
-    const char* name = nullptr;
-    guarded([&] {
-        require(file, "file");
-        const auto& all = file->file.matrices();
-        if (i >= all.size())
-            bad_argument("i is " + std::to_string(i) + ", expected less than " + std::to_string(all.size()));
-        name = all[i].name.c_str();
+    return from_file(file, static_cast<const char*>(nullptr), [&](const bqq_file& f) {
+        check_index(i, f.file.matrices().size());
+        return f.file.matrices()[i].name.c_str();
     });
-    return name;
 }
 
 bqq_status bqq_file_view(const bqq_file* file, const char* name, bqq_view* view) {
@@ -281,6 +332,45 @@ bqq_status bqq_file_view(const bqq_file* file, const char* name, bqq_view* view)
         require(name, "name");
         check_output(view);
         assign(view, file->file.matrix(name));
+    });
+}
+
+size_t bqq_file_tensor_count(const bqq_file* file) {
+    return from_file(file, std::size_t(0), [](const bqq_file& f) { return f.file.tensors().size(); });
+}
+
+bqq_status bqq_file_tensor(const bqq_file* file, size_t i, bqq_tensor* tensor) {
+    return guarded([&] {
+        require(file, "file");
+        require(tensor, "tensor");
+        check_struct_size(tensor->struct_size, sizeof *tensor, "bqq_tensor");
+        check_index(i, file->file.tensors().size());
+        const bqq::Tensor& t = file->file.tensors()[i];
+        assign(tensor, {0, t.name.c_str(), t.dtype.c_str(), t.shape.data(), t.shape.size(), t.data, t.nbytes});
+    });
+}
+
+size_t bqq_file_metadata_count(const bqq_file* file) {
+    return from_file(file, std::size_t(0), [](const bqq_file& f) { return f.file.metadata().size(); });
+}
+
+bqq_status bqq_file_metadata(const bqq_file* file, size_t i, const char** key, const char** value) {
+    return guarded([&] {
+        require(file, "file");
+        const auto& all = file->file.metadata();
+        check_index(i, all.size());
+        const auto entry = std::next(all.begin(), std::ptrdiff_t(i));
+        if (key) *key = entry->first.c_str();
+        if (value) *value = entry->second.c_str();
+    });
+}
+
+const char* bqq_file_metadata_value(const bqq_file* file, const char* key) {
+    return from_file(file, static_cast<const char*>(nullptr), [&](const bqq_file& f) {
+        require(key, "key");
+        const auto entry = f.file.metadata().find(key);
+        if (entry == f.file.metadata().end()) bad_argument(std::string("no metadata key ") + key);
+        return entry->second.c_str();
     });
 }
 

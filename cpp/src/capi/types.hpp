@@ -75,20 +75,9 @@ inline bqq::View to_layout(const bqq_view* v) {
     require(v, "view");
     check_struct_size(v->struct_size, sizeof *v, "bqq_view");
     check_tail(v, v->struct_size, sizeof *v, "bqq_view");
-    bqq::View q;
-    q.layout.m = v->m;
-    q.layout.n = v->n;
-    q.layout.J = v->J;
-    q.layout.K = v->K;
-    q.layout.rows = v->rows;
-    q.layout.cols = v->cols;
-    q.layout.p = v->p;
-    q.layout.l = v->l;
-    q.Y = v->y;
-    q.Z = v->z;
-    q.scales = v->scales;
-    bqq::validate(q.layout);
-    return q;
+    const bqq::Layout a{v->m, v->n, v->J, v->K, v->rows, v->cols, v->p, v->l};
+    bqq::validate(a);
+    return {a, v->y, v->z, v->scales};
 }
 
 inline bqq::View to_view(const bqq_view* v) {
@@ -105,11 +94,17 @@ inline void check_output(const bqq_view* out) {
     check_struct_size(out->struct_size, sizeof *out, "bqq_view");
 }
 
-inline void assign(bqq_view* out, const bqq::View& q) {
-    const bqq::Layout& a = q.layout;
+/// The structure but for its struct_size; fields that this version does not know become zero.
+template <class T> void assign(T* out, const T& value) {
     const std::size_t size = out->struct_size;
     std::memset(out, 0, size);
-    *out = {size, a.m, a.n, a.J, a.K, a.rows, a.cols, a.p, a.l, q.Y, q.Z, q.scales};
+    *out = value;
+    out->struct_size = size;
+}
+
+inline void assign(bqq_view* out, const bqq::View& q) {
+    const bqq::Layout& a = q.layout;
+    assign(out, bqq_view{0, a.m, a.n, a.J, a.K, a.rows, a.cols, a.p, a.l, q.Y, q.Z, q.scales});
 }
 
 template <class Options> Options read_options(const Options* given, const char* type) {

@@ -1,19 +1,20 @@
 // The container: safetensors files, knowing nothing of compressed matrices.
 #pragma once
 
-#include "bqq/file.hpp"
+#include "bqq/tensor.hpp"
 
 #include <map>
-#include <string>
-#include <vector>
 
 namespace bqq::detail {
 
-/// Bytes of one element of a safetensors dtype, 0 for a name that is not known.
-Index item_size(const std::string& dtype) noexcept;
+/// Bits of one element of a safetensors dtype, 0 for a name that is not known.
+Index item_bits(const std::string& dtype) noexcept;
 
-/// prod(shape) * item into `bytes`; false when a dimension is negative or the product overflows.
-bool tensor_bytes(const std::vector<Index>& shape, Index item, std::size_t& bytes) noexcept;
+/// Size of prod(shape) elements into `bytes`; or what is wrong with the shape: negative, overflows, no whole bytes.
+const char* tensor_bytes(const std::vector<Index>& shape, Index bits, std::size_t& bytes) noexcept;
+
+/// "[3,5]"; long ones are cut.
+std::string shape_text(const std::vector<Index>& shape);
 
 struct Container {
     std::vector<Tensor> tensors; ///< in the order of their data, which they share with the bytes parsed

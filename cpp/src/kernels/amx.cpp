@@ -63,28 +63,15 @@ Operands pack(size_t M, size_t N, size_t K, const Left& A, const float* B, size_
 template <bool two_rows, bool two_cols> void multiply(const Operands& p, size_t i, size_t j) {
     const size_t a_stride = 4 * p.lda, b_stride = 4 * p.ldb;
     const uint32_t *a = p.A + i * p.lda, *b = p.B + j;
-    _tile_zero(0);
-    if (two_cols) _tile_zero(1);
-    if (two_rows) _tile_zero(2);
-    if (two_rows && two_cols) _tile_zero(3);
+    zero_sums<two_rows, two_cols>();
     for (size_t k = 0; k < p.pairs; k += kPairs, a += kPairs, b += kPairs * p.ldb) {
         _tile_loadd(4, a, a_stride);
         _tile_loadd(6, b, b_stride);
-        _tile_dpbf16ps(0, 4, 6);
-        if (two_cols) {
-            _tile_loadd(7, b + kSide, b_stride);
-            _tile_dpbf16ps(1, 4, 7);
-        }
-        if (two_rows) {
-            _tile_loadd(5, a + kSide * p.lda, a_stride);
-            _tile_dpbf16ps(2, 5, 6);
-            if (two_cols) _tile_dpbf16ps(3, 5, 7);
-        }
+        if (two_cols) _tile_loadd(7, b + kSide, b_stride);
+        if (two_rows) _tile_loadd(5, a + kSide * p.lda, a_stride);
+        multiply_bf16<two_rows, two_cols>();
     }
-    _tile_stored(0, p.sums, 64);
-    if (two_cols) _tile_stored(1, p.sums + 256, 64);
-    if (two_rows) _tile_stored(2, p.sums + 512, 64);
-    if (two_rows && two_cols) _tile_stored(3, p.sums + 768, 64);
+    store_sums<two_rows, two_cols>(p.sums);
 }
 
 // row(i, j, v): the 16 sums of row i from column j on.

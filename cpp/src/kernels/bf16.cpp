@@ -8,6 +8,7 @@
 // The solver's dense products on short operands: bfloat16 pairs (vdpbf16ps, twice the float32 rate) where rounding is
 // harmless, bytes (vpdpbusd, four times) where operands are small whole numbers. Operands are packed first, as 32-bit
 // groups of 2 or 4 neighbours along K: A as [M][K/group] or [K/group][M], B as [K/group][N].
+#include "kernels/for_tiles_inl.hpp"
 #include "kernels/pack_bf16_inl.hpp"
 #include "kernels/x86.hpp"
 
@@ -133,20 +134,6 @@ struct Counts : Operands {
     }
 };
 
-template <int MR, int NV, class Op> inline void tile_rows(Op& op, size_t i, size_t j, size_t rows) {
-    if constexpr (MR > 1) {
-        if (rows < size_t(MR)) return tile_rows<MR - 1, NV>(op, i, j, rows);
-    }
-    op.template tile<MR, NV>(i, j);
-}
-template <class Op> inline void for_tiles(Op& op, size_t M, size_t N) {
-    size_t j = 0;
-    for (; j + kTileVectors * 16 <= N; j += kTileVectors * 16)
-        for (size_t i = 0; i < M; i += kTileRows) tile_rows<kTileRows, kTileVectors>(op, i, j, M - i);
-    for (; j < N; j += 16)
-        for (size_t i = 0; i < M; i += kTileRows) tile_rows<kTileRows, 1>(op, i, j, M - i);
-}
-
 Operands pack(size_t M, size_t N, size_t K, const Left& A, const float* B, size_t ldb, float* workspace) {
     uint32_t* b = (uint32_t*)workspace;
     const size_t pairs = (K + 1) / 2, b_stride = odd_lines(N);
@@ -167,7 +154,7 @@ void gemm_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, si
     Store op;
     static_cast<Operands&>(op) = pack(M, N, K, {A, a_row, a_col}, B, ldb, workspace);
     op.D = D, op.bias = bias, op.C = C, op.ldd = ldd, op.ldc = ldc;
-    for_tiles(op, M, N);
+    for_tiles<kTileRows, kTileVectors, 16>(op, M, N);
 }
 
 void gemm_dots_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B,
@@ -175,7 +162,7 @@ void gemm_dots_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_ro
     Dots op;
     static_cast<Operands&>(op) = pack(M, N, K, {A, a_row, a_col}, B, ldb, workspace);
     op.X = X, op.ldx = ldx, op.square = op.cross = 0;
-    for_tiles(op, M, N);
+    for_tiles<kTileRows, kTileVectors, 16>(op, M, N);
     sums[0] = op.square, sums[1] = op.cross;
 }
 
@@ -189,11 +176,11 @@ void gemm_counts(size_t M, size_t N, size_t K, const float* A, size_t lda, const
     pack_bytes_along(M, K, A, lda, a, stride);
     static_cast<Operands&>(op) = {groups, a, b, stride, 1, N};
     op.C = C, op.ldc = ldc, op.high = false;
-    for_tiles(op, M, N);
+    for_tiles<kTileRows, kTileVectors, 16>(op, M, N);
     if (!more) return;
     pack_bytes_down(K, N, B, ldb, 8, b);
     op.high = true;
-    for_tiles(op, M, N);
+    for_tiles<kTileRows, kTileVectors, 16>(op, M, N);
 }
 
 } // namespace

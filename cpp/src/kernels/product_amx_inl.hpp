@@ -16,24 +16,9 @@ namespace {
 
 inline size_t groups_of(size_t columns) { return (columns + kSide - 1) / kSide; }
 
-// Sums of one or two groups of 16 vectors with one or two panels: tile 2 group + panel.
-template <bool two_groups, bool two_panels> void zero_sums() {
-    _tile_zero(0);
-    if (two_panels) _tile_zero(1);
-    if (two_groups) _tile_zero(2);
-    if (two_groups && two_panels) _tile_zero(3);
-}
-template <bool two_groups, bool two_panels> void store_sums(void* sums) {
-    uint8_t* to = static_cast<uint8_t*>(sums);
-    _tile_stored(0, to, 64);
-    if (two_panels) _tile_stored(1, to + 1024, 64);
-    if (two_groups) _tile_stored(2, to + 2048, 64);
-    if (two_groups && two_panels) _tile_stored(3, to + 3072, 64);
-}
-
 struct TileFloat32 {
     static constexpr size_t kBlocks = 1, kDepth = 16; // blocks of a tile; tiles expanded at a time
-    static constexpr size_t kHead = 0, kTile = 2048;  // bytes of 16 vectors: high, low
+    static constexpr size_t kHead = 0, kTile = 2048;  // bytes of 16 vectors, in tiles: high, low
 
     static void pack(size_t blocks, size_t columns, const float* x, size_t ldx, uint8_t* out) {
         for (size_t g = 0; g < groups_of(columns); ++g)
@@ -65,29 +50,7 @@ struct TileFloat32 {
             _mm512_store_si512(tile + 64 * k, _mm512_permutexvar_epi32(_mm512_srli_epi32(word, 2 * k), pairs));
     }
 
-    template <bool two_groups, bool two_panels>
-    static void multiply(size_t tiles, const uint8_t* a, size_t group, const uint8_t* b, size_t panel) {
-        for (size_t k = 0; k < tiles; ++k, a += kTile, b += 1024) {
-            _tile_loadd(6, b, 64);
-            if (two_panels) _tile_loadd(7, b + panel, 64);
-            _tile_loadd(4, a, 64);
-            _tile_dpbf16ps(0, 4, 6);
-            if (two_panels) _tile_dpbf16ps(1, 4, 7);
-            if (two_groups) {
-                _tile_loadd(5, a + group, 64);
-                _tile_dpbf16ps(2, 5, 6);
-                if (two_panels) _tile_dpbf16ps(3, 5, 7);
-            }
-            _tile_loadd(4, a + 1024, 64);
-            _tile_dpbf16ps(0, 4, 6);
-            if (two_panels) _tile_dpbf16ps(1, 4, 7);
-            if (two_groups) {
-                _tile_loadd(5, a + group + 1024, 64);
-                _tile_dpbf16ps(2, 5, 6);
-                if (two_panels) _tile_dpbf16ps(3, 5, 7);
-            }
-        }
-    }
+    template <bool two_groups, bool two_panels> static void multiply() { multiply_bf16<two_groups, two_panels>(); }
 
     static __m512 add(__m512 y, const float* sums, const uint8_t*, size_t) {
         return _mm512_add_ps(y, _mm512_load_ps(sums));
@@ -151,20 +114,11 @@ struct TileInt8 {
         }
     }
 
-    template <bool two_groups, bool two_panels>
-    static void multiply(size_t tiles, const uint8_t* a, size_t group, const uint8_t* b, size_t panel) {
-        for (size_t k = 0; k < tiles; ++k, a += kTile, b += 1024) {
-            _tile_loadd(6, b, 64);
-            if (two_panels) _tile_loadd(7, b + panel, 64);
-            _tile_loadd(4, a, 64);
-            _tile_dpbssd(0, 4, 6);
-            if (two_panels) _tile_dpbssd(1, 4, 7);
-            if (two_groups) {
-                _tile_loadd(5, a + group, 64);
-                _tile_dpbssd(2, 5, 6);
-                if (two_panels) _tile_dpbssd(3, 5, 7);
-            }
-        }
+    template <bool two_groups, bool two_panels> static void multiply() {
+        _tile_dpbssd(0, 4, 6);
+        if (two_panels) _tile_dpbssd(1, 4, 7);
+        if (two_groups) _tile_dpbssd(2, 5, 6);
+        if (two_groups && two_panels) _tile_dpbssd(3, 5, 7);
     }
 
     static __m512 add(__m512 y, const float* sums, const uint8_t* tables, size_t column) {
@@ -180,7 +134,15 @@ template <class Class> void tile_tables(size_t blocks, size_t columns, const flo
 template <class Class, bool two_groups, bool two_panels>
 void tile_sums(size_t tiles, const uint8_t* a, size_t group, const uint8_t* b, size_t panel, float* sums) {
     zero_sums<two_groups, two_panels>();
-    Class::template multiply<two_groups, two_panels>(tiles, a, group, b, panel);
+    for (size_t k = 0; k < tiles; ++k, b += 1024) {
+        _tile_loadd(6, b, 64);
+        if (two_panels) _tile_loadd(7, b + panel, 64);
+        for (size_t part = 0; part < Class::kTile; part += 1024, a += 1024) {
+            _tile_loadd(4, a, 64);
+            if (two_groups) _tile_loadd(5, a + group, 64);
+            Class::template multiply<two_groups, two_panels>();
+        }
+    }
     store_sums<two_groups, two_panels>(sums);
 }
 

@@ -1,6 +1,7 @@
 // The solver's kernels in terms of a vector of floats.
 #pragma once
 
+#include "kernels/for_tiles_inl.hpp"
 #include "kernels/vector_inl.hpp"
 
 namespace {
@@ -62,32 +63,16 @@ struct GemmDots {
     }
 };
 
-// The last tile of a column panel has fewer rows: count down to its size at compile time.
-template <int MR, int NV, class Op> inline void tile_rows(Op& op, size_t i, size_t j, size_t rows) {
-    if constexpr (MR > 1) {
-        if (rows < size_t(MR)) return tile_rows<MR - 1, NV>(op, i, j, rows);
-    }
-    op.template tile<MR, NV>(i, j);
-}
-
-template <class Op> inline void for_tiles(Op& op, size_t M, size_t N) {
-    size_t j = 0;
-    for (; j + kTileVectors * kWidth <= N; j += kTileVectors * kWidth)
-        for (size_t i = 0; i < M; i += kTileRows) tile_rows<kTileRows, kTileVectors>(op, i, j, M - i);
-    for (; j < N; j += kWidth)
-        for (size_t i = 0; i < M; i += kTileRows) tile_rows<kTileRows, 1>(op, i, j, M - i);
-}
-
 void gemm(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B, size_t ldb,
           const float* D, size_t ldd, const float* bias, float* C, size_t ldc) {
     Gemm op{K, A, B, D, bias, C, a_row, a_col, ldb, ldd, ldc};
-    for_tiles(op, M, N);
+    for_tiles<kTileRows, kTileVectors, kWidth>(op, M, N);
 }
 
 void gemm_dots(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B, size_t ldb,
                const float* X, size_t ldx, double sums[2]) {
     GemmDots op{K, A, B, X, a_row, a_col, ldb, ldx, 0, 0};
-    for_tiles(op, M, N);
+    for_tiles<kTileRows, kTileVectors, kWidth>(op, M, N);
     sums[0] = op.square;
     sums[1] = op.cross;
 }

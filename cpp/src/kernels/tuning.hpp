@@ -1,18 +1,17 @@
-/* Constants of the kernels that came from a measurement. "build/bench_kernels" is bench/bench_kernels.cpp, one thread,
- * operands in the first-level cache; "Zen 4 class": an AMD EPYC with AVX-512, VNNI and BF16, gcc 12. */
+/* Constants of the kernels that came from a measurement. "Zen 4 class": an AMD EPYC with AVX-512, VNNI and BF16,
+ * gcc 12. build/bench_kernels is bench/bench_kernels.cpp: one thread, operands in the first-level cache. */
 #pragma once
 
 #include "kernels/table.hpp"
 
-/* From the unit in use to the one to fetch, in blocks, to the second-level cache. Zen 4 class, python -m bench.matmul
- * --cache cold: 20 to 30 % faster from memory than into the first-level cache, as fast when hot. The distance itself
- * was tried at that place only. */
+/* From the unit in use to the one to fetch, in blocks. Zen 4 class, bench/bench_matmul.py --cache cold: fetching so far
+ * ahead into the second-level cache was 20 to 30 % faster from memory than into the first, as fast when hot. Why 16 and
+ * not another distance was not recorded. */
 constexpr int kPrefetchBlocks = 16;
 
-/* What decides between tables and dense tiles, in billions a second: {table, table_rows, gemm, count}, see bqq_rates.
- * Zen 4 class under BQQ_ISA=avx2, avx512 (tables alone, it has no dense) and vnni. table and table_rows: the columns
- * "lookup" at batch 8 and "tables" of build/bench_kernels; gemm: its last line of a level; count: the tiles of
- * dense.cpp in a product of 256 columns, no bench prints it. */
+/* By which a product chooses between tables and dense tiles: {table, table_rows, gemm, count} of bqq_rates,
+ * the last line of each level of build/bench_kernels. Zen 4 class; one set serves all machines of a level, since the
+ * choice needs their ratios only. avx512 changes the tables alone. */
 constexpr bqq_rates kRatesAvx2 = {98, 22, 44, 250};
 constexpr double kTableRateAvx512 = 150, kTableRowsAvx512 = 47;
 constexpr bqq_rates kRatesVnni = {195, 84, 44, 850};

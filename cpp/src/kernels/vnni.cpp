@@ -140,14 +140,12 @@ struct Float32Class {
 
     template <int P, int N> static void chunk(size_t blocks, const uint8_t* bits, size_t stride, Records records,
                                               float* out, size_t ldo, bool accumulate) {
-        const uint8_t* record = records.at;
-        const size_t column = records.column;
         const __m512i one = _mm512_set1_epi8(1);
         __m512i s[3][P][N];
         for (int d = 0; d < 3; ++d)
             for (int q = 0; q < P; ++q)
                 for (int c = 0; c < N; ++c) s[d][q][c] = _mm512_setzero_si512();
-        const uint8_t* t = record + 64;
+        const uint8_t* t = records.at + 64;
         for (size_t b = 0; b < blocks; ++b, bits += stride, t += 384) {
             __m512i low[P], high[P];
             for (int q = 0; q < P; ++q) {
@@ -157,7 +155,8 @@ struct Float32Class {
                 low[q] = table_index(word), high[q] = table_index(_mm512_srli_epi32(word, 4));
             }
             const auto look = [&](int c, int digit, __m512i index, int side) {
-                return _mm512_permutexvar_epi8(index, _mm512_load_si512(t + c * column + 192 * side + 64 * digit));
+                return _mm512_permutexvar_epi8(index,
+                                               _mm512_load_si512(t + c * records.column + 192 * side + 64 * digit));
             };
             for (int c = 0; c < N; ++c)
                 for (int q = 0; q < P; ++q) {
@@ -172,7 +171,7 @@ struct Float32Class {
         }
         const __m512i bias = _mm512_set1_epi32(-kBias * int(8 * blocks));
         for (int c = 0; c < N; ++c) {
-            const float scale = *reinterpret_cast<const float*>(record + c * column);
+            const float scale = *reinterpret_cast<const float*>(records.at + c * records.column);
             for (int q = 0; q < P; ++q) {
                 const __m512i high = _mm512_add_epi32(_mm512_slli_epi32(s[2][q][c], 8), s[1][q][c]);
                 const __m512i low = _mm512_add_epi32(s[0][q][c], bias);
@@ -246,13 +245,11 @@ struct Int8Class {
 
     template <int P, int N> static void chunk(size_t blocks, const uint8_t* bits, size_t stride, Records records,
                                               float* out, size_t ldo, bool accumulate) {
-        const uint8_t* record = records.at;
-        const size_t column = records.column;
-        const __m512i one = _mm512_set1_epi8(1);
         __m512i s[P][N];
         for (int q = 0; q < P; ++q)
             for (int c = 0; c < N; ++c) s[q][c] = _mm512_setzero_si512();
-        const uint8_t* t = record + 64;
+        const __m512i one = _mm512_set1_epi8(1);
+        const uint8_t* t = records.at + 64;
         for (size_t b = 0; b < blocks; ++b, bits += stride)
             for (int side = 0; side < 2; ++side, t += 64) {
                 __m512i index[P];
@@ -264,7 +261,7 @@ struct Int8Class {
                     index[q] = table_index(side ? _mm512_srli_epi32(word, 4) : word);
                 }
                 for (int c = 0; c < N; ++c) {
-                    const __m512i table = _mm512_load_si512(t + c * column);
+                    const __m512i table = _mm512_load_si512(t + c * records.column);
                     for (int q = 0; q < P; ++q)
                         s[q][c] = _mm512_dpbusd_epi32(s[q][c], one, _mm512_permutexvar_epi8(index[q], table));
                 }
@@ -272,7 +269,7 @@ struct Int8Class {
         for (int c = 0; c < N; ++c)
             for (int q = 0; q < P; ++q)
                 add_scaled(out + c * ldo + kPanelRows * q, s[q][c],
-                           *reinterpret_cast<const float*>(record + c * column), accumulate);
+                           *reinterpret_cast<const float*>(records.at + c * records.column), accumulate);
     }
 };
 

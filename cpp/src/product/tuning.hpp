@@ -27,8 +27,11 @@ constexpr Index kColumnsAtOnce = 64;
 /// Columns from which matrix units are faster than tables, for each precision. Reckoned, not measured: no machine with
 /// AMX was at hand; a tile multiplies 16 columns in the time of three to five tables.
 constexpr Index kTilesFrom[kPrecisions] = {10, 6};
-/// Columns for which a dense tile of W_hat is made once. Zen 4 class, bench/bench_matmul.py at batches 64 to 1024;
-/// where the border to tables lies follows from the rates in kernels/tuning.hpp.
+/// Rows of both stages from which they are used: below a panel they multiply padding, and sums of few rows that cancel
+/// show the 16 bits of the operands (2.4e-5 of a result with l = 1, against the 2e-5 of the float32 class).
+constexpr Index kTilesRows = kPanelRows;
+/// Columns for which a dense tile of W_hat is made once. Chosen; bench/bench_matmul.py shows its effect. Where the
+/// border to tables lies follows from the rates in kernels/tuning.hpp.
 constexpr Index kDenseColumns = 256;
 /// Columns of such a tile; its rows are a group of panels, so that it takes 64 KB. Chosen, not measured.
 constexpr Index kDenseTileColumns = 128;
@@ -37,8 +40,8 @@ constexpr Index kDenseBlockRows = 4;
 
 // ---- threads ----
 
-/// Bit operations below which threads cost more than they bring: about 0.15 ms on one core. Zen 4 class,
-/// bench/bench_matmul.py with one and two threads.
+/// Bit operations below which threads cost more than they bring: about 0.15 ms on one core of Zen 4 class.
+/// bench/bench_matmul.py compares one and two threads; with which shapes this was set is not recorded.
 constexpr double kThreadedWork = 2e7;
 /// Tasks a thread should find: fewer block rows go together until there are so many ...
 constexpr Index kTasksPerThread = 4;

@@ -102,9 +102,13 @@ Matrix detail::decompose(const Layout& layout, const SearchRecipe& recipe, const
     return q;
 }
 
-Matrix decompose(const float* W, Index m, Index n, Index ldw, Index p, const DecomposeOptions& options) {
+Layout make_layout(Index m, Index n, Index p, const DecomposeOptions& options) {
     const bool coupled = options.weight && options.ldweight;
-    const Layout a = make_layout(m, n, p, options.l, coupled && !options.patch ? tuning::kCoupledPatch : options.patch);
+    return make_layout(m, n, p, options.l, coupled && !options.patch ? tuning::kCoupledPatch : options.patch);
+}
+
+Matrix decompose(const float* W, Index m, Index n, Index ldw, Index p, const DecomposeOptions& options) {
+    const Layout a = make_layout(m, n, p, options);
     return detail::decompose(a, make_recipe(options, a), W, ldw, options);
 }
 

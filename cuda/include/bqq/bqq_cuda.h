@@ -53,10 +53,10 @@ typedef struct bqq_cuda_buffer {
     size_t size; ///< bytes
 } bqq_cuda_buffer;
 
-/// out (m x batch) = W_hat x (n x batch), or W_hat^T x. `view` gives the sizes, its arrays may be NULL. prepared: filled
-/// by bqq_cuda_prepare with the same `transposed`. Any dtypes and strides; out must not overlap x. Float32 class:
-/// within 1e-5 of the norm of each column; with x and out of 16 bits, 2e-3. workspace: bqq_cuda_workspace_size bytes,
-/// aligned to 16, one for each call in flight. options: accumulate alone is used; NULL: defaults. Does not wait.
+/// out (m x batch) = W_hat x (n x batch), or W_hat^T x. `view` gives the sizes, its arrays may be NULL. prepared:
+/// filled by bqq_cuda_prepare with the same `transposed`. Any dtypes and strides; out must not overlap x. Float32
+/// class: within 1e-5 of the norm of each column; with x and out of 16 bits, 2e-3. workspace: bqq_cuda_workspace_size
+/// bytes, aligned to 16, one for each call in flight. options: accumulate alone is used; NULL: defaults. Does not wait.
 BQQ_API bqq_status bqq_cuda_matmul(const bqq_view* view, int transposed, const void* prepared, const bqq_array* x,
                                    const bqq_array* out, const bqq_matmul_options* options,
                                    const bqq_cuda_buffer* workspace, void* stream);

@@ -50,8 +50,8 @@ struct PreparedPlanes {
     const void* at;
 };
 
-/// out (m x batch) = W_hat X (n x batch), or W_hat^T X. Float32 class: within 1e-5 of the norm of each column; with X and
-/// out of float16 or bfloat16, 2e-3 before the result is rounded. `workspace`: workspace_size bytes on the device,
+/// out (m x batch) = W_hat X (n x batch), or W_hat^T X. Float32 class: within 1e-5 of the norm of each column; with X
+/// and out of float16 or bfloat16, 2e-3 before the result is rounded. `workspace`: workspace_size bytes on the device,
 /// aligned to 16, one for each call in flight. Does not wait. MatmulOptions: accumulate alone is used.
 /// Throws Error(invalid_argument) on shapes that do not fit.
 BQQ_API std::size_t workspace_size(const Layout& layout, bool transposed, Index batch);

@@ -359,6 +359,24 @@ def test_weights(kind, whole):
     assert FakeDLPack.alive == 0
 
 
+@pytest.mark.parametrize("kind", [interface, dlpack, np.asarray])
+def test_encode(kind):
+    """The host's search on copies: its very bits, on the device of the rows."""
+    W, rows = numbers((9, 6)), numbers((4, 6), 1)
+    weight = np.square(numbers((20, 6), 2)).sum(0)
+    host = bqq.decompose(W, 2, patch=9, **FAST)
+    expected = bqq.encode(host, rows, weight=weight)
+    for q in (host, host.to("cuda")):
+        e = bqq.encode(q, FakeArray(rows), weight=kind(weight))
+        assert e.device == "cuda:0"
+        assert same(e, expected)
+        close(e @ FakeArray(W.T.copy()), dense(expected) @ W.T)
+    with pytest.raises(ValueError, match="rows is on the host, q on cuda:0"):
+        bqq.encode(host.to("cuda"), rows)
+    with pytest.raises(ValueError, match="rows has 1 dimensions"):
+        bqq.encode(host, FakeArray(rows[0]))
+
+
 def test_progress_and_cancelling():
     calls = []
     bqq.decompose(FakeArray(numbers((6, 5))), 1, progress=lambda done, total: calls.append((done, total)), **FAST)
