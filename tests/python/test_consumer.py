@@ -124,7 +124,14 @@ def test_headers_come_from_pypi_by_their_pins(tmp_path: Path) -> None:
 
 def test_headers_that_cannot_be_had(tmp_path: Path) -> None:
     for folder, extra in (("off", ["-DBQQ_FETCH=OFF"]), ("offline", [])):
-        command = [_build.cmake_command() or "", "-S", ROOT, "-B", tmp_path / folder, *_build.generator()]
+        command: list[str | Path] = [
+            _build.cmake_command() or "",
+            "-S",
+            ROOT,
+            "-B",
+            tmp_path / folder,
+            *_build.generator(),
+        ]
         with pytest.raises(AssertionError, match=r"Eigen 3\.4 or newer was not found") as caught:
             run([*command, *ALONE, *extra], ROOT, {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""})
         text = " ".join(str(caught.value).split())
