@@ -134,9 +134,30 @@ def run_isa(isa: str, code: str, timeout: float = 120) -> str:
 
 
 COMPILING = {"test_consumer.py", "test_cpp.py", "test_cuda.py", "test_cuda_arrays.py"}
-LONG = {  # of the other files, what takes more than a few seconds of CPU time
+LONG = {  # of the other files, what takes seconds of CPU time
+    "test_mypy",
+    "test_stubs",
+    "test_demo_of_a_tensor",
+    "test_demo_of_the_photo",
+    "test_demo_takes_the_red_channel",
+    "test_every_instruction_set_is_as_good",
+    "test_fork",
+    "test_interrupt",
+    "test_l",
+    "test_patch",
+    "test_pools",
+    "test_progress_may_raise",
+    "test_errors_and_winners_of_a_tiny_run",
     "test_figures_table_and_picture",
+    "test_shape_size_and_finite",
     "test_whole_run_on_a_matrix_of_ones_own",
+    "test_grid_on_every_instruction_set",
+    "test_int8_of_a_real_approximation",
+    "test_int8_on_every_instruction_set",
+    "test_offset_inputs_of_a_real_approximation",
+    "test_budget_is_kept_and_told_exactly",
+    "test_no_worse_than_as_many_stacks_as_bits",
+    "test_block",
 }
 
 

@@ -36,10 +36,13 @@ def shared_library(prefix: Path) -> Path:
     return next(prefix.glob("lib/libbqq.so.*.*"))
 
 
-def use(build: Path, *arguments: str) -> None:
-    """Builds the consumer with `arguments` and runs every program of it."""
+PROGRAMS = ("user_c", "user_cpp", "gemv", "compress")  # of bqq::bqq; others are of the shared and static one by name
+
+
+def use(build: Path, *arguments: str, targets: tuple[str, ...] = ()) -> None:
+    """Builds the consumer with `arguments`, all of it or these targets, and runs every program of it."""
     _build.configure(CONSUMER, build, *arguments)
-    _build.compile_all(build)
+    _build.compile_all(build, *targets)
     programs = sorted(build.glob("user_c*"))
     assert {"user_c", "user_cpp"} <= {p.name for p in programs}
     for program in programs:
@@ -68,13 +71,22 @@ def test_find_package_static(prefix: Path, tmp_path: Path) -> None:
     assert "libbqq.so" not in linked(tmp_path / "user_cpp")
 
 
-def test_add_subdirectory() -> None:
-    """In a tree that is kept, and with little optimisation: what it takes to compile the core once more."""
+def subdirectory() -> tuple[Path, list[str]]:
+    """A kept tree and its arguments; with little optimisation: it compiles the core once more."""
     arguments = [f"-DBQQ_SOURCE_DIR={ROOT}", "-DBQQ_CUDA=OFF", "-DCMAKE_CXX_FLAGS_RELEASE=-O0"]
-    build = _build.tree("subdirectory", *arguments, source=CONSUMER)
-    use(build, *arguments, "-DBQQ_USE_STATIC=OFF")
+    return _build.tree("subdirectory", *arguments, source=CONSUMER), arguments
+
+
+def test_add_subdirectory() -> None:
+    build, arguments = subdirectory()
+    use(build, *arguments, "-DBQQ_USE_STATIC=OFF", targets=PROGRAMS)
     if sys.platform == "linux":
         assert "libbqq.so" in linked(build / "user_c")
+
+
+@pytest.mark.slow
+def test_add_subdirectory_static() -> None:
+    build, arguments = subdirectory()
     use(build, *arguments, "-DBQQ_USE_STATIC=ON")
     assert "libbqq.so" not in linked(build / "user_c")
 
@@ -113,8 +125,9 @@ def test_headers_come_from_pypi_by_their_pins(tmp_path: Path) -> None:
 def test_headers_that_cannot_be_had(tmp_path: Path) -> None:
     cmake = _build.cmake_command()
     assert cmake is not None
-    for extra in ([], ["-DBQQ_FETCH=OFF"]):  # offline, and forbidden
-        command: list[str | Path] = [cmake, "-S", ROOT, "-B", tmp_path, *_build.generator(), *ALONE, *extra]
+    for folder, extra in (("off", ["-DBQQ_FETCH=OFF"]), ("offline", [])):
+        build = tmp_path / folder
+        command: list[str | Path] = [cmake, "-S", ROOT, "-B", build, *_build.generator(), *ALONE, *extra]
         with pytest.raises(AssertionError, match=r"Eigen 3\.4 or newer was not found") as caught:
             run(command, ROOT, {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""})
         text = " ".join(str(caught.value).split())

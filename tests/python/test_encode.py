@@ -114,4 +114,4 @@ def test_bad_matrices() -> None:
     with pytest.raises(ValueError, match=r"q has 2 block rows, expected 1: decompose with patch of at least m"):
         bqq.encode(random_matrix(8, 5, J=2), np.ones((3, 5)))
     with pytest.raises(TypeError, match=r"q is ndarray, expected a bqq\.Matrix"):
-        bqq.encode(np.ones((3, 5)), np.ones((3, 5)))  # type: ignore[arg-type]
+        bqq.encode(np.ones((3, 5)), np.ones((3, 5)))
