@@ -87,16 +87,11 @@ class Threaded {
     }
 
     void in_stages() {
-        const Inputs& in = *inputs_;
-        const Index J = h_.layout.J;
+        const Index J = h_.layout.J, columns = inputs_->columns, ldv = h_.z_units().rows();
         stage1();
-        between_->begin(h_, J, in.columns);
+        between_->begin(h_, J, columns);
         for (Index k = 0; k < h_.layout.K; ++k)
-            for (Index j = 0; j < J; ++j)
-                for (Index c = 0; c < in.columns; ++c)
-                    between_->put(p_.kernels, h_, j, j, k, c,
-                                  v_ + (k * in.columns + c) * h_.z_units().rows() + j * h_.inner_width(),
-                                  in.sigma[k * in.columns + c]);
+            between_->put(p_.kernels, h_, k, 0, J, v_ + k * columns * ldv, ldv, inputs_->sigma + k * columns);
         between_->end(J);
         stage2();
     }

@@ -61,12 +61,16 @@ void StageBuffer::begin(const Prepared& h, Index block_rows, Index count) {
     for (Index i = 0; i < vectors; ++i) std::fill(w + i * ld + used, w + (i + 1) * ld, 0.0f);
 }
 
-void StageBuffer::put(const bqq_kernels& kernels, const Prepared& h, Index j, Index slot, Index k, Index c,
-                      const float* v, double sigma) {
-    const Index at = slot * columns + c;
-    kernels.apply_scales(std::size_t(h.layout.p), std::size_t(h.layout.l), h.block(j, k), float(sigma), v,
-                         w + at * ld + k * h.inner_width(), sums + at * kPanelRows);
-    total[at] += h.constant(j, k) * sigma;
+void StageBuffer::put(const bqq_kernels& kernels, const Prepared& h, Index k, Index begin, Index end, const float* v,
+                      Index ldv, const double* sigma) {
+    const Index width = h.inner_width();
+    for (Index slot = 0; slot < end - begin; ++slot)
+        for (Index c = 0; c < columns; ++c) {
+            const Index at = slot * columns + c, j = begin + slot;
+            kernels.apply_scales(std::size_t(h.layout.p), std::size_t(h.layout.l), h.block(j, k), float(sigma[c]),
+                                 v + c * ldv + slot * width, w + at * ld + k * width, sums + at * kPanelRows);
+            total[at] += h.constant(j, k) * sigma[c];
+        }
 }
 
 void StageBuffer::end(Index block_rows) {
@@ -117,10 +121,8 @@ void Product::stage1(const Inputs& in, Columns columns, Index begin, Index end, 
         const Index at = k * in.columns + columns.first;
         multiply(method, z(k), panels.top, panels.bottom, {in.x + at * in.ld, in.ld, columns.count}, scratch.tables,
                  scratch.v, ldv);
-        for (Index j = begin; j < end; ++j)
-            for (Index c = 0; c < columns.count; ++c)
-                between.put(kernels, h, j, j - begin, k, c,
-                            scratch.v + c * ldv + j * h.inner_width() - panels.top * kPanelRows, in.sigma[at + c]);
+        between.put(kernels, h, k, begin, end, scratch.v + begin * h.inner_width() - panels.top * kPanelRows, ldv,
+                    in.sigma + at);
     }
     between.end(end - begin);
 }

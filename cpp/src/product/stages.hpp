@@ -34,9 +34,10 @@ struct StageBuffer {
 
     StageBuffer(const Prepared& h, Index block_rows, Index columns, Arena& arena);
     void begin(const Prepared& h, Index block_rows, Index columns);
-    /// Block (j, k) of column c, from stage 1: v has p l entries. `slot`: the number of block row j here.
-    void put(const bqq_kernels& kernels, const Prepared& h, Index j, Index slot, Index k, Index c, const float* v,
-             double sigma);
+    /// What stage 1 made of block column k for block rows [begin, end), the first of which is slot 0: v[c*ldv + ...]
+    /// has their p l entries each, sigma[c] the sum of column c.
+    void put(const bqq_kernels& kernels, const Prepared& h, Index k, Index begin, Index end, const float* v, Index ldv,
+             const double* sigma);
     void end(Index block_rows);
 };
 
