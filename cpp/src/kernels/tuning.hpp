@@ -4,9 +4,9 @@
 
 #include "kernels/table.hpp"
 
-/* From the unit in use to the one to fetch, in blocks. Zen 4 class, bench/bench_matmul.py --cache cold: fetching so far
- * ahead into the second-level cache was 20 to 30 % faster from memory than into the first, as fast when hot. Why 16 and
- * not another distance was not recorded. */
+/* From the unit in use to the one to fetch, in blocks. Zen 4 class, python -m bench.matmul --cache cold: fetching so
+ * far ahead into the second-level cache was 20 to 30 % faster from memory than into the first, as fast when hot. Why 16
+ * and not another distance was not recorded. */
 constexpr int kPrefetchBlocks = 16;
 
 /* By which a product chooses between tables and dense tiles: {table, table_rows, gemm, count} of bqq_rates,

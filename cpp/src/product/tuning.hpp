@@ -1,5 +1,5 @@
 // Constants of the product that came from a measurement, or were chosen. "Zen 4 class": an AMD EPYC with AVX-512, VNNI
-// and BF16, two cores, gcc 12; bench/results/matmul*.csv are its results of bench/bench_matmul.py.
+// and BF16, two cores, gcc 12; bench/results/matmul*.csv are its results of bench.matmul.
 #pragma once
 
 #include "bqq/error.hpp"
@@ -30,7 +30,7 @@ constexpr Index kTilesFrom[kPrecisions] = {10, 6};
 /// Rows of both stages from which they are used: below a panel they multiply padding, and sums of few rows that cancel
 /// show the 16 bits of the operands (2.4e-5 of a result with l = 1, against the 2e-5 of the float32 class).
 constexpr Index kTilesRows = kPanelRows;
-/// Columns for which a dense tile of W_hat is made once. Chosen; bench/bench_matmul.py shows its effect. Where the
+/// Columns for which a dense tile of W_hat is made once. Chosen; bench.matmul shows its effect. Where the
 /// border to tables lies follows from the rates in kernels/tuning.hpp.
 constexpr Index kDenseColumns = 256;
 /// Columns of such a tile; its rows are a group of panels, so that it takes 64 KB. Chosen, not measured.
@@ -41,7 +41,7 @@ constexpr Index kDenseBlockRows = 4;
 // ---- threads ----
 
 /// Bit operations below which threads cost more than they bring: about 0.15 ms on one core of Zen 4 class.
-/// bench/bench_matmul.py compares one and two threads; with which shapes this was set is not recorded.
+/// bench.matmul compares one and two threads; with which shapes this was set is not recorded.
 constexpr double kThreadedWork = 2e7;
 /// Tasks a thread should find: fewer block rows go together until there are so many ...
 constexpr Index kTasksPerThread = 4;
