@@ -5,7 +5,7 @@
     python -m bench.weight [--bits 2] [--layers 0,3] [--patch N] [--csv FILE]
 
 The layers are those of all-MiniLM-L6-v2; the inputs are what they see on the texts of pydoc's topics, one half to form
-the weight (calibration), the other to measure |(W - What) X^T|^2 / |W X^T|^2 on (held out). Columns: no weight in the
+the weight (calibration), the other to measure |(W - W_hat) X^T|^2 / |W X^T|^2 on (held out). Columns: no weight in the
 library's default blocks, no weight in blocks of --patch, the diagonal of X^T X, all of X^T X.
 """
 

@@ -54,7 +54,7 @@ double take(const std::vector<unsigned char>& bytes, std::size_t i, Dtype dtype)
     return double(dtype == Dtype::f16 ? bqq::detail::f16_to_f32(half) : bqq::detail::bf16_to_f32(half));
 }
 
-// Largest relative error of a column, ||out - What x|| / ||What x||.
+// Largest relative error of a column, ||out - W_hat x|| / ||W_hat x||.
 double error_of(const bqq::Matrix& q, bool transposed, Index batch, Dtype dtype, const ProductLaunch& launch,
                 bool column_major, double mean = 0) {
     const Planes planes(q.layout, transposed);

@@ -1,4 +1,4 @@
-// A tile of What from its bits by AND and population count, with AVX512-VPOPCNTDQ: 16 rows in the lanes of a vector.
+// A tile of W_hat from its bits by AND and population count, with AVX512-VPOPCNTDQ: 16 rows in the lanes of a vector.
 #pragma once
 
 #include "kernels/table.hpp"
