@@ -64,8 +64,11 @@ foreach(file IN LISTS files)
     if(NOT BQQ_HAVE_${isa_isa})
       continue()
     endif()
-    # sanitized kernels would take most of the time of a build at -O3
-    list(APPEND flags $<IF:$<BOOL:${BQQ_SANITIZE}>,-O1,-O3> -fno-exceptions -fno-rtti -fno-math-errno)
+    set(optimised -O3)
+    if(BQQ_SANITIZE)
+      set(optimised -O1) # kernels would take most of the time of a build
+    endif()
+    list(APPEND flags ${optimised} -fno-exceptions -fno-rtti -fno-math-errno)
   endif()
   add_library(bqq_isa_${isa_isa} OBJECT "${file}")
   bqq_common(bqq_isa_${isa_isa})
