@@ -81,8 +81,8 @@ struct AnnealState {
     double T, colder; ///< in units of it; factor of a sweep once cooling
     std::int64_t sweep;
     AnnealPhase phase;
-    int passes; ///< of this phase
-    int cooling;
+    int passes;           ///< of this phase
+    std::int64_t cooling; ///< 0 or 1; this wide so that copies on a device leave no gap
 
     BQQ_HOST_DEVICE void begin(const AnnealSchedule& o, double mse) {
         unit = mse, T = o.T_first, colder = 1, sweep = 0, passes = 0, cooling = 0;
