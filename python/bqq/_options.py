@@ -5,7 +5,6 @@ Ranges are the core's to check, unless a number has another meaning there than i
 
 from __future__ import annotations
 
-import functools
 from typing import Any, Literal
 
 from bqq import _arrays, _check, _core
@@ -18,6 +17,7 @@ _SCHEDULES = {"adaptive": _core.Schedule.adaptive, "paper": _core.Schedule.paper
 # "default" is a keyword of C++
 _EFFORTS = {"fast": _core.Effort.fast, "default": _core.Effort.standard, "best": _core.Effort.best}
 _PRECISIONS = {"float32": _core.Precision.float32, "int8": _core.Precision.int8}
+_MATMUL_OPTIONS: dict[tuple[int | None, str], _core.MatmulOptions] = {}
 _REFINE = {None: 0, True: _core.REFINE_OF_EFFORT, False: -1}
 
 
@@ -54,12 +54,13 @@ def decompose_options(
 
 
 def matmul_options(threads: int | None, precision: str) -> _core.MatmulOptions:
-    """Options of a product: the same object for the same values."""
-    return _matmul_options(_check.threads(threads), _check.one_of("precision", precision, _PRECISIONS))
-
-
-@functools.lru_cache
-def _matmul_options(threads: int, precision: str) -> _core.MatmulOptions:
-    options = _core.MatmulOptions()
-    options.threads, options.precision = threads, _PRECISIONS[precision]
+    """Options of a product: the same object for the same values. A product may take a few microseconds."""
+    known = type(precision) is str and (threads is None or type(threads) is int)
+    options = _MATMUL_OPTIONS.get((threads, precision)) if known else None
+    if options is None:
+        options = _core.MatmulOptions()
+        options.threads = _check.threads(threads)
+        options.precision = _PRECISIONS[_check.one_of("precision", precision, _PRECISIONS)]
+        if known:
+            _MATMUL_OPTIONS[threads, precision] = options
     return options
