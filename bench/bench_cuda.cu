@@ -3,7 +3,8 @@
 //   cmake -S . -B build -DBQQ_CUDA=ON -DBQQ_BUILD_BENCH=ON && cmake --build build --target bench_cuda &&
 //   build/bench_cuda
 //
-// `bench_cuda small` takes sizes that an emulated device can do.
+// `bench_cuda small` takes sizes that an emulated device can do; `bench_cuda solver 128 132` (side, patches) and
+// `bench_cuda product 4096 2 256 1` (side, p, patch, batch) one case, as for a profiler.
 #include "amfd.cuh"
 #include "device.cuh"
 #include "matmul.cuh"
@@ -11,9 +12,10 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstring>
 #include <memory>
 #include <random>
+#include <string>
+#include <vector>
 
 using namespace bqq::cuda;
 using bqq::Dtype;
@@ -45,6 +47,13 @@ std::vector<float> noise(std::size_t count) {
     std::uniform_real_distribution<float> uniform(-1, 1);
     std::vector<float> x(count);
     for (float& v : x) v = uniform(rng);
+    return x;
+}
+
+std::vector<std::uint8_t> bytes(std::size_t count) {
+    std::mt19937 rng(2);
+    std::vector<std::uint8_t> x(count);
+    for (std::uint8_t& v : x) v = std::uint8_t(rng());
     return x;
 }
 
@@ -92,7 +101,8 @@ void product(Index m, Index p, Index patch, Index batch, Dtype dtype, int copies
     const Planes planes(a, false);
     const Buffer<std::uint8_t> Y(a.y_bytes()), Z(a.z_bytes());
     const Buffer<float> scales(a.scales_count());
-    Y.clear(nullptr), Z.clear(nullptr), scales.clear(nullptr);
+    Y.set(bytes(std::size_t(a.y_bytes())), nullptr), Z.set(bytes(std::size_t(a.z_bytes())), nullptr);
+    scales.set(noise(std::size_t(a.scales_count())), nullptr);
     std::vector<std::unique_ptr<Buffer<unsigned char>>> prepared;
     for (int i = 0; i < copies; ++i) {
         prepared.push_back(std::make_unique<Buffer<unsigned char>>(Index(planes.bytes())));
@@ -116,10 +126,20 @@ void product(Index m, Index p, Index patch, Index batch, Dtype dtype, int copies
         2 * double(a.p * a.l * a.J * a.K) * double(a.rows) * double(batch) / us / 1000);
 }
 
-int run(bool small) {
+int run(const std::vector<std::string>& words) {
     const Limits limits = device_limits();
     std::printf("%d multiprocessors, %d bytes of shared memory for a block\n", limits.processors, limits.shared);
-    if (small) {
+    const auto number = [&](std::size_t i) { return std::stoi(words.at(i)); };
+    if (!words.empty() && words[0] == "solver") {
+        solver(number(1), number(2), limits, number(1) > 128 ? 20 : 100, 15);
+        return 0;
+    }
+    if (!words.empty() && words[0] == "product") {
+        for (const Dtype dtype : {Dtype::f32, Dtype::f16})
+            product(number(1), number(2), number(3), number(4), dtype, 1, 60);
+        return 0;
+    }
+    if (!words.empty()) {
         solver(8, 2, limits, 2, 2);
         product(16, 2, 8, 3, Dtype::f32, 2, 2);
         return 0;
@@ -142,7 +162,7 @@ int run(bool small) {
 
 int main(int argc, char** argv) {
     try {
-        return run(argc > 1 && !std::strcmp(argv[1], "small"));
+        return run({argv + 1, argv + argc});
     } catch (const std::exception& e) {
         std::fprintf(stderr, "%s\n", e.what());
         return 1;

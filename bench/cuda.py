@@ -1,6 +1,6 @@
 """Time on a GPU through Python: descent steps, whole decompositions, products beside the dense ones of cuBLAS.
 
-    python -m bench.cuda [--csv FILE] [--library cupy|torch] [--parts steps,decompose,matmul]
+    python -m bench.cuda [--csv FILE] [--library cupy|torch] [--parts steps,decompose,published,matmul]
 
 Arrays are CuPy's or, where there is no CuPy, torch's: dense products are theirs, in float16 and float32. Calls are
 queued until the clock has run for a tenth of a second, then waited for; medians of interleaved runs, Python's share of
@@ -139,6 +139,38 @@ def decompositions(library: Library, sheet: tuple[float, float, float] | None, r
     return rows
 
 
+def published(library: Library) -> list[Row]:
+    """A step of the published solver in PyTorch (torch_amfd.py), one patch; its 50,000 steps in this time."""
+    try:
+        import torch
+    except ImportError as error:
+        print(f"published solver not measured: {error}")
+        return []
+    if not torch.cuda.is_available():
+        print("published solver not measured: torch finds no GPU")
+        return []
+    from bench.torch_amfd import STEPS, Stack
+
+    print("the published solver in PyTorch, a step of one patch")
+    rows = []
+    for side in (128, 384):
+        generator = torch.Generator().manual_seed(0)
+        stack = Stack(torch.randn(side, side, generator=generator).cuda(), side // 2, generator)
+
+        def seconds(length: int, stack: Stack = stack) -> float:
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            for _ in range(length):
+                stack.step()
+            torch.cuda.synchronize()
+            return (time.perf_counter() - start) / length
+
+        seconds(50)
+        rows.append(row("published", f"{side}x{side}", median(seconds(500) for _ in range(3)), None))
+        rows.append(row("published", f"{side}x{side}, {STEPS} steps", STEPS * float(str(rows[-1]["us"])) / 1e6, None))
+    return rows
+
+
 def python_share(library: Library, q: bqq.Matrix) -> float:
     """Seconds of a product without columns: arguments are checked, nothing is launched."""
     empty, out = (library.array(np.zeros((side, 0), np.float32)) for side in (q.shape[1], q.shape[0]))
@@ -188,7 +220,9 @@ def products(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", type=lambda text: text.split(","), default=["steps", "decompose", "matmul"])
+    parser.add_argument(
+        "--parts", type=lambda text: text.split(","), default=["steps", "decompose", "published", "matmul"]
+    )
     parser.add_argument("--library", choices=["cupy", "torch"])
     parser.add_argument("--shapes", type=lambda text: text.split(","), default=["1024x1024", "4096x4096", "11008x4096"])
     parser.add_argument("--batch", type=lambda text: [int(b) for b in text.split(",")], default=[1, 4, 16, 64, 256])
@@ -212,6 +246,8 @@ def main() -> None:
         rows += steps(library, sheet, rng)
     if "decompose" in args.parts:
         rows += decompositions(library, sheet, rng)
+    if "published" in args.parts:
+        rows += published(library)
     if "matmul" in args.parts:
         rows += products(library, sheet, rng, args.shapes, args.batch)
     if args.csv and rows:

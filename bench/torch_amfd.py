@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+Scalar: TypeAlias = float | Tensor
 T_INIT, T_FIN, ETA, ZETA, STEPS = 0.2, 0.005, 0.06, 4.0, 50_000
 
 
@@ -30,8 +33,8 @@ class Stack:
         self.spread = float(target.max() - target.min()) or 1.0
         self.X = target / self.spread
         self.sums = (self.X.sum(1), self.X.sum(0), self.X.sum())
-        self.y_old = torch.rand(m, l, generator=generator)
-        self.z_old = torch.rand(l, n, generator=generator)
+        self.y_old = torch.rand(m, l, generator=generator).to(target.device)
+        self.z_old = torch.rand(l, n, generator=generator).to(target.device)
         self.y = self.y_old - ETA * (self.y_old - 0.5)
         self.z = self.z_old - ETA * (self.z_old - 0.5)
         self.scales = self.solve(self.y, self.z)
@@ -47,7 +50,7 @@ class Stack:
         self.scales = self.solve(y_new, z_new)
         self.T -= self.dT
 
-    def gradients(self, y: Tensor, z: Tensor, r: float, s: float, t: float, u: float) -> tuple[Tensor, Tensor]:
+    def gradients(self, y: Tensor, z: Tensor, r: Scalar, s: Scalar, t: Scalar, u: Scalar) -> tuple[Tensor, Tensor]:
         """Of the mean-field energy ||X - M||^2 + variance, M the expected matrix."""
         m, n = self.X.shape
         R = self.X - (r * (y @ z) + s * y.sum(1, keepdim=True) + t * z.sum(0, keepdim=True) + u)
@@ -60,8 +63,11 @@ class Stack:
         gz = -2 * (psi.T @ R) + (1 - 2 * z) * psi2[:, None] + ((r * r + 2 * r * s) * (cy - cy2))[:, None]
         return gy, gz
 
-    def solve(self, y: Tensor, z: Tensor, exact: bool = False) -> list[float]:
-        """r, s, t, u that minimise the energy for these y, z: four normal equations, in float64 if exact."""
+    def solve(self, y: Tensor, z: Tensor, exact: bool = False) -> Sequence[Scalar]:
+        """r, s, t, u that minimise the energy for these y, z: four normal equations, in float64 if exact.
+
+        On a GPU they stay there, so that no step waits for the host.
+        """
         X, (rows, cols, total) = self.X, self.sums
         if exact:
             y, z, X, rows, cols, total = (a.double() for a in (y, z, X, rows, cols, total))
@@ -75,12 +81,16 @@ class Stack:
         rs = (yz.sum(1) * sy).sum() + S - y2z.sum()
         rt = (yz.sum(0) * sz).sum() + S - yz2.sum()
         ss, st, su = n * ((sy * sy).sum() + spread_y), sy.sum() * sz.sum(), n * sy.sum()
-        tt, tu, uu = m * ((sz * sz).sum() + spread_z), m * sz.sum(), torch.tensor(float(m * n), dtype=X.dtype)
+        tt, tu, uu = m * ((sz * sz).sum() + spread_z), m * sz.sum(), X.new_tensor(float(m * n))
         A = torch.stack([rr, rs, rt, S, rs, ss, st, su, rt, st, tt, tu, S, su, tu, uu]).reshape(4, 4).double()
         b = torch.stack([(X * yz).sum(), rows @ sy, cols @ sz, total]).double()
         unit = A.diagonal().clamp_min(1e-30).rsqrt()
-        ridge = torch.eye(4, dtype=torch.float64) * (1e-12 if exact else 1e-8)
-        solution: list[float] = (unit * torch.linalg.solve(unit[:, None] * A * unit + ridge, unit * b)).tolist()
+        ridge = torch.eye(4, dtype=torch.float64, device=X.device) * (1e-12 if exact else 1e-8)
+        system = unit[:, None] * A * unit + ridge
+        if X.is_cuda:
+            on_device: tuple[Tensor, ...] = (unit * torch.linalg.solve_ex(system, unit * b)[0]).float().unbind()
+            return on_device
+        solution: list[float] = (unit * torch.linalg.solve(system, unit * b)).tolist()
         return solution
 
     def rounded(self) -> Tensor:
