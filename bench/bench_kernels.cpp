@@ -4,6 +4,7 @@
 //
 //   cmake -S . -B build -DBQQ_BUILD_BENCH=ON && cmake --build build --target bench_kernels && build/bench_kernels
 #include "kernels/dispatch.hpp"
+#include "kernels/tuning.hpp"
 #include "memory.hpp"
 
 #include <algorithm>
@@ -16,14 +17,14 @@ namespace {
 
 template <class T> using Elements = bqq::detail::AlignedArray<T>;
 
-// Seconds of one call: the least of 200 runs of 50 calls.
-template <class F> double seconds(F&& call) {
+// Seconds of one call: the least of some runs of some calls.
+template <class F> double seconds(F&& call, int runs = 200, int calls = 50) {
     using Clock = std::chrono::steady_clock;
     double least = 1e9;
-    for (int run = 0; run < 200; ++run) {
+    for (int run = 0; run < runs; ++run) {
         const auto start = Clock::now();
-        for (int i = 0; i < 50; ++i) call();
-        least = std::min(least, std::chrono::duration<double>(Clock::now() - start).count() / 50);
+        for (int i = 0; i < calls; ++i) call();
+        least = std::min(least, std::chrono::duration<double>(Clock::now() - start).count() / calls);
     }
     return least;
 }
@@ -42,6 +43,29 @@ double count_rate(const bqq_kernels& kernel, const std::uint8_t* bits, float* ou
     return double(tile.ldo * columns * words * 32) / seconds([&] { kernel.dense(&tile); }) * 1e-9;
 }
 
+// G bit additions/s of the kernels with columns in the lanes, tables and all: one chunk of `rows` rows.
+double lanes_rate(const bqq_lanes& kernel, std::size_t width, std::size_t rows, const float* x,
+                  const std::uint8_t* bits) {
+    const std::size_t panels = rows / kPanelRows, block = 128 * width * kernel.element;
+    const std::size_t step = std::clamp<std::size_t>(kLaneTableBlock / block, 1, kernel.chunk);
+    const Elements<std::uint8_t> tables(step * block), sums(rows * width * kernel.element);
+    const Elements<float> scale(2 * width), out(rows * width);
+    return double(rows * width * kernel.chunk * kUnitColumns) * 1e-9 /
+           seconds(
+               [&] {
+                   if (kernel.begin) kernel.begin(kernel.chunk, width, x, scale.at);
+                   for (std::size_t b = 0; b < kernel.chunk; b += step) {
+                       kernel.tables(step, width, x + b * kUnitColumns * width, scale.at, tables.at);
+                       for (std::size_t q = 0; q < panels; q += kMaxPanels)
+                           kernel.lookup(kMaxPanels, step, bits + (b * kMaxPanels + q * kernel.chunk) * kUnitBytes,
+                                         kMaxPanels * kUnitBytes, width, tables.at,
+                                         sums.at + q * kPanelRows * width * kernel.element, b == 0);
+                   }
+                   kernel.end(rows, width, sums.at, scale.at, out.at, 1);
+               },
+               20, 5);
+}
+
 } // namespace
 
 int main() {
@@ -49,6 +73,10 @@ int main() {
     std::mt19937 rng(1);
     Elements<float> x(kMaxVectors * ldx), out(32 * ldo);
     Elements<std::uint8_t> bits(panels * blocks * kUnitBytes), tables(kMaxVectors * blocks * kTableBytes);
+    Elements<float> wide(128 * 32 * kUnitColumns);
+    Elements<std::uint8_t> many(128 * 32 * kUnitBytes);
+    for (std::size_t i = 0; i < 128 * 32 * kUnitColumns; ++i) wide.at[i] = float(rng() % 2001) / 1000 - 1;
+    for (std::size_t i = 0; i < 128 * 32 * kUnitBytes; ++i) many.at[i] = std::uint8_t(rng());
     for (std::size_t i = 0; i < kMaxVectors * ldx; ++i) x.at[i] = float(rng() % 2001) / 1000 - 1;
     for (std::size_t i = 0; i < panels * blocks * kUnitBytes; ++i) bits.at[i] = std::uint8_t(rng());
     std::printf("%-8s %-8s %6s %22s %26s\n", "level", "class", "batch", "tables, ns a block",
@@ -67,6 +95,16 @@ int main() {
                             1e9 * build / double(blocks * batch), double(ldo * ldx * batch) / look * 1e-9);
                 if (precision == 0)
                     table = double(ldo * ldx * batch) / look * 1e-9, table_rows = double(ldo) * build / look;
+            }
+        for (int precision = 0; precision < kPrecisions; ++precision)
+            for (const std::size_t vectors : {1, 2, 4}) {
+                const std::size_t width = vectors * kernel.lanes[precision].lanes;
+                if (width > kernel.lanes[precision].most) continue;
+                std::printf("%-8s %-8s %6zu lanes, 128, 256, 2048 rows %12.0f %5.0f %5.0f\n", name.c_str(),
+                            precision ? "fast" : "float32", width,
+                            lanes_rate(kernel.lanes[precision], width, 128, wide.at, many.at),
+                            lanes_rate(kernel.lanes[precision], width, 256, wide.at, many.at),
+                            lanes_rate(kernel.lanes[precision], width, 2048, wide.at, many.at));
             }
         constexpr std::size_t n = 96;
         Elements<float> A(n * n), B(n * n), C(n * n);

@@ -236,30 +236,31 @@ TEST(options_of_the_c_interface) {
     CHECK_EQ(size, std::size_t(7));
 }
 
-TEST(columns_do_not_depend_on_the_batch) {
-    const Index m = 150, n = 300, batch = 70;
+TEST(columns_do_not_depend_on_the_batch) { // among batches that go the same way: small ones, large ones
+    const Index m = 150, n = 300;
     for (const Index patch : {0, 64})
-        for (const int precision : {0, 1}) {
-            const bqq::Matrix q = reference::random_matrix(m, n, 2, 50, patch, 1);
-            const Aligned buffer = prepared(q);
-            const Mat X = reference::random(n, batch, 2, -1, 1);
-            std::vector<float> x(X.v.begin(), X.v.end()), whole(std::size_t(m * batch)), some(std::size_t(m * 12));
-            bqq::MatmulOptions options;
-            options.precision = bqq::Precision(precision);
-            for (const int threads : {1, 2, 5}) {
-                options.threads = threads;
-                bqq::matmul(buffer.at, input(x, n, batch), output(whole, m, batch), options);
-                const bool tiles = bqq::detail::kernels().tile[precision].lookup; // then only large batches are alike
-                const Index width = tiles ? 12 : 1;
-                for (const Index c : {0, 7, 8, 58}) {
-                    const ConstArray columns{x.data() + c, Dtype::f32, n, width, batch, 1};
-                    bqq::matmul(buffer.at, columns, output(some, m, width), options);
-                    for (Index i = 0; i < m; ++i)
-                        for (Index e = 0; e < width; ++e)
-                            CHECK_EQ(some[std::size_t(i * width + e)], whole[std::size_t(i * batch + c + e)]);
+        for (const int precision : {0, 1})
+            for (const Index batch : {4, 70}) {
+                const bqq::Matrix q = reference::random_matrix(m, n, 2, 50, patch, 1);
+                const Aligned buffer = prepared(q);
+                const Mat X = reference::random(n, batch, 2, -1, 1);
+                std::vector<float> x(X.v.begin(), X.v.end()), whole(std::size_t(m * batch)), some(whole.size());
+                bqq::MatmulOptions options;
+                options.precision = bqq::Precision(precision);
+                for (const int threads : {1, 2, 5}) {
+                    options.threads = threads;
+                    bqq::matmul(buffer.at, input(x, n, batch), output(whole, m, batch), options);
+                    for (const Index width : {1, 3, 12, 33, 64})
+                        for (const Index c : {0, 1, 3, 6, 37, 58}) {
+                            if (c + width > batch || (width < 12) != (batch < 12)) continue;
+                            const ConstArray columns{x.data() + c, Dtype::f32, n, width, batch, 1};
+                            bqq::matmul(buffer.at, columns, output(some, m, width), options);
+                            for (Index i = 0; i < m; ++i)
+                                for (Index e = 0; e < width; ++e)
+                                    CHECK_EQ(some[std::size_t(i * width + e)], whole[std::size_t(i * batch + c + e)]);
+                        }
                 }
             }
-        }
 }
 
 TEST(few_block_rows_on_many_threads) { // stage 1 and stage 2 one after the other, both cut by rows

@@ -166,6 +166,159 @@ TEST(zero_and_not_finite) {
     });
 }
 
+// ---- columns in the lanes ----
+
+namespace {
+
+// out[row][width]: vectors of x side by side, the last repeated where the width is more.
+std::vector<float> multiply_lanes(const bqq_lanes& kernel, const Bits& bits, const Vectors& x, Index width,
+                                  Index step = 3, float start = 0) {
+    const Index rows = kPanelRows * bits.panels, chunk = Index(kernel.chunk);
+    std::vector<float> in(std::size_t(x.size * width)), out(std::size_t(rows * width + 1), start), scale(in.size());
+    for (Index k = 0; k < x.size; ++k)
+        for (Index c = 0; c < width; ++c) in[std::size_t(k * width + c)] = x.at(std::min(c, x.columns - 1))[k];
+    scale.assign(std::size_t(2 * width), NAN);
+    const std::size_t table = std::size_t(kLaneEntries * width) * kernel.element * std::size_t(step);
+    const aligned_memory::Aligned tables(table + 64, 0xA5), sums(std::size_t(rows * width) * kernel.element + 64, 0xA5);
+    for (Index first = 0; first < bits.blocks; first += chunk) {
+        const Index end = std::min(first + chunk, bits.blocks);
+        const auto at = [&](Index b) { return in.data() + b * kUnitColumns * width; };
+        if (kernel.begin) kernel.begin(std::size_t(end - first), std::size_t(width), at(first), scale.data());
+        for (Index b = first; b < end; b += step) {
+            const auto count = std::size_t(std::min(step, end - b));
+            kernel.tables(count, std::size_t(width), at(b), scale.data(), tables.at);
+            for (Index q = 0; q < bits.panels; q += 2)
+                kernel.lookup(std::size_t(std::min<Index>(2, bits.panels - q)), count,
+                              bits.bytes.data() + std::size_t(b) * bits.stride() + q * kUnitBytes, bits.stride(),
+                              std::size_t(width), tables.at,
+                              sums.at + std::size_t(q * kPanelRows * width) * kernel.element, b == first);
+        }
+        kernel.end(std::size_t(rows), std::size_t(width), sums.at, scale.data(), out.data(), first > 0 || start != 0);
+    }
+    CHECK_EQ(out[std::size_t(rows * width)], start);
+    for (int i = 0; i < 64; ++i) {
+        CHECK_EQ(tables.at[table + std::size_t(i)], std::uint8_t(0xA5));
+        CHECK_EQ(sums.at[std::size_t(rows * width) * kernel.element + std::size_t(i)], std::uint8_t(0xA5));
+    }
+    out.pop_back();
+    return out;
+}
+
+// Of a chunk of 16-bit sums at the largest: inputs are rounded to steps of sum |x| / 32635, sums of them halved.
+double allowed(int precision, const Vectors& x, Index c, double exact) {
+    double size = 0;
+    for (Index k = 0; k < x.size; ++k) size += std::fabs(double(x.at(c)[k]));
+    if (precision == 0) return 1e-6 * size;
+    return 1e-6 * std::fabs(exact) + size / 32635 * 14; // 256 roundings, halved: 2.3 steps, six times that
+}
+
+} // namespace
+
+TEST(lanes_equal_the_oracle) {
+    on_each_isa([](const bqq_kernels& table) {
+        for (int precision = 0; precision < kPrecisions; ++precision) {
+            const bqq_lanes& kernel = table.lanes[precision];
+            for (Index width = Index(kernel.lanes); width <= Index(kernel.most); width *= 2)
+                for (const Index panels : {1, 2, 3, 8})
+                    for (const Index blocks : {1, 2, 7, 8, 9, 33})
+                        for (const double offset : {0.0, 3.0}) {
+                            const Bits bits(panels, blocks, std::uint32_t(blocks));
+                            const Vectors x(width, kUnitColumns * blocks, offset - 1, offset + 1, 7);
+                            const float start = blocks == 7 ? 0.5f : 0.0f;
+                            const auto y = multiply_lanes(kernel, bits, x, width, 1 + blocks % 4, start);
+                            for (Index c = 0; c < width; ++c)
+                                for (Index i = 0; i < kPanelRows * panels; ++i) {
+                                    double sum = double(start);
+                                    for (Index k = 0; k < x.size; ++k) sum += bits.centred(i, k) * double(x.at(c)[k]);
+                                    CHECK_NEAR(y[std::size_t(i * width + c)], sum, allowed(precision, x, c, sum));
+                                }
+                        }
+        }
+    });
+}
+
+TEST(lanes_do_not_depend_on_their_number) {
+    on_each_isa([](const bqq_kernels& table) {
+        for (const bqq_lanes& kernel : table.lanes) {
+            const Bits bits(5, 40, 1);
+            const Vectors x(Index(kernel.most), 40 * kUnitColumns, -1, 1, 2);
+            const auto whole = multiply_lanes(kernel, bits, x, Index(kernel.most), 1);
+            CHECK(whole == multiply_lanes(kernel, bits, x, Index(kernel.most), 8));
+            for (Index width = Index(kernel.lanes); width < Index(kernel.most); width *= 2) {
+                const auto part = multiply_lanes(kernel, bits, x, width);
+                for (Index i = 0; i < kPanelRows * bits.panels; ++i)
+                    CHECK(std::equal(part.begin() + i * width, part.begin() + (i + 1) * width,
+                                     whole.begin() + i * Index(kernel.most)));
+            }
+        }
+    });
+}
+
+TEST(lanes_of_any_size_zero_and_not_finite) {
+    on_each_isa([](const bqq_kernels& table) {
+        for (int precision = 0; precision < kPrecisions; ++precision) {
+            const bqq_lanes& kernel = table.lanes[precision];
+            const Index width = Index(kernel.lanes);
+            const Bits bits(2, 9, 1);
+            for (const double size : {1e-28, 1e-5, 1e10, 1e36}) {
+                const Vectors x(width, bits.blocks * kUnitColumns, -size, size, 2);
+                const auto y = multiply_lanes(kernel, bits, x, width);
+                for (Index c = 0; c < width; ++c)
+                    for (Index i = 0; i < 32; ++i) {
+                        double sum = 0;
+                        for (Index k = 0; k < x.size; ++k) sum += bits.centred(i, k) * double(x.at(c)[k]);
+                        CHECK_NEAR(y[std::size_t(i * width + c)], sum, allowed(precision, x, c, sum));
+                    }
+            }
+            for (const float bad : {INFINITY, -INFINITY, NAN}) {
+                Vectors x(width, bits.blocks * kUnitColumns, -1, 1, 2);
+                std::fill_n(x.at(1), x.size, 0.0f);
+                x.at(3)[50] = bad;
+                const auto y = multiply_lanes(kernel, bits, x, width);
+                for (Index i = 0; i < 32; ++i)
+                    for (Index c = 0; c < width; ++c) {
+                        const float v = y[std::size_t(i * width + c)];
+                        CHECK(c == 1 ? v == 0 : std::isfinite(v) == (c != 3));
+                    }
+            }
+            Vectors all(width, kUnitColumns * Index(kernel.chunk), 1, 1, 2); // the largest sums there can be
+            const Bits ones(1, Index(kernel.chunk), 1);
+            Bits full = ones;
+            std::fill(full.bytes.begin(), full.bytes.end(), std::uint8_t(0xFF));
+            for (const float y : multiply_lanes(kernel, full, all, width))
+                CHECK_NEAR(y, double(all.size) / 2, 2e-3 * double(all.size)); // 127 steps each
+        }
+    });
+}
+
+TEST(scales_in_the_lanes) {
+    on_each_isa([](const bqq_kernels& table) {
+        for (Index width = Index(table.lanes[0].lanes); width <= 64; width *= 2) {
+            const Index stacks = 3, l = 17;
+            const Mat v = reference::random(stacks * l, width, 1, -1, 1),
+                      scales = reference::random(stacks, 3, 2, -1, 1);
+            std::vector<bqq_stack> q;
+            for (Index i = 0; i < stacks; ++i)
+                q.push_back({float(scales(i, 0)), float(scales(i, 1)), float(scales(i, 2))});
+            std::vector<float> in(v.v.begin(), v.v.end()), out(in.size()), sigma;
+            for (Index c = 0; c < width; ++c) sigma.push_back(float(c));
+            std::vector<double> total(std::size_t(width), 0.25);
+            table.lanes_scales(std::size_t(stacks), std::size_t(l), q.data(), std::size_t(width), sigma.data(),
+                               in.data(), out.data(), total.data());
+            for (Index c = 0; c < width; ++c) {
+                double expected = 0.25;
+                for (Index i = 0; i < stacks; ++i)
+                    for (Index e = 0; e < l; ++e) {
+                        expected += scales(i, 2) * v(i * l + e, c);
+                        CHECK_NEAR(out[std::size_t((i * l + e) * width + c)],
+                                   scales(i, 0) * v(i * l + e, c) + double(c) * scales(i, 1), 1e-6 * (1 + double(c)));
+                    }
+                CHECK_NEAR(total[std::size_t(c)], expected, 1e-5);
+            }
+        }
+    });
+}
+
 TEST(apply_scales) {
     on_each_isa([](const bqq_kernels& table) {
         for (const Index l : {1, 3, 8, 16, 17, 50})

@@ -57,15 +57,33 @@ inline void vtranspose(const float* A, size_t lda, float* B, size_t ldb) {
     }
 }
 
+#define BQQ_SHORTS
+typedef __m256i vs;
+
+inline vs szero() { return _mm256_setzero_si256(); }
+inline vs sload(const int16_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+inline void sstore(int16_t* p, vs a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a); }
+inline vs sadd(vs a, vs b) { return _mm256_add_epi16(a, b); }
+inline vs ssub(vs a, vs b) { return _mm256_sub_epi16(a, b); }
+inline vs sround(vf a, vf b) {
+    return _mm256_permute4x64_epi64(_mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b)), 0xD8);
+}
+inline void sfloats(vs a, vf* out) {
+    out[0] = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_castsi256_si128(a)));
+    out[1] = _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_extracti128_si256(a, 1)));
+}
+
 } // namespace
 
 #include "kernels/dense_avx2_inl.hpp"
 #include "kernels/int8_avx2_inl.hpp"
+#include "kernels/lanes_inl.hpp"
 #include "kernels/loops_inl.hpp"
 #include "kernels/product_avx2_inl.hpp"
 
 extern "C" void bqq_kernels_avx2(bqq_kernels* table) {
     fill_loops(table);
+    fill_lanes(table, kLanesAvx2);
     table->product[0] = bqq_product{tables_f32, lookup_f32};
     table->product[1] = bqq_product{tables_i8, lookup_i8};
     table->dense = dense;

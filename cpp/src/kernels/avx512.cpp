@@ -50,14 +50,33 @@ inline void vtranspose(const float* A, size_t lda, float* B, size_t ldb) {
     }
 }
 
+#define BQQ_SHORTS
+typedef __m512i vs;
+
+inline vs szero() { return _mm512_setzero_si512(); }
+inline vs sload(const int16_t* p) { return _mm512_loadu_si512(p); }
+inline void sstore(int16_t* p, vs a) { _mm512_storeu_si512(p, a); }
+inline vs sadd(vs a, vs b) { return _mm512_add_epi16(a, b); }
+inline vs ssub(vs a, vs b) { return _mm512_sub_epi16(a, b); }
+inline vs sround(vf a, vf b) {
+    const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+    return _mm512_permutexvar_epi64(order, _mm512_packs_epi32(_mm512_cvtps_epi32(a), _mm512_cvtps_epi32(b)));
+}
+inline void sfloats(vs a, vf* out) {
+    out[0] = _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm512_castsi512_si256(a)));
+    out[1] = _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(a, 1)));
+}
+
 } // namespace
 
+#include "kernels/lanes_inl.hpp"
 #include "kernels/product_avx512_inl.hpp"
 
 #include "kernels/loops_inl.hpp"
 
 extern "C" void bqq_kernels_avx512(bqq_kernels* table) {
     fill_loops(table);
+    fill_lanes(table, kLanesAvx512);
     table->product[0] = bqq_product{tables_f32, lookup_f32};
     table->rates.table = kTableRateAvx512, table->rates.table_rows = kTableRowsAvx512;
 }

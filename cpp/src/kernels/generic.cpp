@@ -4,10 +4,12 @@
 // flags: -ffp-contract=off
 //
 // Portable C++: right everywhere, the layer all others stand on.
+#include "kernels/lanes_inl.hpp"
 #include "kernels/loops_inl.hpp"
 #include "kernels/product_portable_inl.hpp"
 
 extern "C" void bqq_kernels_generic(bqq_kernels* table) {
     fill_loops(table);
+    fill_lanes(table, kLanesGeneric);
     fill_product(table);
 }

@@ -45,12 +45,28 @@ inline void vtranspose(const float* A, size_t lda, float* B, size_t ldb) {
     vstore(B + 3 * ldb, vcombine_f32(vget_high_f32(low.val[1]), vget_high_f32(high.val[1])));
 }
 
+#define BQQ_SHORTS
+typedef int16x8_t vs;
+
+inline vs szero() { return vdupq_n_s16(0); }
+inline vs sload(const int16_t* p) { return vld1q_s16(p); }
+inline void sstore(int16_t* p, vs a) { vst1q_s16(p, a); }
+inline vs sadd(vs a, vs b) { return vaddq_s16(a, b); }
+inline vs ssub(vs a, vs b) { return vsubq_s16(a, b); }
+inline vs sround(vf a, vf b) { return vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(a)), vqmovn_s32(vcvtnq_s32_f32(b))); }
+inline void sfloats(vs a, vf* out) {
+    out[0] = vcvtq_f32_s32(vmovl_s16(vget_low_s16(a)));
+    out[1] = vcvtq_f32_s32(vmovl_s16(vget_high_s16(a)));
+}
+
 } // namespace
 
+#include "kernels/lanes_inl.hpp"
 #include "kernels/loops_inl.hpp"
 #include "kernels/product_portable_inl.hpp"
 
 extern "C" void bqq_kernels_neon(bqq_kernels* table) {
     fill_loops(table);
+    fill_lanes(table, kLanesGeneric);
     fill_product(table);
 }

@@ -4,12 +4,9 @@
 
 #include "kernels/records_inl.hpp"
 #include "kernels/vector_inl.hpp"
+#include "kernels/words_inl.hpp"
 
 namespace {
-
-inline uint32_t load_word(const uint8_t* p) {
-    return uint32_t(p[0]) | uint32_t(p[1]) << 8 | uint32_t(p[2]) << 16 | uint32_t(p[3]) << 24;
-}
 
 inline size_t table_width(size_t columns) { return columns == 1 ? 1 : (columns + kWidth - 1) / kWidth * kWidth; }
 

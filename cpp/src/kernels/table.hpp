@@ -20,6 +20,8 @@ constexpr int kChunkBlocks = 8;  // of a product, which share a scale in the fix
 constexpr int kTableBytes = 512; // room for the tables of one block of one vector
 constexpr int kPrecisions = 2;   // 0: float32 class, 1: int8 class
 
+constexpr int kLaneEntries = 128; // of the tables of one block and vector in bqq_lanes
+
 /* Of products by matrix units: most vectors and blocks of one call, room for the tables of one block of 16 vectors. */
 constexpr int kTileVectors = 32, kTileBlocks = 32, kTileBytes = 2048;
 
@@ -72,6 +74,28 @@ typedef struct bqq_product {
     void (*lookup)(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, size_t columns, const void* tables,
                    float* out, size_t ldo, int accumulate);
 } bqq_product;
+
+/* The same for many vectors that lie side by side, element i of vector c at x[i*width + c]: width is lanes times 1,
+ * 2 or 4, at the most `most`. Sums of a chunk of blocks gather in memory, in elements of `element` bytes; begin comes
+ * first for a chunk, then tables and lookup for some of its blocks after the other, then end. begin and scale (2 width
+ * floats) are NULL where nothing is scaled. A result does not depend on width, nor on how panels are spread over calls.
+ */
+typedef struct bqq_lanes {
+    size_t lanes, most;    /* narrowest and widest width */
+    size_t element, chunk; /* chunk: blocks */
+    size_t from;           /* vectors from which it is faster than bqq_product */
+    void (*begin)(size_t blocks, size_t width, const float* x, float* scale);
+
+    /* tables: 64-byte aligned, 128 * width * element bytes a block. x: of these blocks. */
+    void (*tables)(size_t blocks, size_t width, const float* x, const float* scale, void* tables);
+
+    /* sums[(16*q + r)*width + c] (+)= as bqq_product::lookup; set if `first`. */
+    void (*lookup)(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, size_t width, const void* tables,
+                   void* sums, int first);
+
+    /* out[i*width + c] (+)= sums of the chunk, i < rows. */
+    void (*end)(size_t rows, size_t width, const void* sums, const float* scale, float* out, int accumulate);
+} bqq_lanes;
 
 /* What the product needs of the scales of one stack of a block. */
 typedef struct bqq_stack {
@@ -171,6 +195,12 @@ typedef struct bqq_kernels {
      * v and w: stacks*l floats, not overlapping. sums: kPanelRows partial sums of one number. */
     void (*apply_scales)(size_t stacks, size_t l, const bqq_stack* scales, float sigma, const float* v, float* w,
                          float* sums);
+
+    bqq_lanes lanes[kPrecisions];
+
+    /* As apply_scales for `width` vectors side by side, with a sigma and a total each: total[c] += total_i sum_e v. */
+    void (*lanes_scales)(size_t stacks, size_t l, const bqq_stack* scales, size_t width, const float* sigma,
+                         const float* v, float* w, double* total);
 
     /* The entries from here on are NULL where an instruction set has nothing for them. */
 

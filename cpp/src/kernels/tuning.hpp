@@ -15,3 +15,9 @@ constexpr int kPrefetchBlocks = 16;
 constexpr bqq_rates kRatesAvx2 = {98, 22, 44, 250};
 constexpr double kTableRateAvx512 = 150, kTableRowsAvx512 = 47;
 constexpr bqq_rates kRatesVnni = {195, 84, 44, 850};
+
+/* Bytes of the tables of one block for the most columns in the lanes: half of a first-level cache of 32 KB. */
+constexpr size_t kLaneTableBlock = 16 << 10;
+/* Columns from which they are faster in the lanes than in registers, for the two classes. */
+constexpr size_t kNever = size_t(1) << 40;
+constexpr size_t kLanesGeneric[] = {5, 5}, kLanesAvx2[] = {8, 8}, kLanesAvx512[] = {8, 8}, kLanesVnni[] = {8, kNever};

@@ -313,4 +313,5 @@ extern "C" void bqq_kernels_vnni(bqq_kernels* table) {
     table->unit_columns = unit_columns;
     table->product[0] = bqq_product{tables_f32, lookup<Float32Class>};
     table->product[1] = bqq_product{tables_i8, lookup<Int8Class>};
+    for (int precision = 0; precision < kPrecisions; ++precision) table->lanes[precision].from = kLanesVnni[precision];
 }

@@ -56,7 +56,7 @@ class Threaded {
         allot(arena);
         Inputs& in = *inputs_;
         for (Index column = 0; column < X.cols; column += columns_) {
-            in.load(h_, X, column, std::min(columns_, X.cols - column));
+            in.load(X, column, std::min(columns_, X.cols - column));
             if (staged_)
                 in_stages();
             else
@@ -66,33 +66,41 @@ class Threaded {
 
   private:
     void allot(Arena& arena) {
-        inputs_.emplace(h_, columns_, arena);
-        scratch_.clear();
+        inputs_.emplace(h_, p_.method, columns_, arena);
+        scratch_.clear(), between_.clear();
         for (int worker = 0; worker < crew_; ++worker)
             scratch_.emplace_back(h_, p_.kernels, p_.method, staged_ ? 1 : together_, arena);
         if (!staged_) return;
-        v_ = arena.floats(h_.layout.K * columns_ * h_.z_units().rows());
-        between_.emplace(h_, h_.layout.J, columns_, arena);
+        v_ = arena.floats(h_.layout.K * p_.method.room(columns_) * h_.z_units().rows());
+        for (Index g = 0; g < inputs_->groups(); ++g)
+            between_.emplace_back(h_, p_.method, h_.layout.J, inputs_->group(g).count, arena);
     }
 
-    Index groups() const { return ceil_div(inputs_->columns, width_); }
-    Columns group(Index i) const { return {i * width_, std::min(width_, inputs_->columns - i * width_)}; }
+    // What stage 1 makes of a group of columns and block column k.
+    VectorsOf<float> v(Columns group, Index k) const {
+        const Index room = p_.method.room(group.count), rows = h_.z_units().rows();
+        return p_.method.arrange(v_ + (group.first * h_.layout.K + k * room) * rows, rows, group.count);
+    }
 
     void at_once() {
-        const Index groups = this->groups(), rows = together_ * h_.layout.rows;
+        const Index groups = inputs_->groups(), rows = together_ * h_.layout.rows;
         Pool::run(ceil_div(h_.layout.J, together_) * groups, crew_, [&](Index task, int worker) {
             const Index begin = task / groups * rows, end = std::min(h_.layout.m, begin + rows);
-            p_.rows(*inputs_, group(task % groups), begin, end, scratch_[std::size_t(worker)]);
+            p_.rows(*inputs_, inputs_->group(task % groups), begin, end, scratch_[std::size_t(worker)]);
         });
     }
 
     void in_stages() {
-        const Index J = h_.layout.J, columns = inputs_->columns, ldv = h_.z_units().rows();
+        const Index J = h_.layout.J;
         stage1();
-        between_->begin(h_, J, columns);
-        for (Index k = 0; k < h_.layout.K; ++k)
-            between_->put(p_.kernels, h_, k, 0, J, v_ + k * columns * ldv, ldv, inputs_->sigma + k * columns);
-        between_->end(J);
+        for (Index g = 0; g < inputs_->groups(); ++g) {
+            const Columns group = inputs_->group(g);
+            StageBuffer& between = between_[std::size_t(g)];
+            between.begin(J, group.count);
+            for (Index k = 0; k < h_.layout.K; ++k)
+                between.put(p_.kernels, k, 0, J, v(group, k), inputs_->sigma(group, k));
+            between.end(J);
+        }
         stage2();
     }
 
@@ -101,31 +109,27 @@ class Threaded {
     template <class Body> void for_panels(Index count, Index panels, Body&& body) {
         const Index most = ceil_div(panels, kStageTasksPerThread * crew_), least = kStageRows / kPanelRows;
         const Index share = ceil_div(std::max(std::min(least, panels), most), kMaxPanels) * kMaxPanels;
-        const Index shares = ceil_div(panels, share), groups = this->groups();
+        const Index shares = ceil_div(panels, share), groups = inputs_->groups();
         Pool::run(count * groups * shares, crew_, [&](Index task, int worker) {
             const Index begin = task % shares * share;
-            body(task / shares / groups, group(task / shares % groups), begin, std::min(panels, begin + share),
+            body(task / shares / groups, task / shares % groups, begin, std::min(panels, begin + share),
                  scratch_[std::size_t(worker)]);
         });
     }
 
     void stage1() {
-        const Inputs& in = *inputs_;
-        const Index ldv = h_.z_units().rows();
-        for_panels(h_.layout.K, h_.z_units().panels, [&](Index k, Columns columns, Index begin, Index end, Scratch& s) {
-            const Index at = k * in.columns + columns.first;
-            multiply(p_.method, p_.z(k), begin, end, {in.x + at * in.ld, in.ld, columns.count}, s.tables,
-                     v_ + at * ldv + begin * kPanelRows, ldv);
+        for_panels(h_.layout.K, h_.z_units().panels, [&](Index k, Index g, Index begin, Index end, Scratch& s) {
+            const Columns group = inputs_->group(g);
+            multiply(p_.method, p_.z(k), begin, end, inputs_->x(group, k), s, v(group, k).from(begin * kPanelRows));
         });
     }
 
     void stage2() {
-        const Inputs& in = *inputs_;
-        for_panels(h_.layout.J, h_.y_units().panels, [&](Index j, Columns columns, Index begin, Index end, Scratch& s) {
+        for_panels(h_.layout.J, h_.y_units().panels, [&](Index j, Index g, Index begin, Index end, Scratch& s) {
             const Index first = begin * kPanelRows, last = std::min(h_.layout.rows_of(j), end * kPanelRows);
+            const Columns group = inputs_->group(g);
             if (first < last)
-                p_.stage2(j, first, last, *between_, j * in.columns + columns.first, in.start + columns.first,
-                          columns.count, s);
+                p_.stage2(j, first, last, between_[std::size_t(g)], j, {inputs_->start + group.first, group.count}, s);
         });
     }
 
@@ -136,7 +140,7 @@ class Threaded {
     bool staged_;
     std::optional<Inputs> inputs_;
     std::vector<Scratch> scratch_;
-    std::optional<StageBuffer> between_; // of the whole matrix, when staged
+    std::vector<StageBuffer> between_; // of the whole matrix, for each group, when staged
     float* v_ = nullptr;
 };
 
@@ -150,7 +154,7 @@ std::size_t workspace_size(const void* prepared, Index batch) {
         for (Index count = 1; count <= std::clamp<Index>(batch, 1, kDenseColumns); ++count) {
             const ProductMethod method(kernels(), h, precision, count);
             Arena arena;
-            Inputs(h, method.columns, arena);
+            Inputs(h, method, method.columns, arena);
             Scratch(h, kernels(), method, rows_at_once(h, method.columns), arena);
             most = std::max(most, arena.used());
         }
@@ -170,11 +174,11 @@ void matmul_rows(const void* prepared, const ConstArray& X, const Array& out, In
     const ProductMethod method(kernels(), h, options.precision, X.cols);
     const Index columns = method.columns, together = rows_at_once(h, columns);
     Arena arena(workspace);
-    Inputs in(h, columns, arena);
+    Inputs in(h, method, columns, arena);
     Scratch scratch(h, kernels(), method, together, arena);
     const Product product{h, kernels(), method, out, options.accumulate};
     for (Index column = 0; column < X.cols; column += columns) {
-        in.load(h, X, column, std::min(columns, X.cols - column));
+        in.load(X, column, std::min(columns, X.cols - column));
         for (Index row = row_begin; row < row_end;) {
             const Index stop = std::min(row_end, (row / a.rows + together) * a.rows);
             product.rows(in, {0, in.columns}, row, stop, scratch);

@@ -17,23 +17,36 @@ ProductMethod::Kind choose(const bqq_kernels& kernels, const Layout& a, Precisio
     const bool tall = std::min(a.m, a.J * a.p * a.l) >= kTilesRows; // in both stages
     if (kernels.tile[class_].lookup && batch >= kTilesFrom[class_] && tall) return ProductMethod::tiles;
     const bool dense = kernels.dense && precision == Precision::float32 && dense_pays(kernels.rates, a, batch);
-    return dense ? ProductMethod::dense : ProductMethod::tables;
+    if (dense) return ProductMethod::dense;
+    return batch >= Index(kernels.lanes[class_].from) ? ProductMethod::lanes : ProductMethod::tables;
 }
 
 } // namespace
 
 ProductMethod::ProductMethod(const bqq_kernels& kernels, const Prepared& h, Precision precision, Index batch)
     : kind(choose(kernels, h.layout, precision, batch)),
-      kernel(&(kind == tiles ? kernels.tile : kernels.product)[int(precision)]) {
-    const Index most[] = {kMaxVectors, kTileVectors, kDenseColumns};
+      kernel(&(kind == tiles ? kernels.tile : kernels.product)[int(precision)]), wide(&kernels.lanes[int(precision)]) {
+    const Index most[] = {kMaxVectors, Index(wide->most), kTileVectors, kDenseColumns};
     columns = std::clamp<Index>(batch, 1, most[kind]);
 }
 
+Index ProductMethod::room(Index count) const {
+    if (kind != lanes) return count;
+    const Index lanes = Index(wide->lanes), most = Index(wide->most), rest = count % most;
+    Index last = rest ? lanes : 0;
+    while (last < rest) last *= 2;
+    return count - rest + last;
+}
+
 Index ProductMethod::blocks(Index count) const {
+    if (kind == lanes)
+        return std::clamp<Index>(Index(kLaneTables) / (kLaneEntries * room(count) * Index(wide->element)), 1,
+                                 Index(wide->chunk));
     return kind == tiles ? kTileBlocks : kTableBlocks[std::min<Index>(count, 3) - 1];
 }
 
 Index ProductMethod::table_bytes() const {
+    if (kind == lanes) return std::max(Index(kLaneTables), kLaneEntries * Index(wide->most) * Index(wide->element));
     return kind == tiles ? ceil_div(columns, 16) * kTileBlocks * kTileBytes : kTablesBytes;
 }
 

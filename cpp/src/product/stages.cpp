@@ -24,72 +24,160 @@ struct Panels {
 
 } // namespace
 
-Inputs::Inputs(const Prepared& h, Index columns, Arena& arena) : columns(columns), ld(h.z_units().cols()) {
-    x = arena.floats(h.layout.K * columns * ld);
-    sigma = arena.take<double>(h.layout.K * columns);
+Inputs::Inputs(const Prepared& h, const ProductMethod& method, Index columns, Arena& arena)
+    : columns(columns), h_(h), method_(method), ld_(h.z_units().cols()) {
+    const Index room = h.layout.K * method.room(columns);
+    x_ = arena.floats(room * ld_);
+    sigma_ = arena.take<double>(room);
 }
 
-void Inputs::load(const Prepared& h, const ConstArray& X, Index column, Index count) {
-    const Layout& a = h.layout;
+VectorsOf<float> Inputs::x(Columns group, Index k) const {
+    const Index room = method_.room(group.count); // the groups before are full
+    return method_.arrange(x_ + (group.first * h_.layout.K + k * room) * ld_, ld_, group.count);
+}
+
+double* Inputs::sigma(Columns group, Index k) const {
+    return sigma_ + group.first * h_.layout.K + k * method_.room(group.count);
+}
+
+void Inputs::load(const ConstArray& X, Index column, Index count) {
+    const Layout& a = h_.layout;
     columns = count, start = column;
-    for (Index k = 0; k < a.K; ++k) {
-        float* slice = x + k * columns * ld;
-        load_columns(part_of(X, k * a.cols, a.cols_of(k), column, columns), slice, ld);
-        for (Index c = 0; c < columns; ++c) {
-            float* v = slice + c * ld;
-            std::fill(v + a.cols_of(k), v + ld, 0.0f);
-            double sum[8] = {};
-            for (Index b = 0; b < ld; b += 8)
-                for (Index e = 0; e < 8; ++e) sum[e] += double(v[b + e]);
-            sigma[k * columns + c] = (sum[0] + sum[1]) + (sum[2] + sum[3]) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+    for (Index g = 0; g < groups(); ++g)
+        for (Index k = 0; k < a.K; ++k) {
+            const Columns some = group(g);
+            const VectorsOf<float> to = x(some, k);
+            const Index room = method_.room(some.count);
+            if (room > some.count) std::fill(to.at, to.at + room * ld_, 0.0f);
+            load_columns(part_of(X, k * a.cols, a.cols_of(k), column + some.first, some.count), to);
+            double* sums = sigma(some, k);
+            std::fill(sums, sums + room, 0.0);
+            if (to.ld == 1) {
+                std::fill(to.from(a.cols_of(k)).at, to.from(ld_).at, 0.0f);
+                for (Index i = 0; i < a.cols_of(k); ++i)
+                    for (Index c = 0; c < room; ++c) sums[c] += double(to.at[i * room + c]);
+                continue;
+            }
+            for (Index c = 0; c < some.count; ++c) {
+                float* v = to.at + c * ld_;
+                std::fill(v + a.cols_of(k), v + ld_, 0.0f);
+                double sum[8] = {};
+                for (Index b = 0; b < ld_; b += 8)
+                    for (Index e = 0; e < 8; ++e) sum[e] += double(v[b + e]);
+                sums[c] = (sum[0] + sum[1]) + (sum[2] + sum[3]) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+            }
         }
+}
+
+StageBuffer::StageBuffer(const Prepared& h, const ProductMethod& method, Index block_rows, Index columns, Arena& arena)
+    : h_(h), method_(method), columns_(columns), ld_(h.y_units().cols()) {
+    const Index vectors = block_rows * method.room(columns);
+    w_ = arena.floats(vectors * ld_);
+    sums_ = arena.floats(vectors * kPanelRows);
+    total_ = arena.take<double>(vectors);
+}
+
+Vectors StageBuffer::w(Index slot) const {
+    return method_.arrange(static_cast<const float*>(w_) + slot * method_.room(columns_) * ld_, ld_, columns_);
+}
+
+void StageBuffer::begin(Index block_rows, Index count) {
+    columns_ = count;
+    const Index used = h_.layout.K * h_.inner_width(), vectors = block_rows * method_.room(columns_);
+    std::fill(total_, total_ + vectors, 0.0);
+    std::fill(sums_, sums_ + vectors * kPanelRows, 0.0f);
+    for (Index slot = 0; slot < block_rows; ++slot) {
+        const VectorsOf<float> to = method_.arrange(w_ + slot * method_.room(columns_) * ld_, ld_, columns_);
+        if (to.ld == 1)
+            std::fill(to.from(used).at, to.from(ld_).at, 0.0f);
+        else
+            for (Index c = 0; c < columns_; ++c) std::fill(to.at + c * ld_ + used, to.at + (c + 1) * ld_, 0.0f);
     }
 }
 
-StageBuffer::StageBuffer(const Prepared& h, Index block_rows, Index columns, Arena& arena)
-    : columns(columns), ld(h.y_units().cols()) {
-    w = arena.floats(block_rows * columns * ld);
-    sums = arena.floats(block_rows * columns * kPanelRows);
-    total = arena.take<double>(block_rows * columns);
-}
-
-void StageBuffer::begin(const Prepared& h, Index block_rows, Index count) {
-    columns = count;
-    const Index used = h.layout.K * h.inner_width(), vectors = block_rows * columns;
-    std::fill(total, total + vectors, 0.0);
-    std::fill(sums, sums + vectors * kPanelRows, 0.0f);
-    for (Index i = 0; i < vectors; ++i) std::fill(w + i * ld + used, w + (i + 1) * ld, 0.0f);
-}
-
-void StageBuffer::put(const bqq_kernels& kernels, const Prepared& h, Index k, Index begin, Index end, const float* v,
-                      Index ldv, const double* sigma) {
-    const Index width = h.inner_width();
-    for (Index slot = 0; slot < end - begin; ++slot)
-        for (Index c = 0; c < columns; ++c) {
-            const Index at = slot * columns + c, j = begin + slot;
-            kernels.apply_scales(std::size_t(h.layout.p), std::size_t(h.layout.l), h.block(j, k), float(sigma[c]),
-                                 v + c * ldv + slot * width, w + at * ld + k * width, sums + at * kPanelRows);
-            total[at] += h.constant(j, k) * sigma[c];
+void StageBuffer::put(const bqq_kernels& kernels, Index k, Index begin, Index end, const Vectors& v,
+                      const double* sigma) {
+    const Index width = h_.inner_width(), room = method_.room(columns_);
+    const std::size_t p = std::size_t(h_.layout.p), l = std::size_t(h_.layout.l);
+    for (Index slot = 0; slot < end - begin; ++slot) {
+        const Index j = begin + slot;
+        float* to = w_ + slot * room * ld_;
+        double* total = total_ + slot * room;
+        if (v.ld == 1) {
+            for (Index c = 0; c < room; ++c) sums_[c] = float(sigma[c]);
+            kernels.lanes_scales(p, l, h_.block(j, k), std::size_t(room), sums_, v.from(slot * width).at,
+                                 to + k * width * room, total);
+        } else {
+            for (Index c = 0; c < columns_; ++c)
+                kernels.apply_scales(p, l, h_.block(j, k), float(sigma[c]), v.from(slot * width).at + c * v.ld,
+                                     to + c * ld_ + k * width, sums_ + (slot * room + c) * kPanelRows);
         }
+        for (Index c = 0; c < room; ++c) total[c] += h_.constant(j, k) * sigma[c];
+    }
 }
 
 void StageBuffer::end(Index block_rows) {
-    for (Index at = 0; at < block_rows * columns; ++at)
-        for (Index lane = 0; lane < kPanelRows; ++lane) total[at] += double(sums[at * kPanelRows + lane]);
+    if (method_.kind == ProductMethod::lanes) return;
+    for (Index at = 0; at < block_rows * columns_; ++at)
+        for (Index lane = 0; lane < kPanelRows; ++lane) total_[at] += double(sums_[at * kPanelRows + lane]);
 }
 
-void multiply(const ProductMethod& method, const BitMatrix& bits, Index begin, Index end, const Vectors& x,
-              void* tables, float* out, Index ldo) {
-    const bqq_product& kernel = *method.kernel;
-    const Units& units = bits.units;
-    const Index step = method.blocks(x.count);
-    for (Index b = 0; b < units.blocks; b += step) {
-        const Index count = std::min(step, units.blocks - b);
-        kernel.tables(std::size_t(count), std::size_t(x.count), x.at + b * kUnitColumns, std::size_t(x.ld), tables);
+namespace {
+
+// The kernels of one kind for panels [begin, end), the blocks from b on.
+struct Panelled {
+    const BitMatrix& bits;
+    Index begin, end;
+
+    template <class F> void lookup(Index b, F&& f) const {
         for_groups(begin, end, [&](Index q, Index panels) {
-            kernel.lookup(std::size_t(panels), std::size_t(count), bits.at + units.offset(q, b),
-                          std::size_t(units.width(q) * kUnitBytes), std::size_t(x.count), tables,
-                          out + (q - begin) * kPanelRows, std::size_t(ldo), b > 0);
+            f(std::size_t(panels), bits.at + bits.units.offset(q, b), std::size_t(bits.units.width(q) * kUnitBytes),
+              (q - begin) * kPanelRows);
+        });
+    }
+};
+
+void multiply_lanes(const ProductMethod& method, const Panelled& panels, const Vectors& x, const Scratch& scratch,
+                    float* out) {
+    const bqq_lanes& kernel = *method.wide;
+    const Index width = x.step, blocks = panels.bits.units.blocks, step = method.blocks(x.count);
+    const auto columns = std::size_t(width);
+    for (Index chunk = 0; chunk < blocks; chunk += Index(kernel.chunk)) {
+        const Index end = std::min(chunk + Index(kernel.chunk), blocks);
+        if (kernel.begin)
+            kernel.begin(std::size_t(end - chunk), columns, x.from(chunk * kUnitColumns).at, scratch.scale);
+        for (Index b = chunk; b < end; b += step) {
+            const auto count = std::size_t(std::min(step, end - b));
+            kernel.tables(count, columns, x.from(b * kUnitColumns).at, scratch.scale, scratch.tables);
+            panels.lookup(b, [&](std::size_t some, const std::uint8_t* bits, std::size_t stride, Index row) {
+                kernel.lookup(some, count, bits, stride, columns, scratch.tables,
+                              scratch.sums + row * width * Index(kernel.element), b == chunk);
+            });
+        }
+        const Index rows = (panels.end - panels.begin) * kPanelRows;
+        kernel.end(std::size_t(rows), columns, scratch.sums, scratch.scale, out, chunk > 0);
+    }
+}
+
+} // namespace
+
+void multiply(const ProductMethod& method, const BitMatrix& bits, Index begin, Index end, const Vectors& x,
+              const Scratch& scratch, const VectorsOf<float>& out) {
+    if (method.kind == ProductMethod::lanes) {
+        for (Index q = begin; q < end; q += kLanePanels)
+            multiply_lanes(method, {bits, q, std::min(q + kLanePanels, end)}, x, scratch,
+                           out.from((q - begin) * kPanelRows).at);
+        return;
+    }
+    const Panelled panels{bits, begin, end};
+    const bqq_product& kernel = *method.kernel;
+    const Index step = method.blocks(x.count);
+    for (Index b = 0; b < bits.units.blocks; b += step) {
+        const auto count = std::size_t(std::min(step, bits.units.blocks - b)), columns = std::size_t(x.count);
+        kernel.tables(count, columns, x.from(b * kUnitColumns).at, std::size_t(x.ld), scratch.tables);
+        panels.lookup(b, [&](std::size_t some, const std::uint8_t* at, std::size_t stride, Index row) {
+            kernel.lookup(some, count, at, stride, columns, scratch.tables, out.from(row).at, std::size_t(out.ld),
+                          b > 0);
         });
     }
 }
@@ -102,60 +190,62 @@ Index rows_at_once(const Prepared& h, Index columns) {
 
 Scratch::Scratch(const Prepared& h, const bqq_kernels& kernels, const ProductMethod& method, Index together,
                  Arena& arena)
-    : y(arena.floats(method.columns * h.y_units().rows())) {
+    : y(arena.floats(method.room(method.columns) * h.y_units().rows())) {
     if (method.kind == ProductMethod::dense) {
         tiles.emplace(h, kernels, arena);
         return;
     }
+    const Index room = method.room(method.columns), rows = together * h.inner_width() + 2 * kPanelRows;
     tables = arena.floats(method.table_bytes() / Index(sizeof(float)));
-    v = arena.floats(method.columns * (together * h.inner_width() + 2 * kPanelRows));
-    between.emplace(h, together, method.columns, arena);
+    v = arena.floats(room * rows);
+    between.emplace(h, method, together, method.columns, arena);
+    if (method.kind != ProductMethod::lanes) return;
+    scale = arena.floats(2 * room);
+    const Index panels = std::min(kLanePanels, std::max(h.z_units().panels, h.y_units().panels));
+    sums = arena.take<std::uint8_t>(room * Index(method.wide->element) * panels * kPanelRows);
 }
 
 void Product::stage1(const Inputs& in, Columns columns, Index begin, Index end, Scratch& scratch) const {
     StageBuffer& between = *scratch.between;
-    between.begin(h, end - begin, columns.count);
+    between.begin(end - begin, columns.count);
     const Panels panels(begin * h.inner_width(), end * h.inner_width()); // of the tall bit matrix
-    const Index ldv = panels.rows();
+    const VectorsOf<float> v = method.arrange(scratch.v, panels.rows(), columns.count);
     for (Index k = 0; k < h.layout.K; ++k) {
-        const Index at = k * in.columns + columns.first;
-        multiply(method, z(k), panels.top, panels.bottom, {in.x + at * in.ld, in.ld, columns.count}, scratch.tables,
-                 scratch.v, ldv);
-        between.put(kernels, h, k, begin, end, scratch.v + begin * h.inner_width() - panels.top * kPanelRows, ldv,
-                    in.sigma + at);
+        multiply(method, z(k), panels.top, panels.bottom, in.x(columns, k), scratch, v);
+        between.put(kernels, k, begin, end, v.from(begin * h.inner_width() - panels.top * kPanelRows),
+                    in.sigma(columns, k));
     }
     between.end(end - begin);
 }
 
-void Product::stage2(Index j, Index begin, Index end, const StageBuffer& between, Index at, Index column, Index count,
+void Product::stage2(Index j, Index begin, Index end, const StageBuffer& between, Index slot, Columns to,
                      Scratch& scratch) const {
     const Panels panels(begin, end);
-    const Index ldy = panels.rows();
-    multiply(method, y(j), panels.top, panels.bottom, {between.w + at * between.ld, between.ld, count}, scratch.tables,
-             scratch.y, ldy);
-    store_columns(scratch.y + begin - panels.top * kPanelRows, ldy, between.total + at,
-                  part_of(out, j * h.layout.rows + begin, end - begin, column, count), accumulate);
+    const VectorsOf<float> rows = method.arrange(scratch.y, panels.rows(), to.count);
+    multiply(method, y(j), panels.top, panels.bottom, between.w(slot), scratch, rows);
+    store_columns(rows.from(begin - panels.top * kPanelRows), between.total(slot),
+                  part_of(out, j * h.layout.rows + begin, end - begin, to.first, to.count), accumulate);
 }
 
 void Product::dense(Index j, Index begin, Index end, const Inputs& in, Columns columns, Scratch& scratch) const {
     const Layout& a = h.layout;
     const Panels all(begin, end);
-    const Index ldy = all.rows();
+    const VectorsOf<float> rows = method.arrange(scratch.y, all.rows(), columns.count);
     for (Index k = 0; k < a.K; ++k)
         for (Index b = 0; b < a.cols_of(k); b += kDenseTileColumns) {
             const Index depth = std::min(kDenseTileColumns, a.cols_of(k) - b);
+            const Vectors x = in.x(columns, k);
             scratch.tiles->select(j, k, b, depth);
             for_groups(all.top, all.bottom, [&](Index q, Index panels) {
                 const float* tile = scratch.tiles->tile(q, panels);
-                float* to = scratch.y + (q - all.top) * kPanelRows;
+                float* to = rows.from((q - all.top) * kPanelRows).at;
                 kernels.gemm(std::size_t(columns.count), std::size_t(panels * kPanelRows), std::size_t(depth),
-                             in.x + (k * in.columns + columns.first) * in.ld + b, std::size_t(in.ld), 1, tile,
-                             std::size_t(panels * kPanelRows), k || b ? to : nullptr, std::size_t(ldy), nullptr, to,
-                             std::size_t(ldy));
+                             x.from(b).at, std::size_t(x.ld), 1, tile, std::size_t(panels * kPanelRows),
+                             k || b ? to : nullptr, std::size_t(rows.ld), nullptr, to, std::size_t(rows.ld));
             });
         }
     const double none[kDenseColumns] = {};
-    store_columns(scratch.y + begin - all.top * kPanelRows, ldy, none,
+    store_columns(rows.from(begin - all.top * kPanelRows), none,
                   part_of(out, j * a.rows + begin, end - begin, in.start + columns.first, columns.count), accumulate);
 }
 
@@ -167,8 +257,7 @@ void Product::rows(const Inputs& in, Columns columns, Index begin, Index end, Sc
         if (method.kind == ProductMethod::dense)
             dense(j, first, last, in, columns, scratch);
         else
-            stage2(j, first, last, *scratch.between, (j - j0) * columns.count, in.start + columns.first, columns.count,
-                   scratch);
+            stage2(j, first, last, *scratch.between, j - j0, {in.start + columns.first, columns.count}, scratch);
     }
 }
 

@@ -8,37 +8,55 @@
 
 namespace bqq::detail {
 
-/// Some columns of X in float32, `start` the first: x[(k*columns + c)*ld + b] zero-padded to units for each block
-/// column k, their sums sigma[k*columns + c].
-struct Inputs {
-    Index columns, ld, start = 0;
-    float* x;
-    double* sigma;
-
-    Inputs(const Prepared& h, Index columns, Arena& arena);
-    /// Columns [column, column + count) of X; count at most what there is room for.
-    void load(const Prepared& h, const ConstArray& X, Index column, Index count);
-};
-
-/// Columns [first, first + count) of an Inputs.
+/// Columns [first, first + count) of an Inputs: a group that goes together.
 struct Columns {
     Index first, count;
 };
 
-/// What lies between the stages, for `columns` columns of some block rows: the inputs of stage 2 for block row number
-/// `slot` in w[(slot*columns + c)*ld + ...], zero-padded to units, and what every row of the block row gets besides.
-struct StageBuffer {
-    Index columns, ld;
-    float *w, *sums; // sums: kPanelRows partial sums each
-    double* total;
+/// Some columns of X in float32, `start` the first, by groups: for each group and block column k its vectors, as the
+/// method arranges them, zero-padded to units, and their sums.
+struct Inputs {
+    Index columns, start = 0;
 
-    StageBuffer(const Prepared& h, Index block_rows, Index columns, Arena& arena);
-    void begin(const Prepared& h, Index block_rows, Index columns);
-    /// What stage 1 made of block column k for block rows [begin, end), the first of which is slot 0: v[c*ldv + ...]
-    /// has their p l entries each, sigma[c] the sum of column c.
-    void put(const bqq_kernels& kernels, const Prepared& h, Index k, Index begin, Index end, const float* v, Index ldv,
-             const double* sigma);
+    Inputs(const Prepared& h, const ProductMethod& method, Index columns, Arena& arena);
+    /// Columns [column, column + count) of X; count at most what there is room for.
+    void load(const ConstArray& X, Index column, Index count);
+
+    Index groups() const { return ceil_div(columns, method_.columns); }
+    Columns group(Index i) const {
+        return {i * method_.columns, std::min(method_.columns, columns - i * method_.columns)};
+    }
+    VectorsOf<float> x(Columns group, Index k) const;
+    double* sigma(Columns group, Index k) const;
+
+  private:
+    const Prepared& h_;
+    const ProductMethod& method_;
+    Index ld_;
+    float* x_;
+    double* sigma_;
+};
+
+/// What lies between the stages, for one group of columns of some block rows: the inputs of stage 2 for block row
+/// number `slot`, zero-padded to units, and what every row of the block row gets besides.
+class StageBuffer {
+  public:
+    StageBuffer(const Prepared& h, const ProductMethod& method, Index block_rows, Index columns, Arena& arena);
+    void begin(Index block_rows, Index columns);
+    /// What stage 1 made of block column k for block rows [begin, end), the first of which is slot 0: v has their p l
+    /// entries each, sigma[c] the sum of column c.
+    void put(const bqq_kernels& kernels, Index k, Index begin, Index end, const Vectors& v, const double* sigma);
     void end(Index block_rows);
+
+    Vectors w(Index slot) const;
+    const double* total(Index slot) const { return total_ + slot * method_.room(columns_); }
+
+  private:
+    const Prepared& h_;
+    const ProductMethod& method_;
+    Index columns_, ld_;
+    float *w_, *sums_; // sums: kPanelRows partial sums of each vector; of lanes: the sigmas
+    double* total_;
 };
 
 /// A bit matrix in units.
@@ -46,27 +64,23 @@ struct BitMatrix {
     Units units;
     const std::uint8_t* at;
 };
-/// `count` vectors, ld apart.
-struct Vectors {
-    const float* at;
-    Index ld, count;
-};
-
-/// out[c*ldo + ...] = panels [begin, end) of a bit matrix, centred, times the vectors.
-void multiply(const ProductMethod& method, const BitMatrix& bits, Index begin, Index end, const Vectors& x,
-              void* tables, float* out, Index ldo);
-
-/// Block rows that go through stage 1 together.
-Index rows_at_once(const Prepared& h, Index columns);
 
 /// The memory of one thread: the rows of a block and either tables and both sides of stage 1 or tiles of W_hat.
 struct Scratch {
-    float *y, *tables = nullptr, *v = nullptr;
+    float *y, *tables = nullptr, *v = nullptr, *scale = nullptr;
+    std::uint8_t* sums = nullptr; // of lanes: of all rows at once
     std::optional<StageBuffer> between;
     std::optional<DenseTiles> tiles;
 
     Scratch(const Prepared& h, const bqq_kernels& kernels, const ProductMethod& method, Index together, Arena& arena);
 };
+
+/// out = panels [begin, end) of a bit matrix, centred, times the vectors.
+void multiply(const ProductMethod& method, const BitMatrix& bits, Index begin, Index end, const Vectors& x,
+              const Scratch& scratch, const VectorsOf<float>& out);
+
+/// Block rows that go through stage 1 together.
+Index rows_at_once(const Prepared& h, Index columns);
 
 /// One call of matmul or matmul_rows.
 struct Product {
@@ -81,9 +95,8 @@ struct Product {
 
     /// Rows [begin, end) of the matrix, all of block rows that go together, for some columns of `in`.
     void rows(const Inputs& in, Columns columns, Index begin, Index end, Scratch& scratch) const;
-    /// Rows [begin, end) of block row j, from vectors of `between` from number `at` on, to `count` columns of out from
-    /// `column` on.
-    void stage2(Index j, Index begin, Index end, const StageBuffer& between, Index at, Index column, Index count,
+    /// Rows [begin, end) of block row j, from slot `slot` of `between`, to `count` columns of out from `column` on.
+    void stage2(Index j, Index begin, Index end, const StageBuffer& between, Index slot, Columns out,
                 Scratch& scratch) const;
 
   private:

@@ -3,6 +3,7 @@
 
 #include "bqq/array.hpp"
 #include "half.hpp"
+#include "product/method.hpp"
 
 #include <type_traits>
 
@@ -55,39 +56,50 @@ template <class AnyArray> AnyArray part_of(AnyArray a, Index row, Index rows, In
     return a;
 }
 
-/// to[c*ld + i] = X(i, c).
-inline void load_columns(const ConstArray& X, float* to, Index ld) {
+/// Calls f(i, c) for all elements, in the order in which an array with these strides lies in memory.
+template <class F> void in_order(Index rows, Index columns, Index row_stride, F&& f) {
+    if (columns == 1 || row_stride == 1)
+        for (Index c = 0; c < columns; ++c)
+            for (Index i = 0; i < rows; ++i) f(i, c);
+    else
+        for (Index i = 0; i < rows; ++i)
+            for (Index c = 0; c < columns; ++c) f(i, c);
+}
+
+/// to(i, c) = X(i, c).
+inline void load_columns(const ConstArray& X, const VectorsOf<float>& to) {
     with_dtype(X.dtype, [&](auto kind) {
         using Kind = decltype(kind);
-        const Index rows = X.rows, columns = X.cols;
         const auto* from = static_cast<const typename Kind::type*>(X.data);
-        if (columns == 1 || X.row_stride == 1)
-            for (Index c = 0; c < columns; ++c)
-                for (Index i = 0; i < rows; ++i) to[c * ld + i] = Kind::get(from[i * X.row_stride + c * X.col_stride]);
-        else
-            for (Index i = 0; i < rows; ++i)
-                for (Index c = 0; c < columns; ++c)
-                    to[c * ld + i] = Kind::get(from[i * X.row_stride + c * X.col_stride]);
+        if (to.ld == 1 && X.col_stride == 1) { // both row by row: the compiler makes vectors of it
+            for (Index i = 0; i < X.rows; ++i)
+                for (Index c = 0; c < X.cols; ++c) to.at[i * to.step + c] = Kind::get(from[i * X.row_stride + c]);
+            return;
+        }
+        in_order(X.rows, X.cols, X.row_stride, [&](Index i, Index c) {
+            to.at[i * to.step + c * to.ld] = Kind::get(from[i * X.row_stride + c * X.col_stride]);
+        });
     });
 }
 
-/// out(i, c) (+)= from[c*ld + i] + shift[c].
-inline void store_columns(const float* from, Index ld, const double* shift, const Array& out, bool accumulate) {
+/// out(i, c) (+)= from(i, c) + shift[c].
+inline void store_columns(const Vectors& from, const double* shift, const Array& out, bool accumulate) {
     with_dtype(out.dtype, [&](auto kind) {
         using Kind = decltype(kind);
-        const Index rows = out.rows, columns = out.cols;
         auto* to = static_cast<typename Kind::type*>(out.data);
-        const auto put = [&](Index i, Index c) {
-            auto& target = to[i * out.row_stride + c * out.col_stride];
-            const float value = float(double(from[c * ld + i]) + shift[c]);
-            target = Kind::put(accumulate ? Kind::get(target) + value : value);
+        const auto put = [&](auto& target, float value, double all) {
+            const float sum = float(double(value) + all);
+            target = Kind::put(accumulate ? Kind::get(target) + sum : sum);
         };
-        if (columns == 1 || out.row_stride == 1)
-            for (Index c = 0; c < columns; ++c)
-                for (Index i = 0; i < rows; ++i) put(i, c);
-        else
-            for (Index i = 0; i < rows; ++i)
-                for (Index c = 0; c < columns; ++c) put(i, c);
+        if (from.ld == 1 && out.col_stride == 1) {
+            for (Index i = 0; i < out.rows; ++i)
+                for (Index c = 0; c < out.cols; ++c)
+                    put(to[i * out.row_stride + c], from.at[i * from.step + c], shift[c]);
+            return;
+        }
+        in_order(out.rows, out.cols, out.row_stride, [&](Index i, Index c) {
+            put(to[i * out.row_stride + c * out.col_stride], from.at[i * from.step + c * from.ld], shift[c]);
+        });
     });
 }
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "bqq/error.hpp"
-#include "kernels/table.hpp"
+#include "kernels/tuning.hpp"
 
 namespace bqq::detail {
 
@@ -21,6 +21,12 @@ constexpr Index kTallRows = 2048;
 constexpr Index kStageBytes = 512 << 10;
 /// Columns of X that are held in float32 together. Chosen, not measured.
 constexpr Index kColumnsAtOnce = 64;
+
+/// Bytes of the tables of one call of the kernels with columns in the lanes: a block's for the most columns.
+constexpr Index kLaneTables = Index(kLaneTableBlock);
+/// Panels whose sums gather in memory together: of 64 columns of 16 bits 256 KB, in a second-level cache. A table is
+/// built again for the next ones. Chosen, not measured.
+constexpr Index kLanePanels = 128;
 
 // ---- which method ----
 
