@@ -94,6 +94,13 @@ template <class L, class F> inline void with_vectors(size_t width, F&& f) {
         f(Number<4>());
 }
 
+// Calls f(c, n) for all c < width, n vectors of floats at a time: 4, or 1 where there are fewer.
+template <class F> inline void in_parts(size_t width, F&& f) {
+    size_t c = 0;
+    for (; c + 4 * kWidth <= width; c += 4 * kWidth) f(c, Number<4>());
+    for (; c < width; c += kWidth) f(c, Number<1>());
+}
+
 template <class L> void lanes_lookup(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, size_t width,
                                      const void* tables, void* sums, int first) {
     with_vectors<L>(width, [&](auto n) {
@@ -128,11 +135,15 @@ constexpr float kShortSum = 32763 - kChunkBlocks * kUnitColumns / 2;
 // not finite gets a scale that is not; one of zeros, zeros.
 void lanes_begin_i16(size_t blocks, size_t width, const float* x, float* scale) {
     const vf part = vset(1.0f / 256); // no sum of floats overflows
-    for (size_t c = 0; c < width; c += kWidth) {
-        vf size = vset(0);
-        for (size_t i = 0; i < kUnitColumns * blocks; ++i) size = vfma(vabs(vload(x + i * width + c)), part, size);
-        vstore(scale + c, size);
-    }
+    in_parts(width, [&](size_t c, auto n) {
+        constexpr int N = decltype(n)::value;
+        vf size[N];
+        for (int v = 0; v < N; ++v) size[v] = vset(0);
+        for (size_t i = 0; i < kUnitColumns * blocks; ++i)
+            for (int v = 0; v < N; ++v)
+                size[v] = vfma(vabs(vload(x + i * width + c + size_t(v) * kWidth)), part, size[v]);
+        for (int v = 0; v < N; ++v) vstore(scale + c + size_t(v) * kWidth, size[v]);
+    });
     for (size_t c = 0; c < width; ++c) {
         const float size = scale[c];
         const bool usable = size - size == 0 && size > 1e-34f;
@@ -169,18 +180,26 @@ void lanes_end_i16(size_t rows, size_t width, const void* sums, const float* sca
 void lanes_scales(size_t stacks, size_t l, const bqq_stack* scales, size_t width, const float* sigma, const float* v,
                   float* w, double* total) {
     for (size_t i = 0; i < stacks; ++i, v += l * width, w += l * width)
-        for (size_t c = 0; c < width; c += kWidth) {
-            const vf r = vset(scales[i].r), shift = vmul(vset(scales[i].shift), vload(sigma + c));
-            vf sum = vset(0);
-            for (size_t e = 0; e < l; ++e) {
-                const vf x = vload(v + e * width + c);
-                sum = vadd(sum, x);
-                vstore(w + e * width + c, vfma(r, x, shift));
+        in_parts(width, [&](size_t c, auto n) {
+            constexpr int N = decltype(n)::value;
+            const vf r = vset(scales[i].r), shift = vset(scales[i].shift);
+            vf all[N], sum[N];
+            for (int k = 0; k < N; ++k)
+                all[k] = vmul(shift, vload(sigma + c + size_t(k) * kWidth)), sum[k] = vset(0);
+            for (size_t e = 0; e < l; ++e)
+                for (int k = 0; k < N; ++k) {
+                    const size_t at = e * width + c + size_t(k) * kWidth;
+                    const vf x = vload(v + at);
+                    sum[k] = vadd(sum[k], x);
+                    vstore(w + at, vfma(r, x, all[k]));
+                }
+            for (int k = 0; k < N; ++k) {
+                float sums[kWidth];
+                vstore(sums, sum[k]);
+                double* to = total + c + size_t(k) * kWidth;
+                for (size_t q = 0; q < size_t(kWidth); ++q) to[q] += double(scales[i].total) * double(sums[q]);
             }
-            float sums[kWidth];
-            vstore(sums, sum);
-            for (size_t k = 0; k < size_t(kWidth); ++k) total[c + k] += double(scales[i].total) * double(sums[k]);
-        }
+        });
 }
 
 // From how many vectors on the two classes are faster this way than in registers.

@@ -127,9 +127,7 @@ class Threaded {
     void stage2() {
         for_panels(h_.layout.J, h_.y_units().panels, [&](Index j, Index g, Index begin, Index end, Scratch& s) {
             const Index first = begin * kPanelRows, last = std::min(h_.layout.rows_of(j), end * kPanelRows);
-            const Columns group = inputs_->group(g);
-            if (first < last)
-                p_.stage2(j, first, last, between_[std::size_t(g)], j, {inputs_->start + group.first, group.count}, s);
+            if (first < last) p_.stage2(j, first, last, between_[std::size_t(g)], j, *inputs_, inputs_->group(g), s);
         });
     }
 

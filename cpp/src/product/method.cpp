@@ -25,7 +25,8 @@ ProductMethod::Kind choose(const bqq_kernels& kernels, const Layout& a, Precisio
 
 ProductMethod::ProductMethod(const bqq_kernels& kernels, const Prepared& h, Precision precision, Index batch)
     : kind(choose(kernels, h.layout, precision, batch)),
-      kernel(&(kind == tiles ? kernels.tile : kernels.product)[int(precision)]), wide(&kernels.lanes[int(precision)]) {
+      kernel(&(kind == tiles ? kernels.tile : kernels.product)[int(precision)]), wide(&kernels.lanes[int(precision)]),
+      centred(precision != Precision::float32) {
     const Index most[] = {kMaxVectors, Index(wide->most), kTileVectors, kDenseColumns};
     columns = std::clamp<Index>(batch, 1, most[kind]);
 }

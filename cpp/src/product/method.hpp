@@ -28,6 +28,7 @@ struct ProductMethod {
     const bqq_product* kernel; ///< of tables and tiles
     const bqq_lanes* wide;     ///< of lanes
     Index columns;             ///< that go together
+    bool centred;              ///< the mean of a column goes its own way, exactly
 
     ProductMethod(const bqq_kernels& kernels, const Prepared& h, Precision precision, Index batch);
 

@@ -3,14 +3,16 @@
 #include "bits/pack.hpp"
 #include "bqq/prepared.hpp"
 
+#include <bitset>
 #include <cstring>
+#include <vector>
 
 namespace bqq {
 namespace detail {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x70657250'71714221; // "!Bqq" "Prep"
-constexpr std::uint64_t kUnitOrder = 2;
+constexpr std::uint64_t kUnitOrder = 3;
 
 Prepared make_header(const Layout& a) {
     Prepared h{};
@@ -19,7 +21,8 @@ Prepared make_header(const Layout& a) {
     h.layout = a;
     h.constants = aligned(sizeof(Prepared));
     h.stacks = h.constants + aligned(std::size_t(a.blocks()) * sizeof(double));
-    h.z = h.stacks + aligned(std::size_t(a.blocks() * a.p) * sizeof(bqq_stack));
+    h.row_sums = h.stacks + aligned(std::size_t(a.blocks() * a.p) * sizeof(bqq_stack));
+    h.z = h.row_sums + aligned(std::size_t(a.m) * sizeof(float));
     h.y = h.z + std::uint64_t(a.K * h.z_units().bytes());
     h.size = h.y + std::uint64_t(a.J * h.y_units().bytes());
     return h;
@@ -83,6 +86,39 @@ void put_scales(const Source& from, double* constants, bqq_stack* stacks) {
         }
 }
 
+Index ones(const std::uint8_t* bits, Index bytes) {
+    Index sum = 0;
+    for (Index b = 0; b < bytes; ++b) sum += Index(std::bitset<8>(bits[b]).count());
+    return sum;
+}
+
+// sums[a] += sum_b of what stack i adds to W_hat_ab in block (j, k), from exact counts; for i = 0 the block's u
+// besides.
+void add_row_sums(Source& from, Index j, Index k, Index i, double* sums) {
+    const Layout& a = from.layout;
+    const float* scales = from.scales(j, k);
+    const double r = scales[3 * i], s = scales[3 * i + (from.transposed ? 2 : 1)],
+                 t = scales[3 * i + (from.transposed ? 1 : 2)], width = double(a.cols_of(k));
+    const Index bytes = a.y_row_bytes();
+    std::vector<Index> of_byte(std::size_t(256 * bytes)); // sums of the counts of Z that a byte of a row of Y selects
+    const std::uint8_t* z = from.z_plane(j, k, i);
+    Index all = 0;
+    for (Index e = 0; e < a.l; ++e, z += a.z_row_bytes()) {
+        const Index count = ones(z, a.z_row_bytes());
+        all += count;
+        Index* table = of_byte.data() + 256 * (e / 8);
+        for (std::size_t byte = 0; byte < 256; ++byte)
+            if (byte >> (e % 8) & 1) table[byte] += count;
+    }
+    const std::uint8_t* y = from.y_plane(j, k, i);
+    for (Index row = 0; row < a.rows_of(j); ++row, y += bytes) {
+        Index selected = 0;
+        for (Index b = 0; b < bytes; ++b) selected += of_byte[std::size_t(256 * b + y[b])];
+        sums[row] += r * double(selected) + s * width * double(ones(y, bytes)) + t * double(all) +
+                     (i == 0 ? double(scales[3 * a.p]) * width : 0);
+    }
+}
+
 } // namespace
 
 const Prepared& prepared_of(const void* prepared) {
@@ -117,9 +153,11 @@ void prepare(const View& q, void* buffer, std::size_t size, bool transposed) {
     std::memcpy(base, &h, sizeof h);
     put_scales(from, reinterpret_cast<double*>(base + h.constants), reinterpret_cast<bqq_stack*>(base + h.stacks));
     const Units z_units = h.z_units(), y_units = h.y_units();
+    std::vector<double> sums(static_cast<std::size_t>(a.J * a.rows));
     for (Index j = 0; j < a.J; ++j)
         for (Index k = 0; k < a.K; ++k)
             for (Index i = 0; i < a.p; ++i) {
+                add_row_sums(from, j, k, i, sums.data() + j * a.rows);
                 std::uint8_t* to = base + h.z + k * z_units.bytes();
                 const std::uint8_t* plane = from.z_plane(j, k, i);
                 for (Index e = 0; e < a.l; ++e, plane += a.z_row_bytes())
@@ -129,6 +167,7 @@ void prepare(const View& q, void* buffer, std::size_t size, bool transposed) {
                 for (Index r = 0; r < a.rows_of(j); ++r, plane += a.y_row_bytes())
                     put_bits(y_units, r, (k * a.p + i) * a.l, plane, a.l, to);
             }
+    std::copy_n(sums.data(), a.m, reinterpret_cast<float*>(base + h.row_sums));
 }
 
 struct PreparedMatrix::Impl {

@@ -37,7 +37,7 @@ struct Units {
 struct Prepared {
     std::uint64_t magic, order; // order: kUnitOrder, the layout above
     Layout layout;
-    std::uint64_t constants, stacks, z, y, size;
+    std::uint64_t constants, stacks, row_sums, z, y, size;
 
     /// Columns of the Y of one block, its stacks side by side.
     Index inner_width() const { return layout.p * layout.l; }
@@ -47,6 +47,8 @@ struct Prepared {
     double constant(Index j, Index k) const { return at<double>(constants)[j * layout.K + k]; }
     /// The p stacks of block (j, k).
     const bqq_stack* block(Index j, Index k) const { return at<bqq_stack>(stacks) + (j * layout.K + k) * layout.p; }
+    /// Of W_hat: what a common part of all inputs adds to each of the m results.
+    const float* row_sum() const { return at<float>(row_sums); }
     const std::uint8_t* z_bits(Index k) const { return at<std::uint8_t>(z) + k * z_units().bytes(); }
     const std::uint8_t* y_bits(Index j) const { return at<std::uint8_t>(y) + j * y_units().bytes(); }
 

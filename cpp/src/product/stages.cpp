@@ -29,6 +29,7 @@ Inputs::Inputs(const Prepared& h, const ProductMethod& method, Index columns, Ar
     const Index room = h.layout.K * method.room(columns);
     x_ = arena.floats(room * ld_);
     sigma_ = arena.take<double>(room);
+    mean_ = arena.take<double>(method.room(columns));
 }
 
 VectorsOf<float> Inputs::x(Columns group, Index k) const {
@@ -41,32 +42,55 @@ double* Inputs::sigma(Columns group, Index k) const {
 }
 
 void Inputs::load(const ConstArray& X, Index column, Index count) {
-    const Layout& a = h_.layout;
     columns = count, start = column;
-    for (Index g = 0; g < groups(); ++g)
-        for (Index k = 0; k < a.K; ++k) {
-            const Columns some = group(g);
-            const VectorsOf<float> to = x(some, k);
-            const Index room = method_.room(some.count);
-            if (room > some.count) std::fill(to.at, to.at + room * ld_, 0.0f);
-            load_columns(part_of(X, k * a.cols, a.cols_of(k), column + some.first, some.count), to);
-            double* sums = sigma(some, k);
-            std::fill(sums, sums + room, 0.0);
-            if (to.ld == 1) {
-                std::fill(to.from(a.cols_of(k)).at, to.from(ld_).at, 0.0f);
-                for (Index i = 0; i < a.cols_of(k); ++i)
-                    for (Index c = 0; c < room; ++c) sums[c] += double(to.at[i * room + c]);
-                continue;
-            }
-            for (Index c = 0; c < some.count; ++c) {
-                float* v = to.at + c * ld_;
-                std::fill(v + a.cols_of(k), v + ld_, 0.0f);
-                double sum[8] = {};
-                for (Index b = 0; b < ld_; b += 8)
-                    for (Index e = 0; e < 8; ++e) sum[e] += double(v[b + e]);
-                sums[c] = (sum[0] + sum[1]) + (sum[2] + sum[3]) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
-            }
-        }
+    std::fill(mean_, mean_ + columns, 0.0);
+    for (Index g = 0; g < groups(); ++g) {
+        for (Index k = 0; k < h_.layout.K; ++k) load_block(X, group(g), k);
+        if (method_.centred) centre(group(g));
+    }
+}
+
+void Inputs::load_block(const ConstArray& X, Columns group, Index k) {
+    const Layout& a = h_.layout;
+    const VectorsOf<float> to = x(group, k);
+    const Index room = method_.room(group.count), rows = a.cols_of(k);
+    if (room > group.count) std::fill(to.at, to.at + room * ld_, 0.0f);
+    load_columns(part_of(X, k * a.cols, rows, start + group.first, group.count), to);
+    double* sums = sigma(group, k);
+    std::fill(sums, sums + room, 0.0);
+    if (to.ld == 1) {
+        std::fill(to.from(rows).at, to.from(ld_).at, 0.0f);
+        for (Index i = 0; i < rows; ++i)
+            for (Index c = 0; c < room; ++c) sums[c] += double(to.at[i * room + c]);
+        return;
+    }
+    for (Index c = 0; c < group.count; ++c) {
+        float* v = to.at + c * ld_;
+        std::fill(v + rows, v + ld_, 0.0f);
+        double sum[8] = {};
+        for (Index b = 0; b < ld_; b += 8)
+            for (Index e = 0; e < 8; ++e) sum[e] += double(v[b + e]);
+        sums[c] = (sum[0] + sum[1]) + (sum[2] + sum[3]) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+    }
+}
+
+// The means are float32: what is added in the end is what is taken out here.
+void Inputs::centre(Columns group) {
+    const Layout& a = h_.layout;
+    double* mean = mean_ + group.first;
+    for (Index c = 0; c < group.count; ++c) {
+        double sum = 0;
+        for (Index k = 0; k < a.K; ++k) sum += sigma(group, k)[c];
+        const float found = float(sum / double(a.n));
+        mean[c] = found - found == 0 ? double(found) : 0; // else the column is not finite, nor will its results be
+    }
+    for (Index k = 0; k < a.K; ++k) {
+        const VectorsOf<float> to = x(group, k);
+        const Index rows = a.cols_of(k);
+        for (Index c = 0; c < group.count; ++c) sigma(group, k)[c] -= mean[c] * double(rows);
+        in_order(rows, group.count, to.step,
+                 [&](Index i, Index c) { to.at[i * to.step + c * to.ld] -= float(mean[c]); });
+    }
 }
 
 StageBuffer::StageBuffer(const Prepared& h, const ProductMethod& method, Index block_rows, Index columns, Arena& arena)
@@ -218,13 +242,15 @@ void Product::stage1(const Inputs& in, Columns columns, Index begin, Index end, 
     between.end(end - begin);
 }
 
-void Product::stage2(Index j, Index begin, Index end, const StageBuffer& between, Index slot, Columns to,
-                     Scratch& scratch) const {
+void Product::stage2(Index j, Index begin, Index end, const StageBuffer& between, Index slot, const Inputs& in,
+                     Columns group, Scratch& scratch) const {
     const Panels panels(begin, end);
-    const VectorsOf<float> rows = method.arrange(scratch.y, panels.rows(), to.count);
+    const VectorsOf<float> rows = method.arrange(scratch.y, panels.rows(), group.count);
     multiply(method, y(j), panels.top, panels.bottom, between.w(slot), scratch, rows);
-    store_columns(rows.from(begin - panels.top * kPanelRows), between.total(slot),
-                  part_of(out, j * h.layout.rows + begin, end - begin, to.first, to.count), accumulate);
+    const Index first = j * h.layout.rows + begin;
+    const RowShift common{method.centred ? h.row_sum() + first : nullptr, in.mean(group)};
+    store_columns(rows.from(begin - panels.top * kPanelRows), between.total(slot), common,
+                  part_of(out, first, end - begin, in.start + group.first, group.count), accumulate);
 }
 
 void Product::dense(Index j, Index begin, Index end, const Inputs& in, Columns columns, Scratch& scratch) const {
@@ -245,7 +271,7 @@ void Product::dense(Index j, Index begin, Index end, const Inputs& in, Columns c
             });
         }
     const double none[kDenseColumns] = {};
-    store_columns(rows.from(begin - all.top * kPanelRows), none,
+    store_columns(rows.from(begin - all.top * kPanelRows), none, {nullptr, none},
                   part_of(out, j * a.rows + begin, end - begin, in.start + columns.first, columns.count), accumulate);
 }
 
@@ -257,7 +283,7 @@ void Product::rows(const Inputs& in, Columns columns, Index begin, Index end, Sc
         if (method.kind == ProductMethod::dense)
             dense(j, first, last, in, columns, scratch);
         else
-            stage2(j, first, last, *scratch.between, j - j0, {in.start + columns.first, columns.count}, scratch);
+            stage2(j, first, last, *scratch.between, j - j0, in, columns, scratch);
     }
 }
 

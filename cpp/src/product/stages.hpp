@@ -14,7 +14,7 @@ struct Columns {
 };
 
 /// Some columns of X in float32, `start` the first, by groups: for each group and block column k its vectors, as the
-/// method arranges them, zero-padded to units, and their sums.
+/// method arranges them, less the mean of the column if the method wants that, zero-padded to units, and their sums.
 struct Inputs {
     Index columns, start = 0;
 
@@ -28,13 +28,17 @@ struct Inputs {
     }
     VectorsOf<float> x(Columns group, Index k) const;
     double* sigma(Columns group, Index k) const;
+    const double* mean(Columns group) const { return mean_ + group.first; } ///< zeros if they were not taken out
 
   private:
+    void load_block(const ConstArray& X, Columns group, Index k);
+    void centre(Columns group);
+
     const Prepared& h_;
     const ProductMethod& method_;
     Index ld_;
     float* x_;
-    double* sigma_;
+    double *sigma_, *mean_;
 };
 
 /// What lies between the stages, for one group of columns of some block rows: the inputs of stage 2 for block row
@@ -95,9 +99,9 @@ struct Product {
 
     /// Rows [begin, end) of the matrix, all of block rows that go together, for some columns of `in`.
     void rows(const Inputs& in, Columns columns, Index begin, Index end, Scratch& scratch) const;
-    /// Rows [begin, end) of block row j, from slot `slot` of `between`, to `count` columns of out from `column` on.
-    void stage2(Index j, Index begin, Index end, const StageBuffer& between, Index slot, Columns out,
-                Scratch& scratch) const;
+    /// Rows [begin, end) of block row j of a group of `in`, from slot `slot` of `between`, to out.
+    void stage2(Index j, Index begin, Index end, const StageBuffer& between, Index slot, const Inputs& in,
+                Columns group, Scratch& scratch) const;
 
   private:
     void stage1(const Inputs& in, Columns columns, Index begin, Index end, Scratch& scratch) const; // block rows

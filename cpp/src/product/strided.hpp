@@ -82,23 +82,30 @@ inline void load_columns(const ConstArray& X, const VectorsOf<float>& to) {
     });
 }
 
-/// out(i, c) (+)= from(i, c) + shift[c].
-inline void store_columns(const Vectors& from, const double* shift, const Array& out, bool accumulate) {
+/// What element (i, c) of a result gets besides: of_row[i] * of_column[c]; nothing if of_row is null.
+struct RowShift {
+    const float* of_row;
+    const double* of_column;
+};
+
+/// out(i, c) (+)= from(i, c) + shift[c] + common.
+inline void store_columns(const Vectors& from, const double* shift, const RowShift& common, const Array& out,
+                          bool accumulate) {
     with_dtype(out.dtype, [&](auto kind) {
         using Kind = decltype(kind);
         auto* to = static_cast<typename Kind::type*>(out.data);
-        const auto put = [&](auto& target, float value, double all) {
-            const float sum = float(double(value) + all);
-            target = Kind::put(accumulate ? Kind::get(target) + sum : sum);
+        const auto put = [&](auto& target, float value, Index i, Index c) {
+            double sum = double(value) + shift[c];
+            if (common.of_row) sum += double(common.of_row[i]) * common.of_column[c];
+            target = Kind::put(accumulate ? Kind::get(target) + float(sum) : float(sum));
         };
         if (from.ld == 1 && out.col_stride == 1) {
             for (Index i = 0; i < out.rows; ++i)
-                for (Index c = 0; c < out.cols; ++c)
-                    put(to[i * out.row_stride + c], from.at[i * from.step + c], shift[c]);
+                for (Index c = 0; c < out.cols; ++c) put(to[i * out.row_stride + c], from.at[i * from.step + c], i, c);
             return;
         }
         in_order(out.rows, out.cols, out.row_stride, [&](Index i, Index c) {
-            put(to[i * out.row_stride + c * out.col_stride], from.at[i * from.step + c * from.ld], shift[c]);
+            put(to[i * out.row_stride + c * out.col_stride], from.at[i * from.step + c * from.ld], i, c);
         });
     });
 }
