@@ -91,7 +91,7 @@ int main() {
                 const double look = seconds([&] {
                     product.lookup(panels, blocks, bits.at, panels * kUnitBytes, batch, tables.at, out.at, ldo, 1);
                 });
-                std::printf("%-8s %-8s %6zu %22.1f %26.0f\n", name.c_str(), precision ? "int8" : "float32", batch,
+                std::printf("%-8s %-8s %6zu %22.1f %26.0f\n", name.c_str(), precision ? "fast" : "float32", batch,
                             1e9 * build / double(blocks * batch), double(ldo * ldx * batch) / look * 1e-9);
                 if (precision == 0)
                     table = double(ldo * ldx * batch) / look * 1e-9, table_rows = double(ldo) * build / look;

@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--busy", type=int, default=0, metavar="N", help="beside N processes that use a core each")
     parser.add_argument("--cache", type=words, default=["hot"], metavar="hot,cold")
     parser.add_argument("--cold-megabytes", type=float, default=200)
-    parser.add_argument("--precision", type=words, default=words("float32,int8"))
+    parser.add_argument("--precision", type=words, default=words("float32,fast"))
     parser.add_argument("--peers", type=words, default=list(PEERS))
     parser.add_argument("--seconds", type=float, default=2, help="for each shape and batch")
     parser.add_argument("--csv", type=Path, metavar="FILE")

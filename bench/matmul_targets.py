@@ -20,9 +20,9 @@ from bench.targets import report, verdict
 LARGE, REAL = "4096x4096", ("384x384", "1536x384")
 LOW_BIT = ("onnxruntime 2-bit", "onnxruntime 4-bit", "ggml Q2_K", "ggml TQ2_0", "ggml Q4_0")
 VECTOR = ("avx512", "vnni", "bf16", "amx")  # levels of AVX-512
-CLASSES = ("float32", "int8")
-OVER_NUMPY = {(2, "float32"): 15, (2, "int8"): 25, (4, "float32"): 7.5, (4, "int8"): 12.5}  # at batch 1, by p and class
-TILES = {(64, "int8"): 4, (64, "float32"): 2.5, (256, "int8"): 2}  # with AMX, against torch's bfloat16 and int8
+CLASSES = ("float32", "fast")
+OVER_NUMPY = {(2, "float32"): 15, (2, "fast"): 25, (4, "float32"): 7.5, (4, "fast"): 12.5}  # at batch 1, by p and class
+TILES = {(64, "fast"): 4, (64, "float32"): 2.5, (256, "fast"): 2}  # with AMX, against torch's bfloat16 and int8
 
 Verdicts = Iterator[dict[str, object]]
 
@@ -83,8 +83,8 @@ def _batch_1(f: Figures) -> Verdicts:
             yield from _against(name, f.ours(p, precision, 1, cache=cache), (1.0, "NumPy"), limit)
         if f.isa in VECTOR:
             peer = f.best(1, cache=cache, among=LOW_BIT)
-            name = f"{LARGE}, batch 1, p = 2, int8, {cache}"
-            yield from _against(name, f.ours(2, "int8", 1, cache=cache), peer, 1.8)
+            name = f"{LARGE}, batch 1, p = 2, fast, {cache}"
+            yield from _against(name, f.ours(2, "fast", 1, cache=cache), peer, 1.8)
 
 
 def _small_batches(f: Figures) -> Verdicts:
@@ -100,7 +100,7 @@ def _layers(f: Figures) -> Verdicts:
         for batch in (1, 8, 64):
             yield from _against(f"{shape}, batch {batch}, p = 2", f.ours(2, "float32", batch, shape), (1, "NumPy"), 1)
         yield from _against(
-            f"{shape}, batch 1, p = 2, int8", f.ours(2, "int8", 1, shape), f.best(1, shape, among=LOW_BIT), 0.91
+            f"{shape}, batch 1, p = 2, fast", f.ours(2, "fast", 1, shape), f.best(1, shape, among=LOW_BIT), 0.91
         )
 
 

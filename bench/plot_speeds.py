@@ -30,7 +30,7 @@ OURS = ("#0072B2", "#000000")
 
 def draw(rows: Sequence[Row], target: str) -> None:
     """One thread, hot, two stacks in default patches: the CSV may hold more."""
-    ours = [f"bqq {precision} p=2 patch=default" for precision in ("float32", "int8")]
+    ours = [f"bqq {precision} p=2 patch=default" for precision in ("float32", "fast")]
     methods = [*STYLES, *ours]
     rows = [r for r in rows if str(r["threads"]) == "1" and r["cache"] == "hot" and r["method"] in methods]
     import matplotlib

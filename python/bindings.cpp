@@ -148,7 +148,7 @@ void bind_options(py::module_& m) {
         .finalize();
     py::native_enum<bqq::Precision>(m, "Precision", "enum.Enum")
         .value("float32", bqq::Precision::float32)
-        .value("int8", bqq::Precision::int8)
+        .value("fast", bqq::Precision::fast)
         .finalize();
     m.attr("REFINE_OF_EFFORT") = bqq::kRefineOfEffort;
 

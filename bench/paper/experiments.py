@@ -306,7 +306,7 @@ class Inference:
                 row |= {key: value for key, value in result.items() if key != "seconds"}
                 row["additions_over_dense"] = result["bit_additions"] / result["dense_multiply_adds"]
                 row["bytes_below_dense"] = result["dense_bytes"] / result["bytes"]
-                for kind in ("float32", "int8"):
+                for kind in ("float32", "fast"):
                     row[f"faster_{kind}"] = result["us_numpy"] / result[f"us_{kind}"]
                 yield row
 

@@ -130,7 +130,7 @@ def product(W: Array, report: Report, p: int, batch: int, threads: int, rounds: 
     jobs = {
         "numpy": lambda: np.matmul(dense, X, out=out),
         "float32": lambda: bqq.matmul(q, X, out=out, threads=threads),
-        "int8": lambda: bqq.matmul(q, X, out=out, threads=threads, precision="int8"),
+        "fast": lambda: bqq.matmul(q, X, out=out, threads=threads, precision="fast"),
     }
     loops = {name: repeated(job) for name, job in jobs.items()}
     medians = interleaved({name: loop for name, (loop, _) in loops.items()}, rounds)

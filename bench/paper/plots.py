@@ -391,7 +391,7 @@ def inference(rows: Rows, folder: Path, ours: str) -> None:
         _panel(axis, matrix, "xy")
         for p in values(rows, "p"):
             here = having(rows, matrix=matrix, p=p)
-            for kind, style, marker in (("float32", "-", "o"), ("int8", "--", "s")):
+            for kind, style, marker in (("float32", "-", "o"), ("fast", "--", "s")):
                 axis.plot(
                     [row["batch"] for row in here],
                     [row[f"faster_{kind}"] for row in here],
@@ -410,7 +410,7 @@ def inference(rows: Rows, folder: Path, ours: str) -> None:
     handles = _marks(
         *((f"p = {p}", colours[p], "", "-") for p in values(rows, "p")),
         ("float32", BLACK, "o", "-"),
-        ("int8", BLACK, "s", "--"),
+        ("fast", BLACK, "s", "--"),
     )
     _legend(figure, handles, 3)
     _save(figure, folder, "inference")

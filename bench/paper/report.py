@@ -327,7 +327,7 @@ def _inference(run: Run, rows: Rows) -> Iterator[str]:
     yield (
         "`q @ X` from the bit planes against NumPy's float32 product, one thread, medians of turns. Additions are "
         "conditional, one for each bit of a plane and column; dense is one multiply-add for each element and column. "
-        "Speed: NumPy's time over bqq's, float32 class / int8 class, by batch."
+        "Speed: NumPy's time over bqq's, float32 class / fast class, by batch."
     )
     yield ""
     batches = values(rows, "batch")
@@ -338,7 +338,7 @@ def _inference(run: Run, rows: Rows) -> Iterator[str]:
             if of:
                 any_row = next(iter(of.values()))
                 speeds = [
-                    f"{of[b]['faster_float32']:.2f} / {of[b]['faster_int8']:.2f}" if b in of else "" for b in batches
+                    f"{of[b]['faster_float32']:.2f} / {of[b]['faster_fast']:.2f}" if b in of else "" for b in batches
                 ]
                 sizes = f"{any_row['weight_bytes'] / 1000:.1f} ({any_row['dense_weight_bytes'] / 1000:.0f})"
                 body.append([matrix, str(p), f"{any_row['additions_over_dense']:.2f}", sizes, *speeds])

@@ -218,12 +218,12 @@ def matmul(a: Any, b: Any, out: Any = None, *, precision: Precision = "float32",
     The result has the other operand's array library and the dtype NumPy gives float32 and that operand (float64 in,
     float64 out), or is written to ``out`` in out's dtype (float16, 32, 64).
 
-    ``precision="float32"``: within 2e-5 of the norm of each column of the result. ``"int8"``: inputs are summed in
-    8 bits with a scale per 256 of them; up to twice as fast, mean squared error at most 5e-4 of the mean square of
-    the result for inputs without extreme outliers (1e-4 to 2.5e-4 for Gaussian ones). The bit planes are exact in both.
+    ``precision="float32"``: within 2e-5 of the norm of each column of the result. ``"fast"``: up to twice as fast,
+    mean squared error at most 5e-4 of the mean square of the result for inputs without extreme outliers, wherever
+    their mean is (4e-6 to 3e-4 for Gaussian ones): 8 or 16 bits for sums of inputs. The bit planes are exact in both.
 
     An array on a CUDA device (CuPy, torch, ``__cuda_array_interface__``, DLPack) is multiplied there, ordered on the
-    current stream of its library, without waiting; ``"int8"`` is the float32 class there, float16 and bfloat16
+    current stream of its library, without waiting; ``"fast"`` is the float32 class there, float16 and bfloat16
     operands with an ``out`` of one of them are exact to 2e-3 before rounding, and threads is ignored.
 
     Raises ValueError or TypeError if shapes, dtypes or devices do not fit, or out overlaps the operand; RuntimeError

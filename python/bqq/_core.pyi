@@ -35,7 +35,7 @@ class Effort(enum.Enum):
 
 class Precision(enum.Enum):
     float32 = 0
-    int8 = 1
+    fast = 1
 
 REFINE_OF_EFFORT: int
 

@@ -11,12 +11,12 @@ from bqq import _arrays, _check, _core
 
 Schedule = Literal["adaptive", "paper"]
 Effort = Literal["fast", "default", "best"]
-Precision = Literal["float32", "int8"]
+Precision = Literal["float32", "fast"]
 
 _SCHEDULES = {"adaptive": _core.Schedule.adaptive, "paper": _core.Schedule.paper}
 # "default" is a keyword of C++
 _EFFORTS = {"fast": _core.Effort.fast, "default": _core.Effort.standard, "best": _core.Effort.best}
-_PRECISIONS = {"float32": _core.Precision.float32, "int8": _core.Precision.int8}
+_PRECISIONS = {"float32": _core.Precision.float32, "fast": _core.Precision.fast}
 _MATMUL_OPTIONS: dict[tuple[int | None, str], _core.MatmulOptions] = {}
 _REFINE = {None: 0, True: _core.REFINE_OF_EFFORT, False: -1}
 

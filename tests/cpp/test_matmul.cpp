@@ -147,7 +147,7 @@ TEST(row_ranges_equal_the_whole_bit_for_bit) {
     }
 }
 
-TEST(int8_class) {
+TEST(fast_class) {
     for (const Index side : {40, 130, 500})
         for (const Index patch : {0, 64, 128})
             for (const Index batch : {1, 2, 3, 8, 11}) {
@@ -157,7 +157,7 @@ TEST(int8_class) {
                 const Mat expected = reference::multiply(reference::dense(q.view()), X);
                 const Aligned buffer = prepared(q);
                 bqq::MatmulOptions options;
-                options.precision = bqq::Precision::int8;
+                options.precision = bqq::Precision::fast;
                 bqq::matmul(buffer.at, input(x, side + 7, batch), output(y, side, batch), options);
                 double error = 0;
                 for (std::size_t i = 0; i < y.size(); ++i) error += std::pow(double(y[i]) - expected.v[i], 2);
@@ -218,7 +218,7 @@ TEST(options_of_the_c_interface) {
     CHECK_EQ(bqq_matmul(buffer.at, &in, &to_exact, nullptr), BQQ_OK);
     CHECK_EQ(bqq_matmul(buffer.at, &in, &to_once, &options), BQQ_OK);
     CHECK(once == exact);
-    options.precision = BQQ_PRECISION_INT8;
+    options.precision = BQQ_PRECISION_FAST;
     CHECK_EQ(bqq_matmul(buffer.at, &in, &to_once, &options), BQQ_OK);
     CHECK(once != exact);
     options.accumulate = 1;

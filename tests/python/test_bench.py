@@ -170,10 +170,10 @@ def test_product_targets_compare_with_the_fastest_peer():
         ("4096x4096", 1, "ggml TQ2_0", 9),
         ("4096x4096", 1, "torch int8", 20),  # not a low-bit peer
         ("4096x4096", 1, "bqq float32 p=2 patch=default", 15.1),
-        ("4096x4096", 1, "bqq int8 p=2 patch=default", 17),
+        ("4096x4096", 1, "bqq fast p=2 patch=default", 17),
         ("4096x4096", 16, "numpy float32", 1),
         ("4096x4096", 16, "torch int8", 6),
-        ("4096x4096", 16, "bqq int8 p=2 patch=default", 9.1),
+        ("4096x4096", 16, "bqq fast p=2 patch=default", 9.1),
         ("4096x4096", 16, "bqq float32 p=2 patch=default", 0.9),
         ("4096x4096", 16, "bqq float32 p=2 patch=128", 5),
         ("4096x4096", 16, "bqq float32 p=2 patch=4096", 8),
@@ -181,8 +181,8 @@ def test_product_targets_compare_with_the_fastest_peer():
     found = product_verdicts("vnni", *rows)
     assert found == {
         "vnni: 4096x4096, batch 1, p = 2, float32, hot over NumPy": "met",
-        "vnni: 4096x4096, batch 1, p = 2, int8, hot over NumPy": "missed",
-        "vnni: 4096x4096, batch 1, p = 2, int8, hot over ggml TQ2_0": "met",
+        "vnni: 4096x4096, batch 1, p = 2, fast, hot over NumPy": "missed",
+        "vnni: 4096x4096, batch 1, p = 2, fast, hot over ggml TQ2_0": "met",
         "vnni: 4096x4096, batch 16, p = 2, int8 over torch int8": "met",
         "vnni: 4096x4096, batch 16, p = 2, float32 over torch int8": "missed",
         "vnni: 4096x4096, p = 2, float32: the worst batch over NumPy": "missed",
@@ -198,7 +198,7 @@ def test_product_targets_with_matrix_units():
     rows = [
         ("4096x4096", 64, "torch bfloat16", 2),
         ("4096x4096", 64, "torch int8", 3),
-        ("4096x4096", 64, "bqq int8 p=2 patch=default", 12.1),
+        ("4096x4096", 64, "bqq fast p=2 patch=default", 12.1),
         ("4096x4096", 64, "bqq float32 p=2 patch=default", 7.4),
     ]
     assert product_verdicts("amx", *rows) == {

@@ -68,8 +68,8 @@ def test_grid_on_every_instruction_set(isa):
     assert run_isa(isa, code, timeout=300).split() == [isa, str(25 * 7 + 8)]
 
 
-def check_int8():
-    """The stated error of the int8 class on the instruction set in use; returns the worst of a few shapes."""
+def check_fast():
+    """The stated error of the fast class on the instruction set in use; returns the worst of a few shapes."""
     rng = np.random.default_rng(0)
     worst = 0.0
     for m, n, p, l, J, K in (
@@ -83,31 +83,31 @@ def check_int8():
         for batch in (1, 2, 7, 8, 33):
             x = rng.standard_normal((n, batch)).astype(np.float32)
             y = W @ x.astype(np.float64)
-            error = bqq.matmul(q, x, precision="int8", threads=1 + batch % 2) - y
+            error = bqq.matmul(q, x, precision="fast", threads=1 + batch % 2) - y
             worst = max(worst, (error**2).sum() / (y**2).sum())
-            left = bqq.matmul(x.T, q.T, precision="int8")
-            np.testing.assert_array_equal(left.T, bqq.matmul(q, x, precision="int8"))
+            left = bqq.matmul(x.T, q.T, precision="fast")
+            np.testing.assert_array_equal(left.T, bqq.matmul(q, x, precision="fast"))
     assert worst <= 5e-4
     return worst
 
 
 @pytest.mark.parametrize("isa", available_isas())
-def test_int8_on_every_instruction_set(isa):
-    assert 1e-7 < float(run_isa(isa, "import test_matmul as t; print(t.check_int8())")) <= 5e-4
+def test_fast_on_every_instruction_set(isa):
+    assert 1e-7 < float(run_isa(isa, "import test_matmul as t; print(t.check_fast())")) <= 5e-4
 
 
-def test_int8_of_a_real_approximation():
+def test_fast_of_a_real_approximation():
     rng = np.random.default_rng(0)
     W = numbers(rng, (130, 200))
     q = bqq.decompose(W, 2, patch=64, steps=100)
     x = rng.standard_normal((200, 50)).astype(np.float32)
     y = q.reconstruct().astype(np.float64) @ x
-    assert ((bqq.matmul(q, x, precision="int8") - y) ** 2).sum() <= 5e-4 * (y**2).sum()
+    assert ((bqq.matmul(q, x, precision="fast") - y) ** 2).sum() <= 5e-4 * (y**2).sum()
 
 
 @pytest.mark.parametrize("precision", ["float16", "", None, 8, []])
 def test_unknown_precision(precision):
-    with pytest.raises(ValueError, match=r"precision is .*expected 'float32' or 'int8'"):
+    with pytest.raises(ValueError, match=r"precision is .*expected 'float32' or 'fast'"):
         bqq.matmul(random_matrix(5, 4), np.ones(4), precision=precision)
 
 

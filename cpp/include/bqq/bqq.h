@@ -70,9 +70,10 @@ typedef enum bqq_schedule { BQQ_SCHEDULE_ADAPTIVE = 0, BQQ_SCHEDULE_PAPER = 1 } 
 /// unless steps or refine are given; with more than 1.2 times the default l, less than 30 % and three times the steps.
 typedef enum bqq_effort { BQQ_EFFORT_STANDARD = 0, BQQ_EFFORT_FAST = 1, BQQ_EFFORT_BEST = 2 } bqq_effort;
 
-/// How exact a product is. FLOAT32: within 2e-5 of the norm of each column of the result, against double. INT8: inputs
-/// summed in 8 bits, relative mean squared error at most 5e-4 for inputs without extreme outliers, up to twice as fast.
-typedef enum bqq_precision { BQQ_PRECISION_FLOAT32 = 0, BQQ_PRECISION_INT8 = 1 } bqq_precision;
+/// How exact a product is. FLOAT32: within 2e-5 of the norm of each column of the result, against double. FAST: mean
+/// squared error at most 5e-4 of the result's mean square for inputs without extreme outliers, wherever their mean is;
+/// up to twice as fast. Kernels of 8 or 16 bits stand behind it, by instruction set and number of columns.
+typedef enum bqq_precision { BQQ_PRECISION_FLOAT32 = 0, BQQ_PRECISION_FAST = 1 } bqq_precision;
 
 // ---- the library ----
 

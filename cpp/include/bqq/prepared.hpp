@@ -12,10 +12,10 @@ namespace bqq {
 
 /// How exact a product is; the planes themselves are exact in both. Numbers are part of the C ABI (bqq_precision).
 ///   float32   within 2e-5 of the norm of the result (of each column's, against float64); observed 1e-7 to 1e-6
-///   int8      sums of four inputs in 8 bits with a scale per 256 inputs, added in 32 bits: mean squared error of the
-///             result at most 5e-4 of its mean square for inputs without extreme outliers (1e-4 to 2.5e-4 for
-///             Gaussian ones). Inputs below 1e-34 count as zero.
-enum class Precision : int { float32 = 0, int8 = 1 };
+///   fast      mean squared error of the result at most 5e-4 of its mean square for inputs without extreme outliers,
+///             wherever their mean is, which goes its own way exactly (4e-6 to 3e-4 for Gaussian ones). The kernel is
+///             the library's choice: sums of four inputs in 8 bits, or of 256 in 16. Inputs below 1e-34 count as zero.
+enum class Precision : int { float32 = 0, fast = 1 };
 
 struct MatmulOptions {
     int threads = 0; ///< as in DecomposeOptions; small products stay on the calling thread. Ignored by matmul_rows.

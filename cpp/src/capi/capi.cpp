@@ -43,7 +43,7 @@ SAME(BQQ_EFFORT_STANDARD, bqq::Effort::standard);
 SAME(BQQ_EFFORT_FAST, bqq::Effort::fast);
 SAME(BQQ_EFFORT_BEST, bqq::Effort::best);
 SAME(BQQ_PRECISION_FLOAT32, bqq::Precision::float32);
-SAME(BQQ_PRECISION_INT8, bqq::Precision::int8);
+SAME(BQQ_PRECISION_FAST, bqq::Precision::fast);
 #undef SAME
 
 template <class Options> void fill_defaults(Options* options, std::size_t struct_size, const char* type) {

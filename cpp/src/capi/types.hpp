@@ -152,7 +152,7 @@ template <class To> To to_array(const bqq_array* a, const char* name) {
 
 inline bqq::MatmulOptions to_options(const bqq_matmul_options* given) {
     const bqq_matmul_options o = read_options(given, "bqq_matmul_options");
-    if (o.precision != BQQ_PRECISION_FLOAT32 && o.precision != BQQ_PRECISION_INT8)
+    if (o.precision != BQQ_PRECISION_FLOAT32 && o.precision != BQQ_PRECISION_FAST)
         bad_argument("precision is " + std::to_string(o.precision) + ", expected a bqq_precision");
     if (o.reserved != 0) bad_argument("bqq_matmul_options.reserved is " + std::to_string(o.reserved) + ", expected 0");
     return {o.threads, static_cast<bqq::Precision>(o.precision), o.accumulate != 0};

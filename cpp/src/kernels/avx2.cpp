@@ -76,7 +76,7 @@ inline void sfloats(vs a, vf* out) {
 } // namespace
 
 #include "kernels/dense_avx2_inl.hpp"
-#include "kernels/int8_avx2_inl.hpp"
+#include "kernels/fast_avx2_inl.hpp"
 #include "kernels/lanes_inl.hpp"
 #include "kernels/loops_inl.hpp"
 #include "kernels/product_avx2_inl.hpp"

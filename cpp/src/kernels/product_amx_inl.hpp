@@ -3,7 +3,7 @@
 // wants it. In a word of the bit matrix four (two) neighbouring bits are an index into a register of all 16 (4) groups
 // of bytes (bfloat16) they can mean: a shift and a permute expand 64 (32) bits.
 //   float32 class   x = high + low in bfloat16, 16 significant bits; bits are +-1/2, both exact
-//   int8 class      x in 8 bits with one scale for a vector's blocks of one call; bits are +-1, their sums exact
+//   fast class      x in 8 bits with one scale for a vector's blocks of one call; bits are +-1, their sums exact
 #pragma once
 
 #include "kernels/table.hpp"

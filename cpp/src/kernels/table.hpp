@@ -18,7 +18,7 @@ constexpr int kMaxPanels = 8;    // of one call of lookup
 constexpr int kMaxVectors = 8;   // of one call of tables or lookup
 constexpr int kChunkBlocks = 8;  // of a product, which share a scale in the fixed-point kernels
 constexpr int kTableBytes = 512; // room for the tables of one block of one vector
-constexpr int kPrecisions = 2;   // 0: float32 class, 1: int8 class
+constexpr int kPrecisions = 2;   // 0: float32 class, 1: fast class
 
 constexpr int kLaneEntries = 128; // of the tables of one block and vector in bqq_lanes
 

@@ -182,7 +182,7 @@ struct Float32Class {
     }
 };
 
-// ---- int8 class: entries of 8 bits, sums of two rounded sums of pairs, at most 126 + 1 in size ----
+// ---- fast class: entries of 8 bits, sums of two rounded sums of pairs, at most 126 + 1 in size ----
 
 // Inputs 0 .. 31, packed from two vectors lane by lane (0-3 16-19 4-7 ...), in words, and behind them their negatives.
 constexpr unsigned packed_word(unsigned input) { return input % 16 / 4 * 8 + input / 16 * 4 + input % 4; }
@@ -239,7 +239,7 @@ void tables_i8(size_t blocks, size_t columns, const float* x, size_t ldx, void* 
     });
 }
 
-struct Int8Class {
+struct FastClass {
     static constexpr int kColumns = 4;
     static constexpr int rows_of(int columns) { return columns == 1 ? 8 : 4; }
 
@@ -312,6 +312,6 @@ extern "C" void bqq_kernels_vnni(bqq_kernels* table) {
     table->rates = kRatesVnni;
     table->unit_columns = unit_columns;
     table->product[0] = bqq_product{tables_f32, lookup<Float32Class>};
-    table->product[1] = bqq_product{tables_i8, lookup<Int8Class>};
+    table->product[1] = bqq_product{tables_i8, lookup<FastClass>};
     for (int precision = 0; precision < kPrecisions; ++precision) table->lanes[precision].from = kLanesVnni[precision];
 }

@@ -32,8 +32,8 @@ void check(const Layout& a, const ConstArray& X, const Array& out, const MatmulO
     for (const Dtype dtype : {X.dtype, out.dtype})
         if (int(dtype) < 0 || int(dtype) > int(Dtype::f64))
             bad_value("dtype", int(dtype), "0 (f32), 1 (f16), 2 (bf16) or 3 (f64)");
-    if (options.precision != Precision::float32 && options.precision != Precision::int8)
-        bad_value("precision", int(options.precision), "0 (float32) or 1 (int8)");
+    if (options.precision != Precision::float32 && options.precision != Precision::fast)
+        bad_value("precision", int(options.precision), "0 (float32) or 1 (fast)");
 }
 
 // A crew of threads: block rows times groups of columns or, where these are too few, first all of stage 1, then all of
@@ -148,7 +148,7 @@ std::size_t workspace_size(const void* prepared, Index batch) {
     const Prepared& h = prepared_of(prepared);
     if (batch < 0) bad_value("batch", batch, "0 or more");
     std::size_t most = 0; // fewer columns may go with more block rows
-    for (const Precision precision : {Precision::float32, Precision::int8})
+    for (const Precision precision : {Precision::float32, Precision::fast})
         for (Index count = 1; count <= std::clamp<Index>(batch, 1, kDenseColumns); ++count) {
             const ProductMethod method(kernels(), h, precision, count);
             Arena arena;

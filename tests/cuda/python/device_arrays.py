@@ -165,10 +165,10 @@ def test_out_beside_its_operand_in_one_buffer():
         bqq.matmul(x, random_matrix(5, 5), y)
 
 
-def test_int8_is_at_least_as_exact():
+def test_fast_is_at_least_as_exact():
     q = random_matrix(40, 70, p=2, l=20)
     x = numbers((70, 3))
-    close(bqq.matmul(q, FakeArray(x), precision="int8", threads=2), dense(q) @ x)
+    close(bqq.matmul(q, FakeArray(x), precision="fast", threads=2), dense(q) @ x)
 
 
 # --- bad input ---

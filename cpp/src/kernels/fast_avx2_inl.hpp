@@ -1,4 +1,4 @@
-// The int8 class with vpshufb: 32 rows x 4 bits, sixteen signed bytes a table. A record has two rows of 64 bytes a
+// The fast class with vpshufb: 32 rows x 4 bits, sixteen signed bytes a table. A record has two rows of 64 bytes a
 // block: the tables of the groups 0 2 4 6 (low halves of the four bytes of a word) and 1 3 5 7. Entries are biased by
 // 128, to unsigned bytes, so that 16-bit sums of them split into even and odd rows.
 #pragma once
