@@ -263,6 +263,25 @@ TEST(columns_do_not_depend_on_the_batch) { // among batches that go the same way
             }
 }
 
+TEST(one_very_wide_block) { // 25,000 additions of groups of four, one after the other, lose two digits
+    for (const bool tall : {false, true}) {
+        const Index m = tall ? 100000 : 2, n = tall ? 2 : 100000;
+        const bqq::Matrix q = reference::random_matrix(m, n, 2, 2, 0, 1);
+        const Aligned buffer = prepared(q);
+        for (const Index batch : {1, 3, 20}) {
+            const Mat X = reference::random(n, batch, 2, -1, 1);
+            std::vector<float> x(X.v.begin(), X.v.end()), y(std::size_t(m * batch));
+            Mat X32 = X;
+            for (std::size_t i = 0; i < x.size(); ++i) X32.v[i] = double(x[i]);
+            const Mat expected = reference::multiply(reference::dense(q.view()), X32);
+            bqq::matmul(buffer.at, input(x, n, batch), output(y, m, batch), {1});
+            double error = 0;
+            for (std::size_t i = 0; i < y.size(); ++i) error += std::pow(double(y[i]) - expected.v[i], 2);
+            CHECK(std::sqrt(error) <= 5e-6 * norm(expected));
+        }
+    }
+}
+
 TEST(few_block_rows_on_many_threads) { // stage 1 and stage 2 one after the other, both cut by rows
     const Index m = 700, n = 650, batch = 70;
     for (const Index patch : {0, 350}) {

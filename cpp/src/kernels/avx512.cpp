@@ -78,5 +78,5 @@ extern "C" void bqq_kernels_avx512(bqq_kernels* table) {
     fill_loops(table);
     fill_lanes(table, kLanesAvx512);
     table->product[0] = bqq_product{tables_f32, lookup_f32};
-    table->rates.table = kTableRateAvx512, table->rates.table_rows = kTableRowsAvx512;
+    table->rates.table = kTableRateAvx512, table->rates.table_rows = kTableRowsAvx512, table->rates.gemm = kGemmAvx512;
 }

@@ -184,8 +184,7 @@ void lanes_scales(size_t stacks, size_t l, const bqq_stack* scales, size_t width
             constexpr int N = decltype(n)::value;
             const vf r = vset(scales[i].r), shift = vset(scales[i].shift);
             vf all[N], sum[N];
-            for (int k = 0; k < N; ++k)
-                all[k] = vmul(shift, vload(sigma + c + size_t(k) * kWidth)), sum[k] = vset(0);
+            for (int k = 0; k < N; ++k) all[k] = vmul(shift, vload(sigma + c + size_t(k) * kWidth)), sum[k] = vset(0);
             for (size_t e = 0; e < l; ++e)
                 for (int k = 0; k < N; ++k) {
                     const size_t at = e * width + c + size_t(k) * kWidth;

@@ -31,7 +31,6 @@ void tables_f32(size_t blocks, size_t columns, const float* x, size_t ldx, void*
 template <int H, int N> inline void lookup_tile(size_t blocks, const uint8_t* bits, size_t stride, const float* t,
                                                 float* out, size_t ldo, int accumulate) {
     const size_t column = 8 * kGroups * blocks;
-    const __m256 one = _mm256_set1_ps(1);
     __m256 s[H][N];
     for (int q = 0; q < H; ++q)
         for (int c = 0; c < N; ++c) s[q][c] = accumulate ? _mm256_loadu_ps(out + c * ldo + 8 * q) : _mm256_setzero_ps();
@@ -45,8 +44,7 @@ template <int H, int N> inline void lookup_tile(size_t blocks, const uint8_t* bi
         for (size_t g = 0; g < kGroups; ++g, t += 8) {
             for (int c = 0; c < N; ++c) {
                 const __m256 table = _mm256_load_ps(t + c * column);
-                for (int q = 0; q < H; ++q)
-                    s[q][c] = _mm256_fmadd_ps(_mm256_permutevar8x32_ps(table, word[q]), one, s[q][c]);
+                for (int q = 0; q < H; ++q) s[q][c] = _mm256_add_ps(s[q][c], _mm256_permutevar8x32_ps(table, word[q]));
             }
             for (int q = 0; q < H; ++q) word[q] = _mm256_srli_epi32(word[q], 3);
         }

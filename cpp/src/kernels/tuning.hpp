@@ -9,15 +9,18 @@
  * and not another distance was not recorded. */
 constexpr int kPrefetchBlocks = 16;
 
-/* By which a product chooses between tables and dense tiles: {table, table_rows, gemm, count} of bqq_rates,
- * the last line of each level of build/bench_kernels. Zen 4 class; one set serves all machines of a level, since the
- * choice needs their ratios only. avx512 changes the tables alone. */
-constexpr bqq_rates kRatesAvx2 = {98, 22, 44, 250};
-constexpr double kTableRateAvx512 = 150, kTableRowsAvx512 = 47;
-constexpr bqq_rates kRatesVnni = {195, 84, 44, 850};
+/* By which a product chooses between tables and dense tiles: {table, table_rows, gemm, count} of bqq_rates, as the last
+ * line of each level of build/bench_kernels has them; the choice needs their ratios only. Of AVX2 on a Zen 3, which has
+ * nothing better. From AVX-512 on the gemm is a middle between Zen 4 (44) and Xeons with two 512-bit units (85). */
+constexpr bqq_rates kRatesAvx2 = {125, 18, 44, 240};
+constexpr double kTableRateAvx512 = 200, kTableRowsAvx512 = 10, kGemmAvx512 = 60;
+constexpr double kCountVnni = 860;
 
 /* Bytes of the tables of one block for the most columns in the lanes: half of a first-level cache of 32 KB. */
 constexpr size_t kLaneTableBlock = 16 << 10;
-/* Columns from which they are faster in the lanes than in registers, for the two classes. */
+/* Columns from which they are faster in the lanes than in registers, for the two classes: where the rates of
+ * build/bench_kernels cross for blocks of 256, tables and idle lanes counted. AVX2: between Zen 3 (5 and 12) and a Xeon
+ * of 2023 capped to AVX2; AVX-512: that Xeon. */
 constexpr size_t kNever = size_t(1) << 40;
-constexpr size_t kLanesGeneric[] = {5, 5}, kLanesAvx2[] = {8, 8}, kLanesAvx512[] = {8, 8}, kLanesVnni[] = {8, kNever};
+constexpr size_t kLanesGeneric[] = {5, 5}, kLanesAvx2[] = {6, 12}, kLanesAvx512[] = {13, 16},
+                 kLanesVnni[] = {11, kNever};

@@ -309,7 +309,7 @@ template <class Class> void lookup(size_t panels, size_t blocks, const uint8_t* 
 
 extern "C" void bqq_kernels_vnni(bqq_kernels* table) {
     table->dense = dense;
-    table->rates = kRatesVnni;
+    table->rates.count = kCountVnni;
     table->unit_columns = unit_columns;
     table->product[0] = bqq_product{tables_f32, lookup<Float32Class>};
     table->product[1] = bqq_product{tables_i8, lookup<FastClass>};

@@ -15,9 +15,9 @@ bool dense_pays(const bqq_rates& rates, const Layout& a, Index batch) {
 ProductMethod::Kind choose(const bqq_kernels& kernels, const Layout& a, Precision precision, Index batch) {
     const int class_ = int(precision);
     const bool tall = std::min(a.m, a.J * a.p * a.l) >= kTilesRows; // in both stages
-    if (kernels.tile[class_].lookup && batch >= kTilesFrom[class_] && tall) return ProductMethod::tiles;
     const bool dense = kernels.dense && precision == Precision::float32 && dense_pays(kernels.rates, a, batch);
     if (dense) return ProductMethod::dense;
+    if (kernels.tile[class_].lookup && batch >= kTilesFrom[class_] && tall) return ProductMethod::tiles;
     return batch >= Index(kernels.lanes[class_].from) ? ProductMethod::lanes : ProductMethod::tables;
 }
 

@@ -195,15 +195,25 @@ void multiply(const ProductMethod& method, const BitMatrix& bits, Index begin, I
     }
     const Panelled panels{bits, begin, end};
     const bqq_product& kernel = *method.kernel;
-    const Index step = method.blocks(x.count);
+    const Index step = method.blocks(x.count), rows = (end - begin) * kPanelRows;
     for (Index b = 0; b < bits.units.blocks; b += step) {
         const auto count = std::size_t(std::min(step, bits.units.blocks - b)), columns = std::size_t(x.count);
+        const bool fresh = b % kSumBlocks == 0;
+        if (fresh && b)
+            for (Index c = 0; c < x.count; ++c)
+                for (Index i = 0; i < rows; ++i) {
+                    float& held = scratch.held[c * rows + i];
+                    held = (b > kSumBlocks ? held : 0.0f) + out.at[c * out.ld + i];
+                }
         kernel.tables(count, columns, x.from(b * kUnitColumns).at, std::size_t(x.ld), scratch.tables);
         panels.lookup(b, [&](std::size_t some, const std::uint8_t* at, std::size_t stride, Index row) {
             kernel.lookup(some, count, at, stride, columns, scratch.tables, out.from(row).at, std::size_t(out.ld),
-                          b > 0);
+                          !fresh);
         });
     }
+    if (bits.units.blocks > kSumBlocks)
+        for (Index c = 0; c < x.count; ++c)
+            for (Index i = 0; i < rows; ++i) out.at[c * out.ld + i] += scratch.held[c * rows + i];
 }
 
 Index rows_at_once(const Prepared& h, Index columns) {
@@ -223,9 +233,14 @@ Scratch::Scratch(const Prepared& h, const bqq_kernels& kernels, const ProductMet
     tables = arena.floats(method.table_bytes() / Index(sizeof(float)));
     v = arena.floats(room * rows);
     between.emplace(h, method, together, method.columns, arena);
-    if (method.kind != ProductMethod::lanes) return;
+    const Units z = h.z_units(), y_units = h.y_units();
+    if (method.kind != ProductMethod::lanes) {
+        const auto most = [](const Units& a) { return a.blocks > kSumBlocks ? a.rows() : 0; };
+        held = arena.floats(method.columns * std::max(most(z), most(y_units)));
+        return;
+    }
     scale = arena.floats(2 * room);
-    const Index panels = std::min(kLanePanels, std::max(h.z_units().panels, h.y_units().panels));
+    const Index panels = std::min(kLanePanels, std::max(z.panels, y_units.panels));
     sums = arena.take<std::uint8_t>(room * Index(method.wide->element) * panels * kPanelRows);
 }
 

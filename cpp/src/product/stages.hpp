@@ -71,8 +71,8 @@ struct BitMatrix {
 
 /// The memory of one thread: the rows of a block and either tables and both sides of stage 1 or tiles of W_hat.
 struct Scratch {
-    float *y, *tables = nullptr, *v = nullptr, *scale = nullptr;
-    std::uint8_t* sums = nullptr; // of lanes: of all rows at once
+    float *y, *tables = nullptr, *v = nullptr, *held = nullptr, *scale = nullptr; // held: sums of blocks before
+    std::uint8_t* sums = nullptr;                                                 // of lanes: of all rows at once
     std::optional<StageBuffer> between;
     std::optional<DenseTiles> tiles;
 

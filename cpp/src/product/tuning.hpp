@@ -14,6 +14,9 @@ constexpr Index kTablesBytes = 32 << 10;
 /// Blocks whose tables are built at a time for one, two, and more columns: what fits into half of kTablesBytes, and for
 /// kMaxVectors columns into all of it; multiples of kChunkBlocks. Chosen, not measured.
 constexpr Index kTableBlocks[3] = {32, 16, 8};
+/// Blocks whose sums are added up one after the other in float32; those of more go together afterwards, so that the
+/// float32 class keeps its digits in blocks 100,000 wide. A multiple of all numbers above. Chosen.
+constexpr Index kSumBlocks = 64;
 /// Rows of stage 1 that share tables, so that building them (12 ns a block and column in the float32 class, "tables" of
 /// bench_kernels, Zen 4 class) costs little beside looking up. Chosen from that rate.
 constexpr Index kTallRows = 2048;
