@@ -53,7 +53,7 @@ double lanes_rate(const bqq_lanes& kernel, std::size_t width, std::size_t rows, 
     return double(rows * width * kernel.chunk * kUnitColumns) * 1e-9 /
            seconds(
                [&] {
-                   if (kernel.begin) kernel.begin(kernel.chunk, width, x, scale.at);
+                   kernel.begin(kernel.chunk, width, x, scale.at);
                    for (std::size_t b = 0; b < kernel.chunk; b += step) {
                        kernel.tables(step, width, x + b * kUnitColumns * width, scale.at, tables.at);
                        for (std::size_t q = 0; q < panels; q += kMaxPanels)

@@ -183,7 +183,7 @@ std::vector<float> multiply_lanes(const bqq_lanes& kernel, const Bits& bits, con
     for (Index first = 0; first < bits.blocks; first += chunk) {
         const Index end = std::min(first + chunk, bits.blocks);
         const auto at = [&](Index b) { return in.data() + b * kUnitColumns * width; };
-        if (kernel.begin) kernel.begin(std::size_t(end - first), std::size_t(width), at(first), scale.data());
+        kernel.begin(std::size_t(end - first), std::size_t(width), at(first), scale.data());
         for (Index b = first; b < end; b += step) {
             const auto count = std::size_t(std::min(step, end - b));
             kernel.tables(count, std::size_t(width), at(b), scale.data(), tables.at);

@@ -111,6 +111,8 @@ template <class L> void lanes_lookup(size_t panels, size_t blocks, const uint8_t
 
 // ---- float32 ----
 
+void lanes_begin_f32(size_t, size_t, const float*, float*) {} // nothing is scaled
+
 void lanes_tables_f32(size_t blocks, size_t width, const float* x, const float*, void* tables) {
     const vf half = vset(0.5f);
     with_vectors<Floats>(width, [&](auto n) {
@@ -206,7 +208,7 @@ void fill_lanes(bqq_kernels* table, const size_t (&from)[kPrecisions]) {
     constexpr size_t fit = kLaneTableBlock / kLaneEntries; // bytes
     bqq_lanes& exact = table->lanes[0];
     exact.lanes = kWidth, exact.element = 4, exact.chunk = 4 * kChunkBlocks;
-    exact.begin = nullptr, exact.tables = lanes_tables_f32;
+    exact.begin = lanes_begin_f32, exact.tables = lanes_tables_f32;
     exact.lookup = lanes_lookup<Floats>, exact.end = lanes_end_f32;
     bqq_lanes& fast = table->lanes[1];
     fast.lanes = Shorts::kLanes, fast.element = 2, fast.chunk = kChunkBlocks;

@@ -77,9 +77,8 @@ typedef struct bqq_product {
 
 /* The same for many vectors that lie side by side, element i of vector c at x[i*width + c]: width is lanes times 1,
  * 2 or 4, at the most `most`. Sums of a chunk of blocks gather in memory, in elements of `element` bytes; begin comes
- * first for a chunk, then tables and lookup for some of its blocks after the other, then end. begin and scale (2 width
- * floats) are NULL where nothing is scaled. A result does not depend on width, nor on how panels are spread over calls.
- */
+ * first for a chunk, then tables and lookup for some of its blocks after the other, then end. scale: 2 width
+ * floats. A result does not depend on width, nor on how panels are spread over calls. */
 typedef struct bqq_lanes {
     size_t lanes, most;    /* narrowest and widest width */
     size_t element, chunk; /* chunk: blocks */

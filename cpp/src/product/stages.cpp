@@ -168,8 +168,7 @@ void multiply_lanes(const ProductMethod& method, const Panelled& panels, const V
     const auto columns = std::size_t(width);
     for (Index chunk = 0; chunk < blocks; chunk += Index(kernel.chunk)) {
         const Index end = std::min(chunk + Index(kernel.chunk), blocks);
-        if (kernel.begin)
-            kernel.begin(std::size_t(end - chunk), columns, x.from(chunk * kUnitColumns).at, scratch.scale);
+        kernel.begin(std::size_t(end - chunk), columns, x.from(chunk * kUnitColumns).at, scratch.scale);
         for (Index b = chunk; b < end; b += step) {
             const auto count = std::size_t(std::min(step, end - b));
             kernel.tables(count, columns, x.from(b * kUnitColumns).at, scratch.scale, scratch.tables);
