@@ -134,6 +134,7 @@ def run_isa(isa: str, code: str, timeout: float = 120) -> str:
 
 
 COMPILING = {"test_consumer.py", "test_cpp.py", "test_cuda.py", "test_cuda_arrays.py"}
+BUILDS = {"built", "subdirectory", "sanitized", "emulated", "emulated_module", "by_nvcc"}  # fixtures that compile
 LONG = {  # of the other files, what takes seconds of CPU time
     "test_mypy",
     "test_stubs",
@@ -161,12 +162,20 @@ LONG = {  # of the other files, what takes seconds of CPU time
 }
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks as fast what needs no compiler and no long search."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks as fast what needs no compiler and no long search; with -n, builds come first and fast tests last."""
     for item in items:
         name = getattr(item, "originalname", item.name)
         if item.path.name not in COMPILING and name not in LONG and item.get_closest_marker("slow") is None:
             item.add_marker("fast")
+    if hasattr(config, "workerinput"):
+        first = {_build_of(item): item for item in reversed(items)}
+        items.sort(key=lambda item: (item.get_closest_marker("fast") is not None, item is not first[_build_of(item)]))
+
+
+def _build_of(item: pytest.Item) -> str:
+    """The fixture whose compiler a test waits for, or nothing."""
+    return next((name for name in getattr(item, "fixturenames", ()) if name in BUILDS), "")
 
 
 @pytest.fixture(scope="session")

@@ -71,23 +71,29 @@ def test_find_package_static(prefix: Path, tmp_path: Path) -> None:
     assert "libbqq.so" not in linked(tmp_path / "user_cpp")
 
 
-def subdirectory() -> tuple[Path, list[str]]:
-    """A kept tree and its arguments; with little optimisation: it compiles the core once more."""
-    arguments = [f"-DBQQ_SOURCE_DIR={ROOT}", "-DBQQ_CUDA=OFF", "-DCMAKE_CXX_FLAGS_RELEASE=-O0"]
-    return _build.tree("subdirectory", *arguments, source=CONSUMER), arguments
+SUBDIRECTORY = (  # with little optimisation: it compiles the core once more
+    f"-DBQQ_SOURCE_DIR={ROOT}",
+    "-DBQQ_CUDA=OFF",
+    "-DCMAKE_CXX_FLAGS_RELEASE=-O0",
+)
 
 
-def test_add_subdirectory() -> None:
-    build, arguments = subdirectory()
-    use(build, *arguments, "-DBQQ_USE_STATIC=OFF", targets=PROGRAMS)
+@pytest.fixture(scope="session")
+def subdirectory() -> Path:
+    """A kept tree of a project that has bqq as a part."""
+    return _build.tree("subdirectory", *SUBDIRECTORY, source=CONSUMER)
+
+
+def test_add_subdirectory(subdirectory: Path) -> None:
+    use(subdirectory, *SUBDIRECTORY, "-DBQQ_USE_STATIC=OFF", targets=PROGRAMS)
     if sys.platform == "linux":
-        assert "libbqq.so" in linked(build / "user_c")
+        assert "libbqq.so" in linked(subdirectory / "user_c")
 
 
 @pytest.mark.slow
 def test_add_subdirectory_static() -> None:
-    build, arguments = subdirectory()
-    use(build, *arguments, "-DBQQ_USE_STATIC=ON")
+    build = _build.tree("subdirectory-static", *SUBDIRECTORY, source=CONSUMER)
+    use(build, *SUBDIRECTORY, "-DBQQ_USE_STATIC=ON")
     assert "libbqq.so" not in linked(build / "user_c")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import cache
 
 import numpy as np
 import pytest
@@ -124,14 +125,18 @@ def test_stacks_and_inner_dimensions(p, l):
     check_products(random_matrix(33, 20, p=p, l=l), np.random.default_rng(0), 5)
 
 
+@cache
+def approximation(shape):
+    return bqq.decompose(numbers(np.random.default_rng(0), shape), 2, patch=64, steps=100)
+
+
 @pytest.mark.parametrize("offset", [1e3, -1e3, 1e6])
 @pytest.mark.parametrize("shape", [(64, 64), (130, 200)])
 def test_offset_inputs_of_a_real_approximation(shape, offset):
     """Rows of a centred matrix nearly cancel a common offset: float32 must keep its digits."""
-    rng = np.random.default_rng(0)
-    q = bqq.decompose(numbers(rng, shape), 2, patch=64, steps=100)
+    q = approximation(shape)
     for batch in (1, 20):
-        check_products(q, rng, batch, offset)
+        check_products(q, np.random.default_rng(batch), batch, offset)
 
 
 def test_against_the_formula():
