@@ -138,8 +138,9 @@ TEST(counts_are_exact) {
     on_each_isa([](const bqq_kernels& kernel) {
         for (const Index M : {1, 13, 40})
             for (const Index N : {1, 33})
-                for (const Index K : {1, 3, 16, 30, 255}) {
-                    const double most = K == 255 ? 65535.49 : 255.49 * double(1 + K % 2);
+                for (const Index K : {1, 3, 16, 30, 255, 258, 300, 601}) {
+                    // 258: the largest bytes of sums that fill a chunk; 601: several chunks and both bytes
+                    const double most = K == 255 ? 65535.49 : K == 601 ? 27000 : 255.49 * double(1 + K % 2);
                     Padded A(reference::random(M, K, 1)), B(reference::random(K, N, 2, 0, most)), C(Mat(M, N));
                     for (float& v : A.v) v = v > 0.5f ? 1.0f : 0.0f;
                     for (float& v : B.v) v = std::floor(v + 0.5f);
@@ -153,6 +154,22 @@ TEST(counts_are_exact) {
                             CHECK_EQ(C(i, j), sum);
                         }
                 }
+    });
+}
+
+TEST(counts_of_full_chunks_are_exact) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        for (const Index K : {255, 256, 257, 512, 1028})
+            for (const double count : {255.0, 256.0, 65535.0}) {
+                if (double(K) * count >= 16777216) continue;
+                const Index M = 5, N = 17;
+                Padded A(Mat(M, K, 1)), B(Mat(K, N, count)), C(Mat(M, N));
+                const Elements<float> workspace(gemm_workspace(std::size_t(M), std::size_t(B.ld), std::size_t(K)));
+                kernel.gemm_counts(std::size_t(M), std::size_t(B.ld), std::size_t(K), A.v.data(), std::size_t(A.ld),
+                                   B.v.data(), std::size_t(B.ld), C.data(), std::size_t(C.ld), workspace.at);
+                for (Index i = 0; i < M; ++i)
+                    for (Index j = 0; j < N; ++j) CHECK_EQ(C(i, j), double(K) * count);
+            }
     });
 }
 
@@ -348,14 +365,15 @@ TEST(anneal) {
                     Padded gram(M), bits(reference::random(rows, L, 8)), c(reference::random(rows, L, 9, -5, 5)),
                         X(reference::random(rows, width, 11, -1, 1));
                     const Index ld = gram.ld;
-                    Padded atoms(Mat(L, width)), with_new(Mat(ld, L)), with_old(Mat(ld, L));
+                    Padded atoms(Mat(L, width)), pairs(Mat(ld, L));
                     std::vector<float> diagonal(std::size_t(ld), INFINITY), before = zeros(ld);
                     for (Index k = 0; k < L; ++k) diagonal[std::size_t(k)] = -gram.v[std::size_t(k * ld + k)];
                     for (float& x : bits.v) x = x > 0.5f ? 1.0f : 0.0f;
                     const Padded pool(reference::random(1, 40 + ld, 10, 0, 4));
                     std::uint64_t state = 5, expected_state = 5;
 
-                    Mat b = values(bits), cc = values(c), expected_atoms(L, width), fresh(L, L), old(L, L);
+                    const Mat first = values(bits);
+                    Mat b = first, cc = values(c), expected_atoms(L, width);
                     std::size_t flips = 0;
                     bool close = false; // a gain within rounding of its threshold decides either way
                     for (Index a = 0; a < rows; ++a) {
@@ -374,7 +392,6 @@ TEST(anneal) {
                         for (Index k = 0; k < L; ++k) {
                             const double d = b(a, k) - was(a, k);
                             for (Index q = 0; q < width; ++q) expected_atoms(k, q) += d * X(a, q);
-                            for (Index q = 0; q < L; ++q) fresh(k, q) += d * b(a, q), old(k, q) += d * was(a, q);
                         }
                     }
                     std::vector<std::uint32_t> flipped(std::size_t(ld), 0u);
@@ -385,7 +402,7 @@ TEST(anneal) {
                     problem.pool_size = 40, problem.state = &state, problem.X = X.v.data();
                     problem.atoms = atoms.data(), problem.ldx = std::size_t(X.ld), problem.before = before.data();
                     problem.flipped = flipped.data();
-                    if (with_counts) problem.with_new = with_new.data(), problem.with_old = with_old.data();
+                    if (with_counts) problem.pairs = pairs.data();
                     const std::size_t done = kernel.anneal(&problem);
                     CHECK_EQ(state, expected_state);
                     if (close) continue;
@@ -399,8 +416,10 @@ TEST(anneal) {
                     for (Index k = 0; k < L; ++k) {
                         for (Index q = 0; q < width; ++q) CHECK_NEAR(atoms(k, q), expected_atoms(k, q), 1e-5);
                         for (Index q = 0; q < L; ++q) {
-                            CHECK_EQ(with_new(k, q), with_counts ? fresh(k, q) : 0);
-                            CHECK_EQ(with_old(k, q), with_counts ? old(k, q) : 0);
+                            double more = 0;
+                            for (Index a = 0; with_counts && a < rows; ++a)
+                                more += b(a, k) * b(a, q) - first(a, k) * first(a, q);
+                            CHECK_EQ(pairs(k, q) + pairs(q, k), more);
                         }
                     }
                 }

@@ -59,6 +59,7 @@ inline void vtranspose(const float* A, size_t lda, float* B, size_t ldb) {
 
 } // namespace
 
+#include "kernels/counts_avx2_inl.hpp"
 #include "kernels/dense_avx2_inl.hpp"
 #include "kernels/int8_avx2_inl.hpp"
 #include "kernels/loops_inl.hpp"
@@ -66,6 +67,7 @@ inline void vtranspose(const float* A, size_t lda, float* B, size_t ldb) {
 
 extern "C" void bqq_kernels_avx2(bqq_kernels* table) {
     fill_loops(table);
+    table->gemm_counts = gemm_counts_in_bytes<Words256>;
     table->product[0] = bqq_product{tables_f32, lookup_f32};
     table->product[1] = bqq_product{tables_i8, lookup_i8};
     table->dense = dense;

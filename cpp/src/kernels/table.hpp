@@ -44,12 +44,14 @@ typedef struct bqq_anneal {
     size_t pool_size;
     uint64_t* state; /* of the generator of those places */
     /* What depends on the bits moves with the flips: row a going from `before` to `after` by flips d_k adds
-     *   d_k after to row k of with_new,   d_k before to row k of with_old,   d_k X_a to row k of atoms. */
-    float *with_new, *with_old; /* ld x ld; NULL: not wanted, both */
-    float* atoms;               /* ld x ldx */
-    const float* X;             /* rows x ldx */
+     *   d_k X_a to row k of atoms,   d_k (before + after) / 2 to row k of pairs: halves of whole numbers.
+     * Its pair counts change by sum_k d_k (e_k after^T + before e_k^T), a symmetric matrix and so the mean of itself
+     * and its transpose: pairs + pairs^T. */
+    float* pairs;   /* ld x ld; NULL: not wanted */
+    float* atoms;   /* ld x ldx */
+    const float* X; /* rows x ldx */
     size_t ldx;
-    float* before;     /* scratch, ld */
+    float* before;     /* scratch, ld; with pairs */
     uint32_t* flipped; /* scratch, ld */
 } bqq_anneal;
 
