@@ -98,7 +98,7 @@ TEST(gemm_dots) {
 }
 
 TEST(rounded_products) {
-    // The oracle is of the operands rounded to bfloat16 or not at all: the difference is bounded by the rounding.
+    // The oracle is of the operands not rounded at all: the difference is bounded by the rounding.
     on_each_isa([](const bqq_kernels& kernel) {
         for (const Index M : kSizes)
             for (const Index N : {1, 31, 65})
@@ -112,8 +112,8 @@ TEST(rounded_products) {
                         Padded C(Mat(M, N), 2);
                         kernel.gemm_rounded(
                             std::size_t(M), std::size_t(B.ld), std::size_t(K), transposed ? At.v.data() : A.v.data(),
-                            transposed ? 1 : std::size_t(A.ld), transposed ? std::size_t(At.ld) : 1, B.v.data(),
-                            std::size_t(B.ld), transposed ? nullptr : D.v.data(), std::size_t(D.ld),
+                            transposed ? 1 : std::size_t(A.ld), transposed ? std::size_t(At.ld) : 1, 1, B.v.data(),
+                            std::size_t(B.ld), 1, transposed ? nullptr : D.v.data(), std::size_t(D.ld),
                             transposed ? nullptr : bias.data(), C.data(), std::size_t(C.ld), workspace.at);
                         double square = 0, cross = 0, sums[2];
                         for (Index i = 0; i < M; ++i)
@@ -125,10 +125,91 @@ TEST(rounded_products) {
                             }
                         if (transposed) continue;
                         kernel.gemm_dots_rounded(std::size_t(M), std::size_t(B.ld), std::size_t(K), A.v.data(),
-                                                 std::size_t(A.ld), 1, B.v.data(), std::size_t(B.ld), D.v.data(),
+                                                 std::size_t(A.ld), 1, 1, B.v.data(), std::size_t(B.ld), 1, D.v.data(),
                                                  std::size_t(D.ld), sums, workspace.at);
                         CHECK_NEAR(sums[0], square, 0.02 * square + 0.002);
                         CHECK_NEAR(sums[1], cross, 0.02 * std::sqrt(square * double(M * N)) + 0.002);
+                    }
+                }
+    });
+}
+
+// Levels with a bound round to multiples of bound / 4095 and are exact from there on: whole multiples up to the bound,
+// of any scale, one huge entry among small ones, all entries at the bound in more than a chunk.
+TEST(products_of_multiples_of_the_unit_are_exact) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        if (!kernel.largest) return;
+        for (const double scale : {1.0, 1e27, 1e-20}) // the largest entries: 4e30
+            for (const Index K : {1, 2, 127, 128, 129, 300})
+                for (const int kind : {0, 1, 2, 3}) {
+                    const Index M = 7, N = 21;
+                    Padded A(reference::random(M, K, 1, -4095, 4095)), B(reference::random(K, N, 2, -4095, 4095));
+                    for (float& v : A.v) v = kind == 0 ? std::nearbyint(v) : kind == 1 ? 4095.0f : 0.0f;
+                    for (float& v : B.v) v = kind == 0 ? std::nearbyint(v) : -4095.0f;
+                    for (Index i = 0; kind == 2 && i < M; ++i) A.v[std::size_t(i * A.ld)] = i ? 1.0f : 4095.0f;
+                    const Padded wholeA = A, wholeB = B;
+                    for (float& v : A.v) v = float(double(v) * scale);
+                    for (Index k = 0; k < K; ++k) // nobody reads these columns
+                        for (Index j = N; j < B.ld; ++j) B.v[std::size_t(k * B.ld + j)] = 1e9f;
+                    Padded C(Mat(M, N)), X(Mat(M, N));
+                    const float most = kind == 3 ? 0.0f : float(4095 * scale);
+                    const Elements<float> workspace(gemm_workspace(std::size_t(M), std::size_t(B.ld), std::size_t(K)),
+                                                    NAN);
+                    kernel.gemm_rounded(std::size_t(M), std::size_t(B.ld), std::size_t(K), A.v.data(),
+                                        std::size_t(A.ld), 1, most, B.v.data(), std::size_t(B.ld), 4095, nullptr, 0,
+                                        nullptr, C.data(), std::size_t(C.ld), workspace.at);
+                    for (Index i = 0; i < M; ++i)
+                        for (Index j = 0; j < N; ++j) {
+                            double sum = 0;
+                            for (Index k = 0; k < K; ++k) sum += wholeA(i, k) * wholeB(k, j);
+                            // what float32 leaves of sums below 2^31, chunk by chunk
+                            CHECK_NEAR(C(i, j) / scale, sum, 1e-6 * (std::fabs(sum) + double(K) * 4095 * 4095 / 16));
+                        }
+                }
+    });
+}
+
+TEST(rounding_to_the_bound_stays_within_half_a_unit) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        if (!kernel.largest) return;
+        for (const double outlier : {1.0, 1000.0})
+            for (const Index K : {3, 64, 130}) {
+                const Index M = 19, N = 33;
+                Padded A(reference::random(M, K, 1, -1, 1)), C(Mat(M, N));
+                const Padded B(reference::random(K, N, 2, -1, 1));
+                A.v[std::size_t(4 * A.ld + 1)] = float(outlier);
+                const float most = kernel.largest(std::size_t(M), std::size_t(K), std::size_t(A.ld), A.v.data());
+                const Elements<float> workspace(gemm_workspace(std::size_t(M), std::size_t(B.ld), std::size_t(K)), NAN);
+                kernel.gemm_rounded(std::size_t(M), std::size_t(B.ld), std::size_t(K), A.v.data(), std::size_t(A.ld), 1,
+                                    most, B.v.data(), std::size_t(B.ld), 1, nullptr, 0, nullptr, C.data(),
+                                    std::size_t(C.ld), workspace.at);
+                for (Index i = 0; i < M; ++i)
+                    for (Index j = 0; j < N; ++j) {
+                        double sum = 0, a = 0, b = 0;
+                        for (Index k = 0; k < K; ++k) {
+                            sum += A(i, k) * B(k, j);
+                            a += std::fabs(A(i, k)), b += std::fabs(B(k, j));
+                        }
+                        const double half_a = 0.5001 * double(most) / 4095, half_b = 0.5001 / 4095;
+                        CHECK_NEAR(C(i, j), sum, half_a * b + half_b * a + double(K) * half_a * half_b);
+                    }
+            }
+    });
+}
+
+TEST(largest) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        if (!kernel.largest) return;
+        for (const Index rows : {1, 3})
+            for (const Index cols : kSizes)
+                for (const double at : {-7.0, 7.0}) {
+                    Padded x(reference::random(rows, cols, 1, -1, 1));
+                    for (Index i = 0; i < rows; ++i)
+                        for (Index j = cols; j < x.ld; ++j) x.v[std::size_t(i * x.ld + j)] = 1e9f;
+                    for (Index j = 0; j < cols; ++j) {
+                        Padded y = x;
+                        y.v[std::size_t((rows - 1) * x.ld + j)] = float(at);
+                        CHECK_EQ(kernel.largest(std::size_t(rows), std::size_t(cols), std::size_t(x.ld), y.data()), 7);
                     }
                 }
     });

@@ -64,9 +64,11 @@ inline void vtranspose(const float* A, size_t lda, float* B, size_t ldb) {
 #include "kernels/int8_avx2_inl.hpp"
 #include "kernels/loops_inl.hpp"
 #include "kernels/product_avx2_inl.hpp"
+#include "kernels/shorts_avx2_inl.hpp"
 
 extern "C" void bqq_kernels_avx2(bqq_kernels* table) {
     fill_loops(table);
+    fill_shorts<Words256>(table);
     table->gemm_counts = gemm_counts_in_bytes<Words256>;
     table->product[0] = bqq_product{tables_f32, lookup_f32};
     table->product[1] = bqq_product{tables_i8, lookup_i8};

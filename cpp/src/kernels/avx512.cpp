@@ -52,14 +52,16 @@ inline void vtranspose(const float* A, size_t lda, float* B, size_t ldb) {
 
 } // namespace
 
-#include "kernels/counts_avx512_inl.hpp"
+#include "kernels/counts_avx2_inl.hpp"
 #include "kernels/product_avx512_inl.hpp"
+#include "kernels/words_avx512_inl.hpp"
 
 #include "kernels/loops_inl.hpp"
 
 extern "C" void bqq_kernels_avx512(bqq_kernels* table) {
     fill_loops(table);
     table->gemm_counts = gemm_counts_in_bytes<Words512>;
+    table->largest = nullptr; // products of 16-bit numbers take two instructions: as long as those of floats
     table->product[0] = bqq_product{tables_f32, lookup_f32};
     table->rates.table = kTableRateAvx512, table->rates.table_rows = kTableRowsAvx512;
 }

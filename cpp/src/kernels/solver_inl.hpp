@@ -77,12 +77,12 @@ void gemm_dots(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_
     sums[1] = op.cross;
 }
 
-void gemm_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B, size_t ldb,
-                  const float* D, size_t ldd, const float* bias, float* C, size_t ldc, float*) {
+void gemm_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, float, const float* B,
+                  size_t ldb, float, const float* D, size_t ldd, const float* bias, float* C, size_t ldc, float*) {
     gemm(M, N, K, A, a_row, a_col, B, ldb, D, ldd, bias, C, ldc);
 }
-void gemm_dots_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B,
-                       size_t ldb, const float* X, size_t ldx, double sums[2], float*) {
+void gemm_dots_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, float, const float* B,
+                       size_t ldb, float, const float* X, size_t ldx, double sums[2], float*) {
     gemm_dots(M, N, K, A, a_row, a_col, B, ldb, X, ldx, sums);
 }
 void gemm_counts(size_t M, size_t N, size_t K, const float* A, size_t lda, const float* B, size_t ldb, float* C,

@@ -13,7 +13,9 @@
 // largest.
 #include "kernels/dense_vnni_inl.hpp"
 #include "kernels/records_inl.hpp"
+#include "kernels/shorts_avx2_inl.hpp"
 #include "kernels/tuning.hpp"
+#include "kernels/words_avx512_inl.hpp"
 #include "kernels/x86.hpp"
 
 #include <math.h>
@@ -305,9 +307,14 @@ template <class Class> void lookup(size_t panels, size_t blocks, const uint8_t* 
     }
 }
 
+struct WordsVnni : Words512 {
+    static Word add_pairs(Word sum, Word a, Word b) { return _mm512_dpwssd_epi32(sum, a, b); }
+};
+
 } // namespace
 
 extern "C" void bqq_kernels_vnni(bqq_kernels* table) {
+    fill_shorts<WordsVnni>(table);
     table->dense = dense;
     table->rates = kRatesVnni;
     table->unit_columns = unit_columns;
