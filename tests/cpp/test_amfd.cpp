@@ -63,7 +63,7 @@ void step_reference(const Mat& X, Mat& y, Mat& y_old, Mat& z, Mat& z_old, double
 // instability, that of bfloat16 operands more than that of float32.
 double leeway(const bqq_kernels& kernel) {
     alignas(64) float A[16] = {1 + 1e-4f}, B[16] = {1}, C[16], workspace[gemm_workspace(1, 16, 1)];
-    kernel.gemm_rounded(1, 16, 1, A, 16, 1, B, 16, nullptr, 0, nullptr, C, 16, workspace);
+    kernel.gemm_rounded(1, 16, 1, A, 16, 1, 2, B, 16, 1, nullptr, 0, nullptr, C, 16, workspace);
     return C[0] == A[0] ? 1 : 100;
 }
 

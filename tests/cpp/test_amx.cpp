@@ -81,16 +81,16 @@ TEST(gemms_on_tiles_are_those_of_rounded_operands) {
                     const float* left = transposed ? at.v.data() : a.v.data();
                     const std::size_t row = transposed ? 1 : std::size_t(a.ld),
                                       col = transposed ? std::size_t(at.ld) : 1;
-                    table.gemm_rounded(std::size_t(M), std::size_t(b.ld), std::size_t(K), left, row, col, b.v.data(),
-                                       std::size_t(b.ld), transposed ? nullptr : d.v.data(), std::size_t(d.ld),
+                    table.gemm_rounded(std::size_t(M), std::size_t(b.ld), std::size_t(K), left, row, col, 1, b.v.data(),
+                                       std::size_t(b.ld), 1, transposed ? nullptr : d.v.data(), std::size_t(d.ld),
                                        transposed ? nullptr : bias.data(), C.data(), std::size_t(b.ld), workspace.at);
                     for (Index i = 0; i < M; ++i)
                         for (Index j = 0; j < N; ++j)
                             CHECK_NEAR(double(C[std::size_t(i * b.ld + j)]), P(i, j) + (transposed ? 0 : D(i, j) + 0.5),
                                        tolerance);
                     double sums[2];
-                    table.gemm_dots_rounded(std::size_t(M), std::size_t(b.ld), std::size_t(K), left, row, col,
-                                            b.v.data(), std::size_t(b.ld), d.v.data(), std::size_t(d.ld), sums,
+                    table.gemm_dots_rounded(std::size_t(M), std::size_t(b.ld), std::size_t(K), left, row, col, 1,
+                                            b.v.data(), std::size_t(b.ld), 1, d.v.data(), std::size_t(d.ld), sums,
                                             workspace.at);
                     CHECK_NEAR(sums[0], square, 1e-5 * square);
                     CHECK_NEAR(sums[1], cross, 1e-5 * (1 + square));

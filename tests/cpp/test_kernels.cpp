@@ -98,7 +98,7 @@ TEST(gemm_dots) {
 }
 
 TEST(rounded_products) {
-    // The oracle is of the operands rounded to bfloat16 or not at all: the difference is bounded by the rounding.
+    // The oracle is of the operands not rounded at all: the difference is bounded by the rounding.
     on_each_isa([](const bqq_kernels& kernel) {
         for (const Index M : kSizes)
             for (const Index N : {1, 31, 65})
@@ -112,8 +112,8 @@ TEST(rounded_products) {
                         Padded C(Mat(M, N), 2);
                         kernel.gemm_rounded(
                             std::size_t(M), std::size_t(B.ld), std::size_t(K), transposed ? At.v.data() : A.v.data(),
-                            transposed ? 1 : std::size_t(A.ld), transposed ? std::size_t(At.ld) : 1, B.v.data(),
-                            std::size_t(B.ld), transposed ? nullptr : D.v.data(), std::size_t(D.ld),
+                            transposed ? 1 : std::size_t(A.ld), transposed ? std::size_t(At.ld) : 1, 1, B.v.data(),
+                            std::size_t(B.ld), 1, transposed ? nullptr : D.v.data(), std::size_t(D.ld),
                             transposed ? nullptr : bias.data(), C.data(), std::size_t(C.ld), workspace.at);
                         double square = 0, cross = 0, sums[2];
                         for (Index i = 0; i < M; ++i)
@@ -125,10 +125,91 @@ TEST(rounded_products) {
                             }
                         if (transposed) continue;
                         kernel.gemm_dots_rounded(std::size_t(M), std::size_t(B.ld), std::size_t(K), A.v.data(),
-                                                 std::size_t(A.ld), 1, B.v.data(), std::size_t(B.ld), D.v.data(),
+                                                 std::size_t(A.ld), 1, 1, B.v.data(), std::size_t(B.ld), 1, D.v.data(),
                                                  std::size_t(D.ld), sums, workspace.at);
                         CHECK_NEAR(sums[0], square, 0.02 * square + 0.002);
                         CHECK_NEAR(sums[1], cross, 0.02 * std::sqrt(square * double(M * N)) + 0.002);
+                    }
+                }
+    });
+}
+
+// Levels with a bound round to multiples of bound / 4095 and are exact from there on: whole multiples up to the bound,
+// of any scale, one huge entry among small ones, all entries at the bound in more than a chunk.
+TEST(products_of_multiples_of_the_unit_are_exact) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        if (!kernel.largest) return;
+        for (const double scale : {1.0, 1e27, 1e-20}) // the largest entries: 4e30
+            for (const Index K : {1, 2, 127, 128, 129, 300})
+                for (const int kind : {0, 1, 2, 3}) {
+                    const Index M = 7, N = 21;
+                    Padded A(reference::random(M, K, 1, -4095, 4095)), B(reference::random(K, N, 2, -4095, 4095));
+                    for (float& v : A.v) v = kind == 0 ? std::nearbyint(v) : kind == 1 ? 4095.0f : 0.0f;
+                    for (float& v : B.v) v = kind == 0 ? std::nearbyint(v) : -4095.0f;
+                    for (Index i = 0; kind == 2 && i < M; ++i) A.v[std::size_t(i * A.ld)] = i ? 1.0f : 4095.0f;
+                    const Padded wholeA = A, wholeB = B;
+                    for (float& v : A.v) v = float(double(v) * scale);
+                    for (Index k = 0; k < K; ++k) // nobody reads these columns
+                        for (Index j = N; j < B.ld; ++j) B.v[std::size_t(k * B.ld + j)] = 1e9f;
+                    Padded C(Mat(M, N)), X(Mat(M, N));
+                    const float most = kind == 3 ? 0.0f : float(4095 * scale);
+                    const Elements<float> workspace(gemm_workspace(std::size_t(M), std::size_t(B.ld), std::size_t(K)),
+                                                    NAN);
+                    kernel.gemm_rounded(std::size_t(M), std::size_t(B.ld), std::size_t(K), A.v.data(),
+                                        std::size_t(A.ld), 1, most, B.v.data(), std::size_t(B.ld), 4095, nullptr, 0,
+                                        nullptr, C.data(), std::size_t(C.ld), workspace.at);
+                    for (Index i = 0; i < M; ++i)
+                        for (Index j = 0; j < N; ++j) {
+                            double sum = 0;
+                            for (Index k = 0; k < K; ++k) sum += wholeA(i, k) * wholeB(k, j);
+                            // what float32 leaves of sums below 2^31, chunk by chunk
+                            CHECK_NEAR(C(i, j) / scale, sum, 1e-6 * (std::fabs(sum) + double(K) * 4095 * 4095 / 16));
+                        }
+                }
+    });
+}
+
+TEST(rounding_to_the_bound_stays_within_half_a_unit) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        if (!kernel.largest) return;
+        for (const double outlier : {1.0, 1000.0})
+            for (const Index K : {3, 64, 130}) {
+                const Index M = 19, N = 33;
+                Padded A(reference::random(M, K, 1, -1, 1)), C(Mat(M, N));
+                const Padded B(reference::random(K, N, 2, -1, 1));
+                A.v[std::size_t(4 * A.ld + 1)] = float(outlier);
+                const float most = kernel.largest(std::size_t(M), std::size_t(K), std::size_t(A.ld), A.v.data());
+                const Elements<float> workspace(gemm_workspace(std::size_t(M), std::size_t(B.ld), std::size_t(K)), NAN);
+                kernel.gemm_rounded(std::size_t(M), std::size_t(B.ld), std::size_t(K), A.v.data(), std::size_t(A.ld), 1,
+                                    most, B.v.data(), std::size_t(B.ld), 1, nullptr, 0, nullptr, C.data(),
+                                    std::size_t(C.ld), workspace.at);
+                for (Index i = 0; i < M; ++i)
+                    for (Index j = 0; j < N; ++j) {
+                        double sum = 0, a = 0, b = 0;
+                        for (Index k = 0; k < K; ++k) {
+                            sum += A(i, k) * B(k, j);
+                            a += std::fabs(A(i, k)), b += std::fabs(B(k, j));
+                        }
+                        const double half_a = 0.5001 * double(most) / 4095, half_b = 0.5001 / 4095;
+                        CHECK_NEAR(C(i, j), sum, half_a * b + half_b * a + double(K) * half_a * half_b);
+                    }
+            }
+    });
+}
+
+TEST(largest) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        if (!kernel.largest) return;
+        for (const Index rows : {1, 3})
+            for (const Index cols : kSizes)
+                for (const double at : {-7.0, 7.0}) {
+                    Padded x(reference::random(rows, cols, 1, -1, 1));
+                    for (Index i = 0; i < rows; ++i)
+                        for (Index j = cols; j < x.ld; ++j) x.v[std::size_t(i * x.ld + j)] = 1e9f;
+                    for (Index j = 0; j < cols; ++j) {
+                        Padded y = x;
+                        y.v[std::size_t((rows - 1) * x.ld + j)] = float(at);
+                        CHECK_EQ(kernel.largest(std::size_t(rows), std::size_t(cols), std::size_t(x.ld), y.data()), 7);
                     }
                 }
     });
@@ -138,8 +219,9 @@ TEST(counts_are_exact) {
     on_each_isa([](const bqq_kernels& kernel) {
         for (const Index M : {1, 13, 40})
             for (const Index N : {1, 33})
-                for (const Index K : {1, 3, 16, 30, 255}) {
-                    const double most = K == 255 ? 65535.49 : 255.49 * double(1 + K % 2);
+                for (const Index K : {1, 3, 16, 30, 255, 258, 300, 601}) {
+                    // 258: the largest bytes of sums that fill a chunk; 601: several chunks and both bytes
+                    const double most = K == 255 ? 65535.49 : K == 601 ? 27000 : 255.49 * double(1 + K % 2);
                     Padded A(reference::random(M, K, 1)), B(reference::random(K, N, 2, 0, most)), C(Mat(M, N));
                     for (float& v : A.v) v = v > 0.5f ? 1.0f : 0.0f;
                     for (float& v : B.v) v = std::floor(v + 0.5f);
@@ -153,6 +235,22 @@ TEST(counts_are_exact) {
                             CHECK_EQ(C(i, j), sum);
                         }
                 }
+    });
+}
+
+TEST(counts_of_full_chunks_are_exact) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        for (const Index K : {255, 256, 257, 512, 1028})
+            for (const double count : {255.0, 256.0, 65535.0}) {
+                if (double(K) * count >= 16777216) continue;
+                const Index M = 5, N = 17;
+                Padded A(Mat(M, K, 1)), B(Mat(K, N, count)), C(Mat(M, N));
+                const Elements<float> workspace(gemm_workspace(std::size_t(M), std::size_t(B.ld), std::size_t(K)));
+                kernel.gemm_counts(std::size_t(M), std::size_t(B.ld), std::size_t(K), A.v.data(), std::size_t(A.ld),
+                                   B.v.data(), std::size_t(B.ld), C.data(), std::size_t(C.ld), workspace.at);
+                for (Index i = 0; i < M; ++i)
+                    for (Index j = 0; j < N; ++j) CHECK_EQ(C(i, j), double(K) * count);
+            }
     });
 }
 
@@ -348,14 +446,15 @@ TEST(anneal) {
                     Padded gram(M), bits(reference::random(rows, L, 8)), c(reference::random(rows, L, 9, -5, 5)),
                         X(reference::random(rows, width, 11, -1, 1));
                     const Index ld = gram.ld;
-                    Padded atoms(Mat(L, width)), with_new(Mat(ld, L)), with_old(Mat(ld, L));
+                    Padded atoms(Mat(L, width)), pairs(Mat(ld, L));
                     std::vector<float> diagonal(std::size_t(ld), INFINITY), before = zeros(ld);
                     for (Index k = 0; k < L; ++k) diagonal[std::size_t(k)] = -gram.v[std::size_t(k * ld + k)];
                     for (float& x : bits.v) x = x > 0.5f ? 1.0f : 0.0f;
                     const Padded pool(reference::random(1, 40 + ld, 10, 0, 4));
                     std::uint64_t state = 5, expected_state = 5;
 
-                    Mat b = values(bits), cc = values(c), expected_atoms(L, width), fresh(L, L), old(L, L);
+                    const Mat first = values(bits);
+                    Mat b = first, cc = values(c), expected_atoms(L, width);
                     std::size_t flips = 0;
                     bool close = false; // a gain within rounding of its threshold decides either way
                     for (Index a = 0; a < rows; ++a) {
@@ -374,7 +473,6 @@ TEST(anneal) {
                         for (Index k = 0; k < L; ++k) {
                             const double d = b(a, k) - was(a, k);
                             for (Index q = 0; q < width; ++q) expected_atoms(k, q) += d * X(a, q);
-                            for (Index q = 0; q < L; ++q) fresh(k, q) += d * b(a, q), old(k, q) += d * was(a, q);
                         }
                     }
                     std::vector<std::uint32_t> flipped(std::size_t(ld), 0u);
@@ -385,7 +483,7 @@ TEST(anneal) {
                     problem.pool_size = 40, problem.state = &state, problem.X = X.v.data();
                     problem.atoms = atoms.data(), problem.ldx = std::size_t(X.ld), problem.before = before.data();
                     problem.flipped = flipped.data();
-                    if (with_counts) problem.with_new = with_new.data(), problem.with_old = with_old.data();
+                    if (with_counts) problem.pairs = pairs.data();
                     const std::size_t done = kernel.anneal(&problem);
                     CHECK_EQ(state, expected_state);
                     if (close) continue;
@@ -399,8 +497,10 @@ TEST(anneal) {
                     for (Index k = 0; k < L; ++k) {
                         for (Index q = 0; q < width; ++q) CHECK_NEAR(atoms(k, q), expected_atoms(k, q), 1e-5);
                         for (Index q = 0; q < L; ++q) {
-                            CHECK_EQ(with_new(k, q), with_counts ? fresh(k, q) : 0);
-                            CHECK_EQ(with_old(k, q), with_counts ? old(k, q) : 0);
+                            double more = 0;
+                            for (Index a = 0; with_counts && a < rows; ++a)
+                                more += b(a, k) * b(a, q) - first(a, k) * first(a, q);
+                            CHECK_EQ(pairs(k, q) + pairs(q, k), more);
                         }
                     }
                 }

@@ -95,8 +95,9 @@ template <class Row> void for_rows(const Operands& p, size_t N, Row&& row) {
         }
 }
 
-void gemm_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B, size_t ldb,
-                  const float* D, size_t ldd, const float* bias, float* C, size_t ldc, float* workspace) {
+void gemm_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, float, const float* B,
+                  size_t ldb, float, const float* D, size_t ldd, const float* bias, float* C, size_t ldc,
+                  float* workspace) {
     const Operands p = pack(M, N, K, {A, a_row, a_col}, B, ldb, workspace);
     for_rows(p, N, [&](size_t i, size_t j, __m512 v) {
         v = _mm512_add_ps(v, _mm512_set1_ps(bias ? bias[i] : 0.0f));
@@ -105,8 +106,8 @@ void gemm_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, si
     });
 }
 
-void gemm_dots_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B,
-                       size_t ldb, const float* X, size_t ldx, double sums[2], float* workspace) {
+void gemm_dots_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, float, const float* B,
+                       size_t ldb, float, const float* X, size_t ldx, double sums[2], float* workspace) {
     const Operands p = pack(M, N, K, {A, a_row, a_col}, B, ldb, workspace);
     __m512d square = _mm512_setzero_pd(), cross = square;
     const auto add = [](__m512d sum, __m512 v) {

@@ -31,10 +31,20 @@ inline void add_row(size_t ld, vf d, const float* x, float* y) {
     for (size_t q = 0; q < ld; q += kWidth) vstore(y + q, vfma(d, vload(x + q), vload(y + q)));
 }
 
+inline unsigned lowest_bit(unsigned mask) {
+#if defined(__GNUC__)
+    return unsigned(__builtin_ctz(mask));
+#else
+    unsigned lane = 0;
+    while (!(mask >> lane & 1)) ++lane;
+    return lane;
+#endif
+}
+
 size_t anneal(const bqq_anneal* problem) {
     const bqq_anneal& p = *problem;
     const size_t ld = p.ld;
-    const vf one = vset(1), minus2 = vset(-2), two = vset(2), cold = vset(-p.T);
+    const vf one = vset(1), half = vset(0.5f), minus2 = vset(-2), two = vset(2), cold = vset(-p.T);
     constexpr unsigned kLanes = (1u << (kWidth - 1)) * 2u - 1u;
     uint64_t state = *p.state;
     size_t total = 0;
@@ -52,10 +62,9 @@ size_t anneal(const bqq_anneal* problem) {
                 const vf gain = vsub(vmul(vmul(two, d), vload(c + g)), vload(p.diagonal + g));
                 const unsigned wins = vgreater(gain, vmul(cold, vload(e + g))) & pending;
                 if (!wins) break;
-                unsigned lane = 0;
-                while (!(wins >> lane & 1)) ++lane;
+                const unsigned lane = lowest_bit(wins);
                 const size_t k = g + lane;
-                if (!flips && p.with_new)
+                if (!flips && p.pairs)
                     for (size_t q = 0; q < ld; q += kWidth) vstore(p.before + q, vload(bits + q));
                 add_row(ld, vset(1 - 2 * bits[k]), p.M + k * ld, c);
                 bits[k] = 1 - bits[k];
@@ -63,13 +72,14 @@ size_t anneal(const bqq_anneal* problem) {
                 pending = (~1u << lane) & kLanes;
             } while (pending);
         }
+        if (flips && p.pairs)
+            for (size_t q = 0; q < ld; q += kWidth)
+                vstore(p.before + q, vmul(half, vadd(vload(p.before + q), vload(bits + q))));
         for (size_t i = 0; i < flips; ++i) {
             const size_t k = p.flipped[i];
             const vf d = vset(2 * bits[k] - 1);
             add_row(p.ldx, d, p.X + a * p.ldx, p.atoms + k * p.ldx);
-            if (!p.with_new) continue;
-            add_row(ld, d, bits, p.with_new + k * ld);
-            add_row(ld, d, p.before, p.with_old + k * ld);
+            if (p.pairs) add_row(ld, d, p.before, p.pairs + k * ld);
         }
         total += flips;
     }

@@ -149,16 +149,17 @@ Operands pack(size_t M, size_t N, size_t K, const Left& A, const float* B, size_
     return {pairs, a, b, stride, 1, b_stride};
 }
 
-void gemm_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B, size_t ldb,
-                  const float* D, size_t ldd, const float* bias, float* C, size_t ldc, float* workspace) {
+void gemm_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, float, const float* B,
+                  size_t ldb, float, const float* D, size_t ldd, const float* bias, float* C, size_t ldc,
+                  float* workspace) {
     Store op;
     static_cast<Operands&>(op) = pack(M, N, K, {A, a_row, a_col}, B, ldb, workspace);
     op.D = D, op.bias = bias, op.C = C, op.ldd = ldd, op.ldc = ldc;
     for_tiles<kTileRows, kTileVectors, 16>(op, M, N);
 }
 
-void gemm_dots_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B,
-                       size_t ldb, const float* X, size_t ldx, double sums[2], float* workspace) {
+void gemm_dots_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, float, const float* B,
+                       size_t ldb, float, const float* X, size_t ldx, double sums[2], float* workspace) {
     Dots op;
     static_cast<Operands&>(op) = pack(M, N, K, {A, a_row, a_col}, B, ldb, workspace);
     op.X = X, op.ldx = ldx, op.square = op.cross = 0;
@@ -189,4 +190,5 @@ extern "C" void bqq_kernels_bf16(bqq_kernels* table) {
     table->gemm_rounded = gemm_rounded;
     table->gemm_dots_rounded = gemm_dots_rounded;
     table->gemm_counts = gemm_counts;
+    table->largest = nullptr;
 }

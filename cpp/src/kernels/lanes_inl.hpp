@@ -6,7 +6,7 @@
 
 #include "kernels/shorts_inl.hpp"
 #include "kernels/tuning.hpp"
-#include "kernels/words_inl.hpp"
+#include "kernels/units_inl.hpp"
 
 namespace {
 

@@ -3,8 +3,8 @@
 #pragma once
 
 #include "kernels/records_inl.hpp"
+#include "kernels/units_inl.hpp"
 #include "kernels/vector_inl.hpp"
-#include "kernels/words_inl.hpp"
 
 namespace {
 

@@ -77,12 +77,12 @@ void gemm_dots(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_
     sums[1] = op.cross;
 }
 
-void gemm_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B, size_t ldb,
-                  const float* D, size_t ldd, const float* bias, float* C, size_t ldc, float*) {
+void gemm_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, float, const float* B,
+                  size_t ldb, float, const float* D, size_t ldd, const float* bias, float* C, size_t ldc, float*) {
     gemm(M, N, K, A, a_row, a_col, B, ldb, D, ldd, bias, C, ldc);
 }
-void gemm_dots_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B,
-                       size_t ldb, const float* X, size_t ldx, double sums[2], float*) {
+void gemm_dots_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, float, const float* B,
+                       size_t ldb, float, const float* X, size_t ldx, double sums[2], float*) {
     gemm_dots(M, N, K, A, a_row, a_col, B, ldb, X, ldx, sums);
 }
 void gemm_counts(size_t M, size_t N, size_t K, const float* A, size_t lda, const float* B, size_t ldb, float* C,
@@ -182,21 +182,27 @@ double bilinear(size_t rows, size_t, size_t ld, const float* a, const float* M, 
     return sum;
 }
 
+template <int V> inline void column_dots_of(size_t rows, const float* w, const float* A, size_t lda, const float* B,
+                                            size_t ldb, float* out) {
+    vf sum[V];
+    for (int v = 0; v < V; ++v) sum[v] = vset(0);
+    for (size_t i = 0; i < rows; ++i, A += lda) {
+        const vf wi = vset(w ? w[i] : 1.0f);
+        for (int v = 0; v < V; ++v) {
+            const vf a = vload(A + v * kWidth);
+            sum[v] = vfma(wi, B ? vmul(a, vload(B + i * ldb + size_t(v * kWidth))) : a, sum[v]);
+        }
+    }
+    for (int v = 0; v < V; ++v) vstore(out + v * kWidth, sum[v]);
+}
+
 void column_dots(size_t rows, size_t ld, const float* w, const float* A, size_t lda, const float* B, size_t ldb,
                  float* out) {
-    constexpr size_t kGroup = 4 * kWidth; // kPad is a multiple of kWidth only: the last group may be shorter
-    for (size_t j = 0; j < ld; j += kGroup) {
-        const size_t vectors = (ld - j < kGroup ? ld - j : kGroup) / kWidth;
-        vf sum[4] = {vset(0), vset(0), vset(0), vset(0)};
-        for (size_t i = 0; i < rows; ++i) {
-            const vf wi = vset(w ? w[i] : 1.0f);
-            for (size_t v = 0; v < vectors; ++v) {
-                const vf a = vload(A + i * lda + j + v * kWidth);
-                sum[v] = vfma(wi, B ? vmul(a, vload(B + i * ldb + j + v * kWidth)) : a, sum[v]);
-            }
-        }
-        for (size_t v = 0; v < vectors; ++v) vstore(out + j + v * kWidth, sum[v]);
-    }
+    constexpr int kVectors = kPad / kWidth, kSums = kVectors < 4 ? 2 * kVectors : kVectors;
+    size_t j = 0;
+    for (; j + kSums * kWidth <= ld; j += kSums * kWidth)
+        column_dots_of<kSums>(rows, w, A + j, lda, B ? B + j : nullptr, ldb, out + j);
+    if (j < ld) column_dots_of<kVectors>(rows, w, A + j, lda, B ? B + j : nullptr, ldb, out + j);
 }
 
 void column_affine(size_t rows, size_t ld, const float* A, const float* a, const float* x, const float* b,

@@ -46,12 +46,14 @@ typedef struct bqq_anneal {
     size_t pool_size;
     uint64_t* state; /* of the generator of those places */
     /* What depends on the bits moves with the flips: row a going from `before` to `after` by flips d_k adds
-     *   d_k after to row k of with_new,   d_k before to row k of with_old,   d_k X_a to row k of atoms. */
-    float *with_new, *with_old; /* ld x ld; NULL: not wanted, both */
-    float* atoms;               /* ld x ldx */
-    const float* X;             /* rows x ldx */
+     *   d_k X_a to row k of atoms,   d_k (before + after) / 2 to row k of pairs: halves of whole numbers.
+     * Its pair counts change by sum_k d_k (e_k after^T + before e_k^T), a symmetric matrix and so the mean of itself
+     * and its transpose: pairs + pairs^T. */
+    float* pairs;   /* ld x ld; NULL: not wanted */
+    float* atoms;   /* ld x ldx */
+    const float* X; /* rows x ldx */
     size_t ldx;
-    float* before;     /* scratch, ld */
+    float* before;     /* scratch, ld; with pairs */
     uint32_t* flipped; /* scratch, ld */
 } bqq_anneal;
 
@@ -137,13 +139,16 @@ typedef struct bqq_kernels {
     void (*gemm_dots)(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B,
                       size_t ldb, const float* X, size_t ldx, double sums[2]);
 
-    /* gemm and gemm_dots where rounding is harmless: A and B may be rounded to bfloat16, sums are float32. One of
-     * a_row and a_col is 1. workspace: gemm_workspace(M, N, K) floats, 64-byte aligned. */
-    void (*gemm_rounded)(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B,
-                         size_t ldb, const float* D, size_t ldd, const float* bias, float* C, size_t ldc,
-                         float* workspace);
-    void (*gemm_dots_rounded)(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, const float* B,
-                              size_t ldb, const float* X, size_t ldx, double sums[2], float* workspace);
+    /* gemm and gemm_dots where rounding is harmless: A and B may be rounded to bfloat16, or to multiples of most_a /
+     * 4095 and most_b / 4095. No |A(i,k)| exceeds most_a and no |B[k,j]| most_b, except in columns of B whose sums
+     * nobody reads. Sums have float32's accuracy. One of a_row and a_col is 1. workspace: gemm_workspace(M, N, K)
+     * floats, 64-byte aligned. */
+    void (*gemm_rounded)(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, float most_a,
+                         const float* B, size_t ldb, float most_b, const float* D, size_t ldd, const float* bias,
+                         float* C, size_t ldc, float* workspace);
+    void (*gemm_dots_rounded)(size_t M, size_t N, size_t K, const float* A, size_t a_row, size_t a_col, float most_a,
+                              const float* B, size_t ldb, float most_b, const float* X, size_t ldx, double sums[2],
+                              float* workspace);
 
     /* C = A B for A of bits (floats 0 and 1, row-major) and B of whole numbers 0 to 65535; exact below 2^24. */
     void (*gemm_counts)(size_t M, size_t N, size_t K, const float* A, size_t lda, const float* B, size_t ldb, float* C,
@@ -206,6 +211,9 @@ typedef struct bqq_kernels {
     /* As `product`, by matrix units, for up to kTileVectors vectors and kTileBlocks blocks a call. tables: kTileBytes
      * for each block and each 16 vectors or part of them. A result depends on how the blocks are spread over calls. */
     bqq_product tile[kPrecisions];
+
+    /* max |x_ij|, j < cols: a bound for the rounded products. NULL where those need none. */
+    float (*largest)(size_t rows, size_t cols, size_t ld, const float* x);
 
     /* Fills a tile of W_hat. */
     void (*dense)(const bqq_dense* tile);

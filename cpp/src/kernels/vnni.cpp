@@ -12,8 +12,10 @@
 // where tables of floats take 8 for 256. Integer sums are exact, so the only error is that of the entries, 2^-23 of the
 // largest.
 #include "kernels/dense_vnni_inl.hpp"
+#include "kernels/gemm_rounded_avx2_inl.hpp"
 #include "kernels/records_inl.hpp"
 #include "kernels/tuning.hpp"
+#include "kernels/words_avx512_inl.hpp"
 #include "kernels/x86.hpp"
 
 #include <math.h>
@@ -305,9 +307,14 @@ template <class Class> void lookup(size_t panels, size_t blocks, const uint8_t* 
     }
 }
 
+struct WordsVnni : Words512 {
+    static Word add_pairs(Word sum, Word a, Word b) { return _mm512_dpwssd_epi32(sum, a, b); }
+};
+
 } // namespace
 
 extern "C" void bqq_kernels_vnni(bqq_kernels* table) {
+    fill_shorts<WordsVnni>(table);
     table->dense = dense;
     table->rates.count = kCountVnni;
     table->unit_columns = unit_columns;

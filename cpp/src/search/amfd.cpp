@@ -18,6 +18,11 @@ Index odd_lines(Index count) {
 // Columns of a product: what lies behind them in a padded row is nobody's.
 std::size_t padded_cols(Index count) { return std::size_t(padded(count)); }
 
+// The largest |a f + b| of look-ahead points f = x + zeta (x - x_old), x and x_old in [0, 1].
+float most_at_look_ahead(double a, double b, double zeta) {
+    return float(std::max(std::abs(a * (1 + zeta) + b), std::abs(b - a * zeta)));
+}
+
 } // namespace
 
 Amfd::Amfd(const bqq_kernels& kernels, Index max_rows, Index max_cols, Index l)
@@ -87,8 +92,8 @@ void Amfd::start(const AmfdOptions& options, std::uint64_t seed, Index block, In
 void Amfd::solve_scales_of_means() {
     MeanFieldSums q{};
     double products[2];
-    kernels_.gemm_dots_rounded(std::size_t(m_), padded_cols(n_), std::size_t(l_), y_, std::size_t(ldl_), 1, z_,
-                               std::size_t(ldn_), X_, std::size_t(ldn_), products, workspace_);
+    kernels_.gemm_dots_rounded(std::size_t(m_), padded_cols(n_), std::size_t(l_), y_, std::size_t(ldl_), 1, 1, z_,
+                               std::size_t(ldn_), 1, X_, std::size_t(ldn_), products, workspace_);
     q.m = double(m_), q.n = double(n_);
     q.yz_yz = products[0], q.X_yz = products[1];
     q.X_sy = dot(m_, x_row_, row_m_), q.X_sz = dot(n_, x_col_, col_n_), q.X = x_sum_;
@@ -115,10 +120,15 @@ float Amfd::step(const AmfdOptions& options, double T) {
     kernels_.extrapolate(m, l, ldl, y_, y_old_, zeta, float(-r), float(-t), nullptr, psi_, &of_y);
     kernels_.extrapolate(l, n, ldn, z_, z_old_, zeta, float(r), float(s), zf_, phi_, &of_z);
     for (Index a = 0; a < m_; ++a) bias_[a] = float(-u - s * double(row_m_[a]));
-    kernels_.gemm_rounded(m, padded_cols(n_), l, psi_, ldl, 1, zf_, ldn, X_, ldn, bias_, R_, ldn, workspace_);
+    const float psi = most_at_look_ahead(r, t, zeta), phi = most_at_look_ahead(r, s, zeta);
+    kernels_.gemm_rounded(m, padded_cols(n_), l, psi_, ldl, 1, psi, zf_, ldn, 1 + zeta, X_, ldn, bias_, R_, ldn,
+                          workspace_);
+    const float R = kernels_.largest ? kernels_.largest(m, n, ldn, R_) : 0;
     kernels_.transpose(l, n, phi_, ldn, phiT_, ldl);
-    kernels_.gemm_rounded(m, padded_cols(l_), n, R_, ldn, 1, phiT_, ldl, nullptr, 0, nullptr, gy_, ldl, workspace_);
-    kernels_.gemm_rounded(l, padded_cols(n_), m, psi_, 1, ldl, R_, ldn, nullptr, 0, nullptr, gz_, ldn, workspace_);
+    kernels_.gemm_rounded(m, padded_cols(l_), n, R_, ldn, 1, R, phiT_, ldl, phi, nullptr, 0, nullptr, gy_, ldl,
+                          workspace_);
+    kernels_.gemm_rounded(l, padded_cols(n_), m, psi_, 1, ldl, psi, R_, ldn, R, nullptr, 0, nullptr, gz_, ldn,
+                          workspace_);
 
     // dE/dy = -2 R phi^T + (1-2y) (r^2 cz2 + 2rs cz + n s^2) + (r^2 + 2rt)(cz - cz2), and the same for z with y, s and
     // t swapped.

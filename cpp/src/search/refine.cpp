@@ -22,14 +22,13 @@ Refiner::Refiner(const bqq_kernels& kernels, Index max_rows, Index max_cols, Ind
     y_.ldc = padded(m), z_.ldc = padded(n);
     const Index room = Index(gemm_workspace(std::size_t(most), std::size_t(ld), std::size_t(l)));
     const PaddedFloats parts[] = {
-        {&y_.X, m * z_.ldc},      {&z_.X, n * y_.ldc},   {&y_.bits, m * ld},
-        {&z_.bits, n * ld},       {&y_.X_other, m * ld}, {&z_.X_other, n * ld},
-        {&y_.gram, ld * ld},      {&z_.gram, ld * ld},   {&y_.atoms, ld * y_.ldc},
-        {&z_.atoms, ld * z_.ldc}, {&y_.nu, ld},          {&z_.nu, ld},
-        {&M_, ld * ld},           {&with_new_, ld * ld}, {&with_old_, ld * ld},
-        {&with_old_T_, ld * ld},  {&c_, most * ld},      {&diagonal_, ld},
-        {&coefficients_, 4 * ld}, {&before_, ld},        {&pool_, kPool + ld},
-        {&workspace_, room},      {&H_, squares},        {&base_, metric ? n * ld : 0},
+        {&y_.X, m * z_.ldc},           {&z_.X, n * y_.ldc},      {&y_.bits, m * ld},  {&z_.bits, n * ld},
+        {&y_.X_other, m * ld},         {&z_.X_other, n * ld},    {&y_.gram, ld * ld}, {&z_.gram, ld * ld},
+        {&y_.atoms, ld * y_.ldc},      {&z_.atoms, ld * z_.ldc}, {&y_.nu, ld},        {&z_.nu, ld},
+        {&y_.gram_sums, ld},           {&z_.gram_sums, ld},      {&M_, ld * ld},      {&pairs_, ld * ld},
+        {&pairs_T_, ld * ld},          {&c_, most * ld},         {&diagonal_, ld},    {&before_, ld},
+        {&pool_, kPool + ld},          {&coefficients_, 4 * ld}, {&workspace_, room}, {&H_, squares},
+        {&base_, metric ? n * ld : 0},
     };
     memory_ = zeroed(parts);
 }
@@ -125,6 +124,14 @@ void Refiner::recount() {
     }
 }
 
+// What the scales and the other side need of the pair counts and bits of a side, after they changed.
+void Refiner::sum_up(Side& side) {
+    const std::size_t ld = std::size_t(ld_);
+    kernels_.column_dots(std::size_t(l_), ld, nullptr, side.gram, ld, nullptr, 0, side.gram_sums);
+    kernels_.column_dots(std::size_t(side.count), ld, side.X_sum, side.bits, ld, nullptr, 0, coefficients_);
+    side.X_dot = sum(l_, coefficients_);
+}
+
 // Columns in the metric: correlations are c_b = (H E^T Psi)_b, and a change of column b by flips with steps d_k M_k
 // reaches every other column b' as H_bb' times that. Divided by H_bb, a column is an ordinary row of the kernel.
 std::size_t Refiner::anneal_coupled(bqq_anneal problem, const std::function<void(Index)>& on_sweeps) {
@@ -166,10 +173,9 @@ std::size_t Refiner::sweep(Side& side, Side& other, double r, double s, double t
     const bool coupled = weighted_ && &side == &z_;
     kernels_.transpose(l, rows, side.atoms, std::size_t(side.ldc), side.X_other, ld);
     float *a = coefficients_, *b = a + ld, *c = b + ld, *held = c + ld;
-    kernels_.column_dots(l, ld, nullptr, other.gram, ld, nullptr, 0, held);
     const double u = scales_[3], all = s * (t * sum(l_, other.nu) + u * other.size);
     for (Index k = 0; k < l_; ++k) {
-        held[k] = float(r * (t * double(held[k]) + u * double(other.nu[k])) + all);
+        held[k] = float(r * (t * double(other.gram_sums[k]) + u * double(other.nu[k])) + all);
         a[k] = float(-r * r), b[k] = float(-r * s), c[k] = float(-r * s * double(other.nu[k]) - s * s * other.size);
     }
     for (Index k = l_; k < ld_; ++k) a[k] = b[k] = c[k] = held[k] = 0;
@@ -192,13 +198,12 @@ std::size_t Refiner::sweep(Side& side, Side& other, double r, double s, double t
         kernels_.gemm(rows, ld, rows, H_, std::size_t(z_.ldc), 1, c_, ld, base_, ld, nullptr, base_, ld);
         const std::size_t flips = anneal_coupled(problem, on_sweeps);
         count_in_metric();
+        sum_up(side);
         return flips;
     }
-    // Few bits flip in a sweep: what depends on them is moved, not made again. A row going from `before` to `after` by
-    // flips d_k changes the pair counts by sum_k d_k (e_k after^T + before e_k^T).
-    std::fill(with_new_, with_new_ + l * ld, 0.0f);
-    std::fill(with_old_, with_old_ + l * ld, 0.0f);
-    problem.with_new = with_new_, problem.with_old = with_old_;
+    // Few bits flip in a sweep: what depends on them is moved, not made again.
+    std::fill(pairs_, pairs_ + l * ld, 0.0f);
+    problem.pairs = pairs_;
     std::size_t flips = 0;
     for (Index begin = 0; begin < side.count; begin += kChunk) {
         on_sweeps(0);
@@ -207,10 +212,11 @@ std::size_t Refiner::sweep(Side& side, Side& other, double r, double s, double t
         flips += kernels_.anneal(&problem);
     }
     if (!flips) return 0;
-    kernels_.transpose(l, l, with_old_, ld, with_old_T_, ld);
-    kernels_.axpy(l * ld, 1, with_new_, side.gram);
-    kernels_.axpy(l * ld, 1, with_old_T_, side.gram);
+    kernels_.transpose(l, l, pairs_, ld, pairs_T_, ld);
+    kernels_.axpy(l * ld, 1, pairs_, side.gram);
+    kernels_.axpy(l * ld, 1, pairs_T_, side.gram);
     for (Index k = 0; k < l_; ++k) side.nu[k] = side.gram[k * ld_ + k];
+    sum_up(side);
     return flips;
 }
 
@@ -223,12 +229,10 @@ void Refiner::solve(const Side& moved) {
     JointSystem e(4);
     kernels_.column_dots(l, ld, nullptr, y_.gram, ld, z_.gram, ld, dots);
     e.set(0, 0, sum(l_, dots));
-    kernels_.column_dots(l, ld, nullptr, y_.gram, ld, nullptr, 0, dots);
-    e.set(0, 1, dot(l_, z_.nu, dots));
-    e.set(1, 1, h0 * sum(l_, dots));
-    kernels_.column_dots(l, ld, nullptr, z_.gram, ld, nullptr, 0, dots);
-    e.set(0, 2, dot(l_, y_.nu, dots));
-    e.set(2, 2, m * sum(l_, dots));
+    e.set(0, 1, dot(l_, z_.nu, y_.gram_sums));
+    e.set(1, 1, h0 * sum(l_, y_.gram_sums));
+    e.set(0, 2, dot(l_, y_.nu, z_.gram_sums));
+    e.set(2, 2, m * sum(l_, z_.gram_sums));
     e.set(1, 2, all_y * all_z);
     e.set(0, 3, dot(l_, y_.nu, z_.nu));
     e.set(1, 3, h0 * all_y);
@@ -236,10 +240,7 @@ void Refiner::solve(const Side& moved) {
     e.set(3, 3, m * h0);
     kernels_.column_dots(std::size_t(moved.count), ld, nullptr, moved.bits, ld, moved.X_other, ld, dots);
     e.b[0] = sum(l_, dots);
-    kernels_.column_dots(std::size_t(m_), ld, y_.X_sum, y_.bits, ld, nullptr, 0, dots);
-    e.b[1] = sum(l_, dots);
-    kernels_.column_dots(std::size_t(n_), ld, z_.X_sum, z_.bits, ld, nullptr, 0, dots);
-    e.b[2] = sum(l_, dots);
+    e.b[1] = y_.X_dot, e.b[2] = z_.X_dot;
     e.XX = XX_;
     error_ = detail::solve(e, scales_);
 }
@@ -251,6 +252,7 @@ double Refiner::run(const RefineOptions& options, std::uint64_t seed, Index bloc
     for (Index i = 0; i < kPool + ld_; ++i) pool_[i] = -std::log(1.0f - uniform());
     state_ = std::uint64_t(uniform() * 16777216.0f) << 32 | std::uint64_t(uniform() * 16777216.0f);
     recount();
+    sum_up(y_), sum_up(z_);
     kernels_.transpose(std::size_t(l_), std::size_t(m_), y_.atoms, std::size_t(y_.ldc), y_.X_other, std::size_t(ld_));
     solve(y_);
     initial_error_ = error_;

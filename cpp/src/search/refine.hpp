@@ -41,16 +41,19 @@ class Refiner {
         float* bits = nullptr;        ///< count x ld
         float* gram = nullptr;        ///< l x ld: <bit column k, bit column q>, in the metric for the columns
         float* nu = nullptr;          ///< ld: <bit column k, 1>, likewise
+        float* gram_sums = nullptr;   ///< ld: sums of the columns of gram
         double size = 0;              ///< <1, 1>, likewise
         float* X = nullptr;           ///< count x (the other's ldc): X for the rows, (X H)^T for the columns
         float* atoms = nullptr;       ///< l x ldc: bit column k of the other side times its X; moves with its flips
         float* X_other = nullptr;     ///< count x ld: its transpose, as of the last sweep of this side
         const float* X_sum = nullptr; ///< sums of the rows of X H, of the columns of X H
+        double X_dot = 0;             ///< sum of the entries of bits^T X_sum
     };
     std::size_t sweep(Side& side, Side& other, double r, double s, double t, double T,
                       const std::function<void(Index)>& on_sweeps);
     std::size_t anneal_coupled(bqq_anneal problem, const std::function<void(Index)>& on_sweeps);
     void count_in_metric();
+    void sum_up(Side& side);
     void recount();
     void solve(const Side& moved);
 
@@ -58,8 +61,7 @@ class Refiner {
     bool weighted_ = false;
     Index m_ = 0, n_ = 0, l_, ld_;
     AlignedMemory memory_;
-    float *H_, *base_, *c_, *M_, *diagonal_, *coefficients_, *pool_, *before_, *with_new_, *with_old_, *with_old_T_,
-        *workspace_;
+    float *H_, *base_, *c_, *M_, *diagonal_, *coefficients_, *pool_, *before_, *pairs_, *pairs_T_, *workspace_;
     Side y_, z_;
     std::vector<float> x_row_, x_col_;
     std::vector<char> changed_;
