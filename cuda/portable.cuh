@@ -55,7 +55,11 @@ template <class... P, class... A> cudaError_t launch_kernel(void (*kernel)(P...)
 /// The same pointer; if `shared`, into shared memory, which the compiler then knows.
 template <bool shared, class T> __device__ __forceinline__ T* known(T* p) {
 #if defined(__CUDACC__)
-    if (shared) return static_cast<T*>(__cvta_shared_to_generic(__cvta_generic_to_shared(p)));
+    if (shared) {
+        std::uint32_t at = std::uint32_t(__cvta_generic_to_shared(p));
+        asm("" : "+r"(at)); // else the compiler would see through it
+        return static_cast<T*>(__cvta_shared_to_generic(at));
+    }
 #endif
     return p;
 }

@@ -163,6 +163,7 @@ template <int W, int near> __global__ void __launch_bounds__(512)
     SHARED(RefineRoom, rooms, [1]);
     SHARED(RefineView, views, [2]); // in global memory; where it is worked on
     SHARED(RefineScalars, scalars, [1]);
+    SHARED(Jump, jumps, [27]); // by a row to eight; to a warp; by the block's rows; by those of Y, of Z
     const int at = int(blockIdx.x);
     if (!b.words.patches[at].active) return;
     const RefineLayout layout(b.words.rows, b.words.cols, b.words.l);
@@ -173,8 +174,14 @@ template <int W, int near> __global__ void __launch_bounds__(512)
     RefineView &home = views[0], &p = views[1];
     if (threadIdx.x == 0) {
         home = open(b, at, nullptr, 0), p = open(b, at, reinterpret_cast<float*>(raw), placed);
-        s = *kept, room.flips = 0;
+        s = *kept, room.flips = 0, room.passes = 0;
     }
+    if (const int i = int(threadIdx.x); i < 27)
+        jumps[i] = steps_of_generator(i < 8     ? i + 1
+                                      : i < 24  ? 8 * (i - 8)
+                                      : i == 24 ? 8 * warps_of_block()
+                                      : i == 25 ? b.words.patches[at].m
+                                                : b.words.patches[at].n);
     __syncthreads();
     std::uint32_t* Y = b.words.Y + (std::size_t(at) * b.words.stacks + b.stack) * b.words.rows * p.words;
     std::uint32_t* Z = b.words.Z + (std::size_t(at) * b.words.stacks + b.stack) * b.words.cols * p.words;
@@ -184,14 +191,9 @@ template <int W, int near> __global__ void __launch_bounds__(512)
     copy(const_cast<float*>(p.z.X_sum), X_sums + b.words.rows, p.z.count);
     __syncthreads();
     begin<near>(p, home, room, layout, placed, start != 0);
-    const double size = double(p.y.count) * double(p.z.count);
-    Sweep sweep;
-    sweep.to_row = steps_of_generator(8 * warp_of_thread() + lane_of_thread() % 8 + 1);
-    sweep.stride = steps_of_generator(8 * warps_of_block());
     bool counted = true, first = true;
 #pragma unroll 1
-    for (std::int64_t turn = 0;; ++turn) {
-        const bool of_z = turn & 1;
+    for (bool of_z = false;; of_z = !of_z) {
         __syncthreads();
         if (warp_of_thread() == 0) {
             if (lane_of_thread() == 0 && counted) {
@@ -201,13 +203,15 @@ template <int W, int near> __global__ void __launch_bounds__(512)
             __syncwarp();
             if (start || !first) solve_scales(p, s, room);
             if (lane_of_thread() == 0) {
-                if (!first) s.random = steps_of_generator(of_z ? p.y.count : p.z.count)(s.random);
+                const double size = double(p.y.count) * double(p.z.count);
+                if (!first) s.random = jumps[of_z ? 25 : 26](s.random);
                 if (first && start) s.initial_error = s.error, s.anneal.begin(o, s.error / size);
                 if (!first && !of_z) {
                     s.anneal.advance(o, double(room.flips), double(p.l) * double(p.y.count + p.z.count),
                                      s.error / size);
                     room.flips = 0;
                 }
+                if (!of_z) room.over = passes == room.passes++ || s.anneal.phase == AnnealPhase::done;
             }
             __syncwarp();
             make_problem(p, of_z ? p.y : p.z, s.scales, of_z);
@@ -217,15 +221,20 @@ template <int W, int near> __global__ void __launch_bounds__(512)
         first = false;
         __syncthreads();
         if (!of_z) {
-            if (turn == 2 * passes || s.anneal.phase == AnnealPhase::done) break;
+            if (room.over) break;
             if (s.anneal.recount_due()) {
                 make_atoms<near>(p, p.y, p.z), make_atoms<near>(p, p.z, p.y);
                 __syncthreads();
             }
         }
         const double r = s.scales[0], of_side = s.scales[of_z ? 2 : 1];
-        sweep.r = float(r), sweep.s = float(of_side), sweep.a = float(-r * r), sweep.b = float(-r * of_side);
-        sweep.T = float(s.anneal.temperature()), sweep.random = s.random;
+        const Sweep sweep{float(r),
+                          float(of_side),
+                          float(s.anneal.temperature()),
+                          float(-r * r),
+                          float(-r * of_side),
+                          jumps[lane_of_thread() % 8](jumps[8 + warp_of_thread()](s.random)),
+                          jumps[24]};
         clear(side.next_ones, std::size_t(p.l));
         const int flips = anneal_rows<W, near>(p, side, other, sweep);
         if (lane_of_thread() == 0 && flips) atomicAdd(&room.flips, flips);
@@ -271,7 +280,7 @@ cudaError_t run(const RefineBatch& b, const RefineOptions& options, std::int64_t
                 cudaStream_t stream) {
     const RefineLayout a(b.words.rows, b.words.cols, b.words.l);
     const int threads = std::max(b.words.rows, b.words.cols) > 64 ? 512 : 256;
-    const int fixed = int(sizeof(RefineRoom) + 2 * sizeof(RefineView) + sizeof(RefineScalars)) + 64;
+    const int fixed = int(sizeof(RefineRoom) + 2 * sizeof(RefineView) + sizeof(RefineScalars) + 27 * sizeof(Jump)) + 64;
     // Two blocks of 256 threads may share a multiprocessor.
     const std::size_t room = shared > fixed ? std::size_t(shared - fixed) / 4 : 0,
                       half = std::size_t(std::max(0, shared / 2 - 1024 - fixed)) / 4;

@@ -40,17 +40,19 @@ struct RefineSide {
 /// are even in number, odd rows have each two of them exchanged: neighbouring rows then lie in different banks. Row
 /// `tall` holds the counts of each column with itself, row by row the same as nu. Counts beyond 256 lie in two planes, of
 /// eight bits each.
-struct RefineView {
+struct RefineShape {
     int l, words, bit_rows, tall, ld_c, planes;
-    RefineSide y, z;
-    std::uint32_t* changed;                 // l x bit_rows: of the columns of the side that is swept
-    float *C, *held, *slope, *shift, *diag; // C: rows x ld_c; l each
-    const float* pool;
 
     __device__ __forceinline__ int group(int k, int w) const { // where word w of row k of counts begins
         return (k * words + (w ^ (k & ~words & 1))) * 16;
     }
     __device__ __forceinline__ int plane() const { return (tall + 1) * words * 16; }
+};
+struct RefineView : RefineShape {
+    RefineSide y, z;
+    std::uint32_t* changed;                 // l x bit_rows: of the columns of the side that is swept
+    float *C, *held, *slope, *shift, *diag; // C: rows x ld_c; l each
+    const float* pool;
 };
 
 /// Of pair j % 16 of counts, the one of bit j.
@@ -81,14 +83,16 @@ __device__ inline void make_columns(const RefineView& p, const RefineSide& side)
 /// What the changed bits of a side add to the other side's atoms, in the order of its rows; no change is left.
 template <int near>
 __device__ inline void move_atoms(const RefineView& p, const RefineSide& side, const RefineSide& other) {
-    const int lane = lane_of_thread(), words = words_of(side.count), count = other.count, j_step = side.j_step;
+    const RefineShape a = p;
+    const int lane = lane_of_thread(), words = words_of(side.count), count = other.count, i_step = side.i_step,
+              j_step = side.j_step, ld = other.ld;
     const std::uint32_t* columns = known<(near > 0)>(side.columns);
     std::uint32_t* changed = known<(near > 0)>(p.changed);
     const float* X = known<(near > 1)>(side.X);
     float* all_atoms = known<(near > 1)>(other.atoms);
-    for (int k = warp_of_thread(); k < p.l; k += warps_of_block()) {
-        const int column = k * p.bit_rows;
-        float* atoms = all_atoms + k * other.ld;
+    for (int k = warp_of_thread(); k < a.l; k += warps_of_block()) {
+        const int column = k * a.bit_rows;
+        float* atoms = all_atoms + k * ld;
         for (int from = 0; from < words; from += 32) {
             const bool inside = from + lane < words;
             const std::uint32_t mine = inside ? changed[column + from + lane] : 0u,
@@ -107,7 +111,7 @@ __device__ inline void move_atoms(const RefineView& p, const RefineSide& side, c
                     for (unsigned bits = __shfl_sync(full_warp, mine, w); bits; bits &= bits - 1) {
                         const int i = __ffs(int(bits)) - 1;
                         const float d = column_word >> i & 1u ? 1.0f : -1.0f;
-                        const float* x = X + (32 * (from + w) + i) * side.i_step + j0 * j_step;
+                        const float* x = X + (32 * (from + w) + i) * i_step + j0 * j_step;
 #pragma unroll
                         for (int u = 0; u < 4; ++u)
                             if (j0 + 32 * u < count) sum[u] = fmaf(d, x[32 * u * j_step], sum[u]);
@@ -137,20 +141,21 @@ __device__ inline void make_atoms(const RefineView& p, const RefineSide& side, c
 /// The pair counts of a side, nu and ones (added to next_ones). Returns this thread's part of <counts, the other's>, exact.
 template <int near> __device__ inline unsigned long long count_pairs(const RefineView& p, const RefineSide& side,
                                                                      const RefineSide& other) {
-    const int lane = lane_of_thread(), g = lane / 4, t = lane % 4, words = words_of(side.count), plane = p.plane();
-    const bool two = p.planes > 1, small = double(side.count) * double(other.count) <= double(1 << 21);
+    const RefineShape s = p;
+    const int lane = lane_of_thread(), g = lane / 4, t = lane % 4, words = words_of(side.count), plane = s.plane();
+    const bool two = s.planes > 1, small = double(side.count) * double(other.count) <= double(1 << 21);
     const std::uint32_t *columns = known<(near > 0)>(side.columns), *others = known<(near > 0)>(other.counts);
     std::uint32_t* counts = known<(near > 0)>(side.counts);
     float* nu = known<(near > 0)>(side.nu);
     int* ones = known<(near > 0)>(side.next_ones);
     unsigned long long all = 0;
     // 16 rows k; columns q from 8 half on of a word, and those 16 further on
-    for (int item = warp_of_thread(); item < p.tall / 8 * p.words; item += warps_of_block()) {
-        const int half = item % 2, w = item / 2 % p.words, k = item / 2 / p.words * 16 + g, q = 32 * w + 8 * half + g;
+    for (int item = warp_of_thread(); item < s.tall / 8 * s.words; item += warps_of_block()) {
+        const int half = item % 2, w = item / 2 % s.words, k = item / 2 / s.words * 16 + g, q = 32 * w + 8 * half + g;
         int low[4] = {}, high[4] = {};
         for (int from = 0; from < words; from += 4) {
             const int i = from + t;
-            const auto word = [&](int of) { return of < p.l && i < words ? columns[of * p.bit_rows + i] : 0u; };
+            const auto word = [&](int of) { return of < s.l && i < words ? columns[of * s.bit_rows + i] : 0u; };
             const std::uint32_t a[2] = {word(k), word(k + 8)};
             mma_bits(low, a, word(q)), mma_bits(high, a, word(q + 16));
         }
@@ -158,7 +163,7 @@ template <int near> __device__ inline unsigned long long count_pairs(const Refin
         double large = 0;
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-            const int row = k + e / 2 * 8, j = 8 * half + 2 * t + e % 2, at = p.group(row, w) + place_of(j);
+            const int row = k + e / 2 * 8, j = 8 * half + 2 * t + e % 2, at = s.group(row, w) + place_of(j);
             std::uint32_t there = others[at];
             float of_low = low_of(there), of_high = high_of(there);
             if (two) {
@@ -174,11 +179,11 @@ template <int near> __device__ inline unsigned long long count_pairs(const Refin
             else
                 large += double(low[e]) * double(of_low) + double(high[e]) * double(of_high);
             const bool is_low = row == 32 * w + j, is_high = row == 32 * w + j + 16;
-            if ((is_low || is_high) && row < p.l) {
+            if ((is_low || is_high) && row < s.l) {
                 const int own = is_low ? low[e] : high[e];
                 nu[row] = float(own);
                 std::uint16_t* diagonal =
-                    reinterpret_cast<std::uint16_t*>(counts + p.group(p.tall, w) + place_of(j)) + is_high;
+                    reinterpret_cast<std::uint16_t*>(counts + s.group(s.tall, w) + place_of(j)) + is_high;
                 *diagonal = float_to_bf16(float(two ? own & 255 : own));
                 if (two) diagonal[2 * plane] = float_to_bf16(float(own >> 8));
             }
@@ -189,7 +194,7 @@ template <int near> __device__ inline unsigned long long count_pairs(const Refin
             int sum = low[2 * e] + low[2 * e + 1] + high[2 * e] + high[2 * e + 1];
             sum += __shfl_xor_sync(full_warp, sum, 1);
             sum += __shfl_xor_sync(full_warp, sum, 2);
-            if (t == 0 && k + 8 * e < p.l) atomicAdd(&ones[k + 8 * e], sum);
+            if (t == 0 && k + 8 * e < s.l) atomicAdd(&ones[k + 8 * e], sum);
         }
     }
     return all;
@@ -197,39 +202,44 @@ template <int near> __device__ inline unsigned long long count_pairs(const Refin
 
 // ---- the rows ----
 
-/// C = bits N, and behind its last column bits nu, on tensor cores, exactly. A warp makes the rows that it sweeps.
-template <int near>
-__device__ inline void multiply_counts(const RefineView& p, const RefineSide& side, const RefineSide& other) {
-    const int lane = lane_of_thread(), g = lane / 4, t = lane % 4, words = p.words, plane = p.plane();
-    const bool two = p.planes > 1;
-    constexpr int tiles = 5; // beside each other: all for l <= 64
+template <int near, bool two> __device__ __forceinline__ void multiply_planes(const RefineView& p, const RefineSide& side,
+                                                                              const RefineSide& other) {
+    const RefineShape s = p;
+    const int lane = lane_of_thread(), g = lane / 4, t = lane % 4, words = s.words, plane = s.plane(),
+              count = side.count;
+    constexpr int tiles = two ? 3 : 5; // beside each other; five are all for l <= 64
     const std::uint32_t *bits = known<(near > 0)>(side.bits), *counts = known<(near > 0)>(other.counts);
     float* C = known<(near > 0)>(p.C);
     const auto fragment = [&](int k, int w, int of) {
-        return *reinterpret_cast<const uint4*>(counts + of * plane + p.group(k, w) + 4 * t);
+        return *reinterpret_cast<const uint4*>(counts + of * plane + s.group(k, w) + 4 * t);
     };
     const auto multiply = [](float (&sum)[4], const uint4& x, const uint4& y, const std::uint32_t (&b)[4]) {
         const std::uint32_t a0[4] = {x.x, y.x, x.y, y.y}, a1[4] = {x.z, y.z, x.w, y.w}, b0[2] = {b[0], b[1]},
                             b1[2] = {b[2], b[3]};
         mma_bf16(sum, a0, b0), mma_bf16(sum, a1, b1);
     };
-    for (int first = 8 * warp_of_thread(); first < side.count; first += 8 * warps_of_block()) {
-        for (int tile = 0; tile <= p.tall; tile += 16 * tiles) { // of 16 columns; the last one is nu
-            float low[tiles][4] = {}, high[tiles][4] = {};
+    const std::uint32_t first_row = g ? 0u : ~0u;
+    for (int first = 8 * warp_of_thread(); first < count; first += 8 * warps_of_block()) {
+        for (int tile = 0; tile <= s.tall; tile += 16 * tiles) { // of 16 columns; the last one is nu
+            float sum[1 + two][tiles][4] = {};
             for (int w = 0; w < words; ++w) {
-                const std::uint32_t word = first + g < side.count ? bits[(first + g) * words + w] >> t : 0u;
+                const std::uint32_t word = first + g < count ? bits[(first + g) * words + w] >> t : 0u;
                 const std::uint32_t b[4] = {(word & 0x10001u) * 0x3F80u, (word & 0x100010u) * 0x3F8u,
                                             (word >> 8 & 0x10001u) * 0x3F80u, (word >> 8 & 0x100010u) * 0x3F8u};
 #pragma unroll
                 for (int v = 0; v < tiles; ++v) {
                     const int k = tile + 16 * v;
-                    if (k < p.tall) {
-                        multiply(low[v], fragment(k + g, w, 0), fragment(k + g + 8, w, 0), b);
-                        if (two) multiply(high[v], fragment(k + g, w, 1), fragment(k + g + 8, w, 1), b);
-                    } else if (k == p.tall) {
-                        uint4 x = fragment(k, w, 0), none = {0, 0, 0, 0};
-                        multiply(low[v], g ? none : x, none, b);
-                        if (two) x = fragment(k, w, 1), multiply(high[v], g ? none : x, none, b);
+                    if (k > s.tall) break;
+#pragma unroll
+                    for (int of = 0; of < 1 + two; ++of) {
+                        uint4 x, y = {0, 0, 0, 0};
+                        if (k < s.tall) {
+                            x = fragment(k + g, w, of), y = fragment(k + g + 8, w, of);
+                        } else {
+                            x = fragment(k, w, of);
+                            x = {x.x & first_row, x.y & first_row, x.z & first_row, x.w & first_row};
+                        }
+                        multiply(sum[of][v], x, y, b);
                     }
                 }
             }
@@ -239,89 +249,97 @@ __device__ inline void multiply_counts(const RefineView& p, const RefineSide& si
 #pragma unroll
                 for (int e = 0; e < 4; ++e) {
                     const int row = first + 2 * t + e % 2, column = k + e / 2 * 8;
-                    if (row < side.count && column <= p.tall)
-                        C[row * p.ld_c + column] = fmaf(256.0f, high[v][e], low[v][e]);
+                    if (row < count && column <= s.tall)
+                        C[row * s.ld_c + column] = two ? fmaf(256.0f, sum[two][v][e], sum[0][v][e]) : sum[0][v][e];
                 }
             }
         }
     }
 }
 
+/// C = bits N, and behind its last column bits nu, on tensor cores, exactly. A warp makes the rows that it sweeps.
+template <int near>
+__device__ inline void multiply_counts(const RefineView& p, const RefineSide& side, const RefineSide& other) {
+    if (p.planes > 1)
+        multiply_planes<near, true>(p, side, other);
+    else
+        multiply_planes<near, false>(p, side, other);
+}
+
 /// What all rows of a sweep have in common.
 struct Sweep {
     float r, s, T, a, b;       // a, b: -r r, -r s, rounded once
-    unsigned long long random; // before the first row
-    Jump to_row, stride;       // to a lane's first row of those that its warp visits, to its next one
+    unsigned long long random; // before a lane's first row
+    Jump stride;               // to its next one
 };
 
 /// The count of bits k and 32 u + lane.
-__device__ __forceinline__ float count_of(const RefineView& p, const std::uint32_t* counts, int k, int u) {
-    const std::uint32_t* pair = counts + p.group(k, u) + place_of(lane_of_thread());
+__device__ __forceinline__ float count_of(const RefineShape& s, const std::uint32_t* counts, int k, int u) {
+    const std::uint32_t* pair = counts + s.group(k, u) + place_of(lane_of_thread());
     const std::uint32_t half = lane_of_thread() < 16 ? 0x1044u : 0x3244u; // as a float
     const float low = __uint_as_float(__byte_perm(pair[0], 0, half));
-    return p.planes > 1 ? fmaf(256.0f, __uint_as_float(__byte_perm(pair[p.plane()], 0, half)), low) : low;
+    return s.planes > 1 ? fmaf(256.0f, __uint_as_float(__byte_perm(pair[s.plane()], 0, half)), low) : low;
 }
 
 /// What a lane has of the row at work: the correlations of bits lane, lane + 32, ... in registers; W words at most.
 template <int W, int near> struct SweptRow {
-    const RefineView& p;
+    RefineShape shape;
     const std::uint32_t* counts;
-    const float* nu;
-    int words;
-    float a, b, slope[W], held[W], shift[W], diag[W], c[W], e[W], bar[W];
-    std::uint32_t word[W];
+    std::uint32_t *bits, *columns, *changed;
+    const float *nu, *C[W], *atoms[W], *pool[W]; // of its bits
+    float r, rr, a, b, T, slope[W], held[W], shift[W], diag[W], c[W], e[W], bar[W];
+    std::uint32_t word[W], mine;
 
-    __device__ __forceinline__ SweptRow(const RefineView& view, const RefineSide& other, const Sweep& o)
-        : p(view), counts(known<(near > 0)>(other.counts)), nu(known<(near > 0)>(other.nu)), words(W == 1 ? 1 : view.words),
-          a(o.a), b(o.b) {
+    __device__ __forceinline__ SweptRow(const RefineView& p, const RefineSide& side, const RefineSide& other,
+                                        const Sweep& o)
+        : shape(p), counts(known<(near > 0)>(other.counts)), bits(known<(near > 0)>(side.bits)),
+          columns(known<(near > 0)>(side.columns)), changed(known<(near > 0)>(p.changed)),
+          nu(known<(near > 0)>(other.nu)), r(o.r), rr(-o.r * o.r), a(o.a), b(o.b), T(o.T),
+          mine(1u << lane_of_thread()) {
 #pragma unroll
         for (int v = 0; v < W; ++v) {
-            const int q = 32 * v + lane_of_thread();
-            const bool inside = q < p.l;
-            slope[v] = inside ? known<(near > 0)>(p.slope)[q] : 0, held[v] = inside ? known<(near > 0)>(p.held)[q] : 0;
-            shift[v] = inside ? known<(near > 0)>(p.shift)[q] : 0;
-            diag[v] = inside ? known<(near > 0)>(p.diag)[q] : __uint_as_float(0x7F800000u); // never wins
+            const int bit = 32 * v + lane_of_thread(), q = min(bit, shape.l - 1);
+            slope[v] = known<(near > 0)>(p.slope)[q], held[v] = known<(near > 0)>(p.held)[q];
+            shift[v] = known<(near > 0)>(p.shift)[q];
+            diag[v] = bit == q ? known<(near > 0)>(p.diag)[q] : __uint_as_float(0x7F800000u); // never wins
+            C[v] = known<(near > 0)>(p.C) + q, atoms[v] = known<(near > 1)>(side.atoms) + q * side.ld;
+            pool[v] = p.pool + q;
         }
     }
+    __device__ __forceinline__ int words() const { return W == 1 ? 1 : shape.words; }
     /// The exponential numbers of the row that is loaded next.
-    __device__ __forceinline__ void fetch(const float* window) {
+    __device__ __forceinline__ void fetch(int window) {
 #pragma unroll
-        for (int v = 0; v < W; ++v) {
-            const int q = 32 * v + lane_of_thread();
-            e[v] = q < p.l ? window[q] : 0.0f;
-        }
+        for (int v = 0; v < W; ++v) e[v] = pool[v][window];
     }
     /// False: no bit wins.
-    __device__ __forceinline__ bool load(const std::uint32_t* bits, const float* C, const float* atoms, int ld,
-                                         const Sweep& o, float rho, float constant) {
+    __device__ __forceinline__ bool load(int row, float rho, float constant) {
         bool some = false;
 #pragma unroll
         for (int v = 0; v < W; ++v) {
-            const int q = 32 * v + lane_of_thread();
-            word[v] = W == 1 || v < words ? bits[v] : 0u;
+            word[v] = W == 1 || v < shape.words ? bits[row * words() + v] : 0u;
             const float sum = fmaf(slope[v], rho, constant) - held[v];
-            c[v] = q < p.l ? fmaf(-o.r * o.r, C[q], fmaf(o.r, atoms[q * ld], sum)) : 0.0f;
-            bar[v] = -o.T * e[v];
+            c[v] = fmaf(rr, C[v][row * shape.ld_c], fmaf(r, atoms[v][row], sum));
+            bar[v] = -T * e[v];
             some |= wins(v);
         }
         return __any_sync(full_warp, some);
     }
     __device__ __forceinline__ bool wins(int v) const {
-        const float d = word[v] >> lane_of_thread() & 1u ? -1.0f : 1.0f;
+        const float d = word[v] & mine ? -1.0f : 1.0f;
         return 2 * d * c[v] - diag[v] > bar[v];
     }
     __device__ __forceinline__ void flip(int v, int at) {
         const float step = word[v] >> at & 1u ? -1.0f : 1.0f, of_nu = nu[32 * v + at];
 #pragma unroll
         for (int u = 0; u < W; ++u)
-            if (W == 1 || u < words) {
-                const float m = fmaf(a, count_of(p, counts, 32 * v + at, u), fmaf(b, of_nu, shift[u]));
+            if (W == 1 || u < shape.words) {
+                const float m = fmaf(a, count_of(shape, counts, 32 * v + at, u), fmaf(b, of_nu, shift[u]));
                 c[u] = fmaf(step, m, c[u]);
             }
         word[v] ^= 1u << at;
     }
 };
-
 
 /// The first bit that wins and has not been visited, to be done with those up to it; -1: none.
 __device__ __forceinline__ int next_to_flip(bool wins, unsigned& pending) {
@@ -332,24 +350,21 @@ __device__ __forceinline__ int next_to_flip(bool wins, unsigned& pending) {
 }
 
 /// Writes a word of a row whose bits `flipped`, which all lanes have read.
-template <int near> __device__ __forceinline__ void put_word(const RefineView& p, const RefineSide& side, int row,
-                                                              int v, std::uint32_t word, std::uint32_t flipped) {
-    const int lane = lane_of_thread(), column = (32 * v + lane) * p.bit_rows + row / 32;
-    if (flipped >> lane & 1u) {
-        atomicXor(known<(near > 0)>(side.columns) + column, 1u << row % 32);
-        atomicXor(known<(near > 0)>(p.changed) + column, 1u << row % 32);
-    }
+__device__ __forceinline__ void put_word(const RefineShape& s, std::uint32_t* bits, std::uint32_t* columns,
+                                         std::uint32_t* changed, int row, int v, std::uint32_t word,
+                                         std::uint32_t flipped) {
+    const int lane = lane_of_thread(), column = (32 * v + lane) * s.bit_rows + row / 32;
+    if (flipped >> lane & 1u) atomicXor(columns + column, 1u << row % 32), atomicXor(changed + column, 1u << row % 32);
     __syncwarp();
-    if (lane == 0) known<(near > 0)>(side.bits)[row * p.words + v] = word;
+    if (lane == 0) bits[row * s.words + v] = word;
 }
 
 /// A row of a sweep with its correlations in registers. Returns its flips.
-template <int W, int near>
-__device__ __forceinline__ int anneal_row(SweptRow<W, near>& x, const RefineSide& side, int row) {
+template <int W, int near> __device__ __forceinline__ int anneal_row(SweptRow<W, near>& x, int row) {
     int flips = 0;
 #pragma unroll
     for (int v = 0; v < W; ++v) {
-        if (W > 1 && v >= x.words) break;
+        if (W > 1 && v >= x.shape.words) break;
         const std::uint32_t start = x.word[v];
         unsigned pending = full_warp;
 #pragma unroll 1
@@ -357,7 +372,7 @@ __device__ __forceinline__ int anneal_row(SweptRow<W, near>& x, const RefineSide
         const std::uint32_t flipped = x.word[v] ^ start;
         if (!flipped) continue;
         flips += __popc(flipped);
-        put_word<near>(x.p, side, row, v, x.word[v], flipped);
+        put_word(x.shape, x.bits, x.columns, x.changed, row, v, x.word[v], flipped);
     }
     return flips;
 }
@@ -392,7 +407,7 @@ __device__ inline int anneal_wide_row(const RefineView& p, const RefineSide& sid
         }
         if (word == start) continue;
         flips += __popc(word ^ start);
-        put_word<false>(p, side, row, v, word, word ^ start);
+        put_word(p, side.bits, side.columns, p.changed, row, v, word, word ^ start);
     }
     return flips;
 }
@@ -401,32 +416,31 @@ __device__ inline int anneal_wide_row(const RefineView& p, const RefineSide& sid
 /// one that flips look again. W: words in registers, 0: none. Returns the warp's flips.
 template <int W, int near>
 __device__ inline int anneal_rows(const RefineView& p, const RefineSide& side, const RefineSide& other, const Sweep& o) {
-    const int lane = lane_of_thread(), ld = side.ld;
+    const int lane = lane_of_thread(), count = side.count, tall = p.tall, ld_c = p.ld_c, words = p.words;
     const float size = float(other.count), rs = -o.r * o.s;
     const std::uint32_t* bits = known<(near > 0)>(side.bits);
-    const float *atoms = known<(near > 1)>(side.atoms), *C = known<(near > 0)>(p.C), *X_sum = known<(near > 0)>(side.X_sum);
-    SweptRow<(W ? W : 1), near> x(p, other, o);
-    unsigned long long random = o.to_row(o.random);
+    const float *C = known<(near > 0)>(p.C), *X_sum = known<(near > 0)>(side.X_sum);
+    SweptRow<(W ? W : 1), near> x(p, side, other, o);
+    unsigned long long random = o.random;
     int flips = 0;
-    for (int first = 8 * warp_of_thread(); first < side.count; first += 8 * warps_of_block()) {
-        const int own = min(first + lane % 8, side.count - 1), rows = min(8, side.count - first); // a lane has a row
-        const float own_rho = float(bits_in(bits + own * p.words, p.words));
-        const float own_constant = fmaf(rs, C[std::size_t(own) * p.ld_c + p.tall],
-                                        o.s * X_sum[own] - size * o.s * o.s * own_rho);
+    for (int first = 8 * warp_of_thread(); first < count; first += 8 * warps_of_block()) {
+        const int own = min(first + lane % 8, count - 1), rows = min(8, count - first); // a lane has a row
+        const float own_rho = float(bits_in(bits + own * words, words));
+        const float own_constant =
+            fmaf(rs, C[std::size_t(own) * ld_c + tall], o.s * X_sum[own] - size * o.s * o.s * own_rho);
         const int own_window = int(random >> 40) % refine_pool_numbers;
         random = o.stride(random);
-        if (W) x.fetch(p.pool + __shfl_sync(full_warp, own_window, 0));
+        if (W) x.fetch(__shfl_sync(full_warp, own_window, 0));
 #pragma unroll 1
         for (int i = 0; i < rows; ++i) {
-            const int row = first + i;
             const float rho = __shfl_sync(full_warp, own_rho, i), constant = __shfl_sync(full_warp, own_constant, i);
-            const float* window = p.pool + __shfl_sync(full_warp, own_window, W ? i + 1 : i);
+            const int window = __shfl_sync(full_warp, own_window, W ? i + 1 : i);
             if (W) {
-                const bool some = x.load(bits + row * p.words, C + row * p.ld_c, atoms + row, ld, o, rho, constant);
+                const bool some = x.load(first + i, rho, constant);
                 x.fetch(window); // of the next row
-                if (some) flips += anneal_row(x, side, row);
+                if (some) flips += anneal_row(x, first + i);
             } else {
-                flips += anneal_wide_row(p, side, other, row, o, rho, constant, window);
+                flips += anneal_wide_row(p, side, other, first + i, o, rho, constant, p.pool + window);
             }
         }
     }
@@ -440,7 +454,8 @@ constexpr int refine_sums = 4; // <Gy, Gz>; b of r, s, t
 /// Shared by the block.
 struct RefineRoom {
     double sums[16 * refine_sums], total[refine_sums];
-    int flips;
+    std::int64_t passes; // begun
+    int flips, over;
     Solve4 solve;
 };
 
@@ -454,15 +469,16 @@ __device__ __forceinline__ unsigned long long exact_sum(unsigned long long x) {
 /// The warps' sums for the scales, of the bits as they are. `moved` is the side whose atoms fit both.
 template <int near> __device__ inline void sum_for_scales(const RefineView& p, const RefineSide& moved,
                                                            bool counted, unsigned long long pairs, RefineRoom& room) {
-    const int lane = lane_of_thread(), words = words_of(moved.count);
+    const RefineShape s = p;
+    const int lane = lane_of_thread(), words = words_of(moved.count), ld = moved.ld;
     const std::uint32_t* columns = known<(near > 0)>(moved.columns);
     const float* atoms = known<(near > 1)>(moved.atoms);
     double* sums = room.sums + warp_of_thread() * refine_sums;
     double b_r[1] = {};
-    for (int k = warp_of_thread(); k < p.l; k += warps_of_block()) {
+    for (int k = warp_of_thread(); k < s.l; k += warps_of_block()) {
         float sum = 0;
         for (int w = 0; w < words; ++w)
-            if (columns[k * p.bit_rows + w] >> lane & 1u) sum += atoms[k * moved.ld + 32 * w + lane];
+            if (columns[k * s.bit_rows + w] >> lane & 1u) sum += atoms[k * ld + 32 * w + lane];
         b_r[0] += double(sum);
     }
     warp_sums(b_r, room.sums + 1, refine_sums);
@@ -474,7 +490,7 @@ template <int near> __device__ inline void sum_for_scales(const RefineView& p, c
         const float* X_sum = known<(near > 0)>(side.X_sum);
         double b[1] = {};
         for (int row = int(threadIdx.x); row < side.count; row += int(blockDim.x))
-            b[0] += double(X_sum[row]) * bits_in(bits + row * p.words, p.words);
+            b[0] += double(X_sum[row]) * bits_in(bits + row * s.words, s.words);
         if (32 * warp_of_thread() < side.count)
             warp_sums(b, room.sums + 2 + i, refine_sums);
         else if (lane == 0)
