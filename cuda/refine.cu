@@ -174,7 +174,7 @@ template <int W, int near> __global__ void __launch_bounds__(512)
     RefineView &home = views[0], &p = views[1];
     if (threadIdx.x == 0) {
         home = open(b, at, nullptr, 0), p = open(b, at, reinterpret_cast<float*>(raw), placed);
-        s = *kept, room.flips = 0, room.passes = 0;
+        s = *kept, room.kept = kept, room.flips = 0, room.passes = 0;
     }
     if (const int i = int(threadIdx.x); i < 27)
         jumps[i] = steps_of_generator(i < 8     ? i + 1
@@ -248,7 +248,7 @@ template <int W, int near> __global__ void __launch_bounds__(512)
     }
     copy(Y, p.y.bits, p.y.count * p.words), copy(Z, p.z.bits, p.z.count * p.words);
     if (placed & in_atoms) copy_atoms(p, p.y, home.y.atoms, p.y.atoms), copy_atoms(p, p.z, home.z.atoms, p.z.atoms);
-    if (threadIdx.x == 0) *kept = s;
+    if (threadIdx.x == 0) *room.kept = s;
 }
 
 __global__ void __launch_bounds__(256) refine_moving(RefineBatch b, int* count) {

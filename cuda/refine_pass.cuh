@@ -62,6 +62,7 @@ __device__ __forceinline__ float high_of(std::uint32_t pair) { return __uint_as_
 
 __device__ __forceinline__ int bits_in(const std::uint32_t* words, int count) {
     int sum = 0;
+#pragma unroll 1
     for (int w = 0; w < count; ++w) sum += __popc(words[w]);
     return sum;
 }
@@ -150,9 +151,13 @@ template <int near> __device__ inline unsigned long long count_pairs(const Refin
     int* ones = known<(near > 0)>(side.next_ones);
     unsigned long long all = 0;
     // 16 rows k; columns q from 8 half on of a word, and those 16 further on
-    for (int item = warp_of_thread(); item < s.tall / 8 * s.words; item += warps_of_block()) {
-        const int half = item % 2, w = item / 2 % s.words, k = item / 2 / s.words * 16 + g, q = 32 * w + 8 * half + g;
+    int first = 0, part = warp_of_thread();
+    for (;; part += warps_of_block()) {
+        for (; part >= 2 * s.words; part -= 2 * s.words) first += 16;
+        if (first >= s.tall) break;
+        const int half = part % 2, w = part / 2, k = first + g, q = 32 * w + 8 * half + g;
         int low[4] = {}, high[4] = {};
+#pragma unroll 1
         for (int from = 0; from < words; from += 4) {
             const int i = from + t;
             const auto word = [&](int of) { return of < s.l && i < words ? columns[of * s.bit_rows + i] : 0u; };
@@ -286,7 +291,8 @@ template <int W, int near> struct SweptRow {
     RefineShape shape;
     const std::uint32_t* counts;
     std::uint32_t *bits, *columns, *changed;
-    const float *nu, *C[W], *atoms[W], *pool[W]; // of its bits
+    const float *nu, *pool, *C[W], *atoms[W]; // C, atoms: of its bits
+    unsigned q[W];
     float r, rr, a, b, T, slope[W], held[W], shift[W], diag[W], c[W], e[W], bar[W];
     std::uint32_t word[W], mine;
 
@@ -294,30 +300,30 @@ template <int W, int near> struct SweptRow {
                                         const Sweep& o)
         : shape(p), counts(known<(near > 0)>(other.counts)), bits(known<(near > 0)>(side.bits)),
           columns(known<(near > 0)>(side.columns)), changed(known<(near > 0)>(p.changed)),
-          nu(known<(near > 0)>(other.nu)), r(o.r), rr(-o.r * o.r), a(o.a), b(o.b), T(o.T),
+          nu(known<(near > 0)>(other.nu)), pool(p.pool), r(o.r), rr(-o.r * o.r), a(o.a), b(o.b), T(o.T),
           mine(1u << lane_of_thread()) {
 #pragma unroll
         for (int v = 0; v < W; ++v) {
-            const int bit = 32 * v + lane_of_thread(), q = min(bit, shape.l - 1);
-            slope[v] = known<(near > 0)>(p.slope)[q], held[v] = known<(near > 0)>(p.held)[q];
-            shift[v] = known<(near > 0)>(p.shift)[q];
-            diag[v] = bit == q ? known<(near > 0)>(p.diag)[q] : __uint_as_float(0x7F800000u); // never wins
-            C[v] = known<(near > 0)>(p.C) + q, atoms[v] = known<(near > 1)>(side.atoms) + q * side.ld;
-            pool[v] = p.pool + q;
+            const int bit = 32 * v + lane_of_thread(), at = min(bit, shape.l - 1);
+            slope[v] = known<(near > 0)>(p.slope)[at], held[v] = known<(near > 0)>(p.held)[at];
+            shift[v] = known<(near > 0)>(p.shift)[at];
+            diag[v] = bit == at ? known<(near > 0)>(p.diag)[at] : __uint_as_float(0x7F800000u); // never wins
+            C[v] = known<(near > 0)>(p.C + at), atoms[v] = known<(near > 1)>(side.atoms + at * side.ld);
+            q[v] = unsigned(at);
         }
     }
     __device__ __forceinline__ int words() const { return W == 1 ? 1 : shape.words; }
     /// The exponential numbers of the row that is loaded next.
-    __device__ __forceinline__ void fetch(int window) {
+    __device__ __forceinline__ void fetch(unsigned window) {
 #pragma unroll
-        for (int v = 0; v < W; ++v) e[v] = pool[v][window];
+        for (int v = 0; v < W; ++v) e[v] = pool[window + q[v]];
     }
     /// False: no bit wins.
     __device__ __forceinline__ bool load(int row, float rho, float constant) {
         bool some = false;
 #pragma unroll
         for (int v = 0; v < W; ++v) {
-            word[v] = W == 1 || v < shape.words ? bits[row * words() + v] : 0u;
+            word[v] = v == 0 || v < shape.words ? bits[row * words() + v] : 0u;
             const float sum = fmaf(slope[v], rho, constant) - held[v];
             c[v] = fmaf(rr, C[v][row * shape.ld_c], fmaf(r, atoms[v][row], sum));
             bar[v] = -T * e[v];
@@ -428,13 +434,13 @@ __device__ inline int anneal_rows(const RefineView& p, const RefineSide& side, c
         const float own_rho = float(bits_in(bits + own * words, words));
         const float own_constant =
             fmaf(rs, C[std::size_t(own) * ld_c + tall], o.s * X_sum[own] - size * o.s * o.s * own_rho);
-        const int own_window = int(random >> 40) % refine_pool_numbers;
+        const unsigned own_window = unsigned(random >> 40) % unsigned(refine_pool_numbers);
         random = o.stride(random);
         if (W) x.fetch(__shfl_sync(full_warp, own_window, 0));
 #pragma unroll 1
         for (int i = 0; i < rows; ++i) {
             const float rho = __shfl_sync(full_warp, own_rho, i), constant = __shfl_sync(full_warp, own_constant, i);
-            const int window = __shfl_sync(full_warp, own_window, W ? i + 1 : i);
+            const unsigned window = __shfl_sync(full_warp, own_window, W ? i + 1 : i);
             if (W) {
                 const bool some = x.load(first + i, rho, constant);
                 x.fetch(window); // of the next row
@@ -456,6 +462,7 @@ struct RefineRoom {
     double sums[16 * refine_sums], total[refine_sums];
     std::int64_t passes; // begun
     int flips, over;
+    RefineScalars* kept; // where they stay between launches
     Solve4 solve;
 };
 
