@@ -89,7 +89,7 @@ __device__ __forceinline__ void copy_atoms(const RefineView& p, const RefineSide
         for (int i = lane_of_thread(); i < side.count; i += 32) to[k * side.ld + i] = from[k * side.ld + i];
 }
 
-// Where a block works on its patch; by one thread.
+// Where a block works on its patch: what is not `placed` in shared memory is in global memory.
 __device__ inline RefineView open(const RefineBatch& b, int at, float* shared, unsigned placed) {
     const WordBatch& words = b.words;
     const RefineLayout a(words.rows, words.cols, words.l);
@@ -127,15 +127,16 @@ __device__ inline RefineView open(const RefineBatch& b, int at, float* shared, u
 }
 
 // Everything that follows from the bits, which have been copied; atoms if this is the first launch. By all threads.
-template <int near> __device__ inline void begin(const RefineView& p, const RefineView& home, RefineRoom& room,
-                                                 const RefineLayout& layout, unsigned placed, bool start) {
+template <int near> __device__ inline void begin(const RefineView& p, const float* state, RefineRoom& room,
+                                                 const RefineLayout& home, unsigned placed, bool start) {
     if (placed & in_X)
         for (int i = warp_of_thread(); i < p.y.count; i += warps_of_block())
             for (int j = lane_of_thread(); j < p.z.count; j += 32)
-                const_cast<float*>(p.y.X)[i * p.y.i_step + j] = home.y.X[i * p.y.i_step + j];
-    if (placed & in_pool) copy(const_cast<float*>(p.pool), home.pool, refine_pool_numbers + p.l);
+                const_cast<float*>(p.y.X)[i * p.y.i_step + j] =
+                    state[home.X + i * p.y.i_step + j];
+    if (placed & in_pool) copy(const_cast<float*>(p.pool), state + home.pool, refine_pool_numbers + p.l);
     const auto clear_side = [&](const RefineSide& side) {
-        clear(side.counts, layout.count_size), clear(side.next_ones, std::size_t(p.l));
+        clear(side.counts, home.count_size), clear(side.next_ones, std::size_t(p.l));
         make_columns(p, side);
     };
     clear_side(p.y), clear_side(p.z);
@@ -143,7 +144,7 @@ template <int near> __device__ inline void begin(const RefineView& p, const Refi
     if (start)
         make_atoms<near>(p, p.y, p.z), make_atoms<near>(p, p.z, p.y);
     else if (placed & in_atoms)
-        copy_atoms(p, p.y, p.y.atoms, home.y.atoms), copy_atoms(p, p.z, p.z.atoms, home.z.atoms);
+        copy_atoms(p, p.y, p.y.atoms, room.home.y_atoms), copy_atoms(p, p.z, p.z.atoms, room.home.z_atoms);
     if (!start) clear(p.changed, std::size_t(p.l) * p.bit_rows);
     (void)count_pairs<near>(p, p.y, p.z); // where z has none yet
     __syncthreads();
@@ -161,7 +162,7 @@ template <int W, int near> __global__ void __launch_bounds__(512)
     refine_block(RefineBatch b, AnnealSchedule o, std::int64_t passes, unsigned placed, int start) {
     SHARED_DYN(raw);
     SHARED(RefineRoom, rooms, [1]);
-    SHARED(RefineView, views, [2]); // in global memory; where it is worked on
+    SHARED(RefineView, views, [1]);
     SHARED(RefineScalars, scalars, [1]);
     SHARED(Jump, jumps, [27]); // by a row to eight; to a warp; by the block's rows; by those of Y, of Z
     const int at = int(blockIdx.x);
@@ -171,10 +172,14 @@ template <int W, int near> __global__ void __launch_bounds__(512)
     if (!start && kept->anneal.phase == AnnealPhase::done) return;
     RefineScalars& s = scalars[0];
     RefineRoom& room = rooms[0];
-    RefineView &home = views[0], &p = views[1];
+    RefineView& p = views[0];
     if (threadIdx.x == 0) {
-        home = open(b, at, nullptr, 0), p = open(b, at, reinterpret_cast<float*>(raw), placed);
-        s = *kept, room.kept = kept, room.flips = 0, room.passes = 0;
+        p = open(b, at, reinterpret_cast<float*>(raw), placed);
+        s = *kept, room.flips = 0, room.passes = 0;
+        float* state = b.state + layout.total * at;
+        const std::size_t plane = std::size_t(at) * b.words.stacks + b.stack;
+        room.home = {kept, state + layout.y_atoms, state + layout.z_atoms, b.words.Y + plane * b.words.rows * p.words,
+                     b.words.Z + plane * b.words.cols * p.words};
     }
     if (const int i = int(threadIdx.x); i < 27)
         jumps[i] = steps_of_generator(i < 8     ? i + 1
@@ -183,14 +188,12 @@ template <int W, int near> __global__ void __launch_bounds__(512)
                                       : i == 25 ? b.words.patches[at].m
                                                 : b.words.patches[at].n);
     __syncthreads();
-    std::uint32_t* Y = b.words.Y + (std::size_t(at) * b.words.stacks + b.stack) * b.words.rows * p.words;
-    std::uint32_t* Z = b.words.Z + (std::size_t(at) * b.words.stacks + b.stack) * b.words.cols * p.words;
-    copy(p.y.bits, Y, p.y.count * p.words), copy(p.z.bits, Z, p.z.count * p.words);
+    copy(p.y.bits, room.home.Y, p.y.count * p.words), copy(p.z.bits, room.home.Z, p.z.count * p.words);
     const float* X_sums = b.state + layout.total * at + layout.X_sums;
     copy(const_cast<float*>(p.y.X_sum), X_sums, p.y.count);
     copy(const_cast<float*>(p.z.X_sum), X_sums + b.words.rows, p.z.count);
     __syncthreads();
-    begin<near>(p, home, room, layout, placed, start != 0);
+    begin<near>(p, b.state + layout.total * at, room, layout, placed, start != 0);
     bool counted = true, first = true;
 #pragma unroll 1
     for (bool of_z = false;; of_z = !of_z) {
@@ -246,9 +249,10 @@ template <int W, int near> __global__ void __launch_bounds__(512)
         }
         sum_for_scales<near>(p, side, counted, pairs, room);
     }
-    copy(Y, p.y.bits, p.y.count * p.words), copy(Z, p.z.bits, p.z.count * p.words);
-    if (placed & in_atoms) copy_atoms(p, p.y, home.y.atoms, p.y.atoms), copy_atoms(p, p.z, home.z.atoms, p.z.atoms);
-    if (threadIdx.x == 0) *room.kept = s;
+    copy(room.home.Y, p.y.bits, p.y.count * p.words), copy(room.home.Z, p.z.bits, p.z.count * p.words);
+    if (placed & in_atoms)
+        copy_atoms(p, p.y, room.home.y_atoms, p.y.atoms), copy_atoms(p, p.z, room.home.z_atoms, p.z.atoms);
+    if (threadIdx.x == 0) *room.home.scalars = s;
 }
 
 __global__ void __launch_bounds__(256) refine_moving(RefineBatch b, int* count) {
@@ -280,7 +284,7 @@ cudaError_t run(const RefineBatch& b, const RefineOptions& options, std::int64_t
                 cudaStream_t stream) {
     const RefineLayout a(b.words.rows, b.words.cols, b.words.l);
     const int threads = std::max(b.words.rows, b.words.cols) > 64 ? 512 : 256;
-    const int fixed = int(sizeof(RefineRoom) + 2 * sizeof(RefineView) + sizeof(RefineScalars) + 27 * sizeof(Jump)) + 64;
+    const int fixed = int(sizeof(RefineRoom) + sizeof(RefineView) + sizeof(RefineScalars) + 27 * sizeof(Jump)) + 64;
     // Two blocks of 256 threads may share a multiprocessor.
     const std::size_t room = shared > fixed ? std::size_t(shared - fixed) / 4 : 0,
                       half = std::size_t(std::max(0, shared / 2 - 1024 - fixed)) / 4;

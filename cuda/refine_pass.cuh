@@ -35,17 +35,18 @@ struct RefineSide {
     int *ones, *next_ones; // l: <column k, row sums>; 0: where the next ones are added up
 };
 
-/// A patch at work. Row k of counts holds, word by word of the bits, sixteen pairs of bfloat16: the count of bit j and,
-/// above it, that of bit j + 16, in the order in which the lanes of a tensor-core fragment want them. Where the words
-/// are even in number, odd rows have each two of them exchanged: neighbouring rows then lie in different banks. Row
-/// `tall` holds the counts of each column with itself, row by row the same as nu. Counts beyond 256 lie in two planes, of
-/// eight bits each.
+/// A patch at work. Counts are pairs of bfloat16: those of bit j % 32 < 16 and, above it, j + 16, sixteen pairs for a word
+/// of bits, so that four neighbouring words are a fragment of the tensor cores: rows k and k + 8 beside each other, pairs t
+/// and t + 4, then t of the next four. The halves of a word are exchanged in odd rows, for the banks' sake. Behind the
+/// `tall` rows are the counts of each column with itself, the same as nu. Counts beyond 256 lie in two planes, of eight
+/// bits each.
 struct RefineShape {
     int l, words, bit_rows, tall, ld_c, planes;
 
     __device__ __forceinline__ int group(int k, int w) const { // where word w of row k of counts begins
-        return (k * words + (w ^ (k & ~words & 1))) * 16;
+        return ((k / 16 * 8 + k % 8) * words + w) * 32 + k / 8 % 2;
     }
+    __device__ __forceinline__ int nu_group(int w) const { return (tall * words + w) * 16; }
     __device__ __forceinline__ int plane() const { return (tall + 1) * words * 16; }
 };
 struct RefineView : RefineShape {
@@ -55,8 +56,9 @@ struct RefineView : RefineShape {
     const float* pool;
 };
 
-/// Of pair j % 16 of counts, the one of bit j.
-__device__ __forceinline__ int place_of(int j) { return j % 4 * 4 + j % 16 / 4; }
+/// Where the pair of bit j is in its word of row k; of nu.
+__device__ __forceinline__ int place_of(int k, int j) { return (j / 8 ^ k) % 2 * 16 + j % 4 * 4 + j / 4 % 2 * 2; }
+__device__ __forceinline__ int nu_place_of(int j) { return j / 8 % 2 * 8 + j % 4 * 2 + j / 4 % 2; }
 __device__ __forceinline__ float low_of(std::uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ __forceinline__ float high_of(std::uint32_t pair) { return __uint_as_float(pair & 0xFFFF0000u); }
 
@@ -168,7 +170,7 @@ template <int near> __device__ inline unsigned long long count_pairs(const Refin
         double large = 0;
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-            const int row = k + e / 2 * 8, j = 8 * half + 2 * t + e % 2, at = s.group(row, w) + place_of(j);
+            const int row = k + e / 2 * 8, j = 8 * half + 2 * t + e % 2, at = s.group(row, w) + place_of(row, j);
             std::uint32_t there = others[at];
             float of_low = low_of(there), of_high = high_of(there);
             if (two) {
@@ -188,7 +190,7 @@ template <int near> __device__ inline unsigned long long count_pairs(const Refin
                 const int own = is_low ? low[e] : high[e];
                 nu[row] = float(own);
                 std::uint16_t* diagonal =
-                    reinterpret_cast<std::uint16_t*>(counts + s.group(s.tall, w) + place_of(j)) + is_high;
+                    reinterpret_cast<std::uint16_t*>(counts + s.nu_group(w) + nu_place_of(j)) + is_high;
                 *diagonal = float_to_bf16(float(two ? own & 255 : own));
                 if (two) diagonal[2 * plane] = float_to_bf16(float(own >> 8));
             }
@@ -211,51 +213,57 @@ template <int near, bool two> __device__ __forceinline__ void multiply_planes(co
                                                                               const RefineSide& other) {
     const RefineShape s = p;
     const int lane = lane_of_thread(), g = lane / 4, t = lane % 4, words = s.words, plane = s.plane(),
-              count = side.count;
-    constexpr int tiles = two ? 3 : 5; // beside each other; five are all for l <= 64
-    const std::uint32_t *bits = known<(near > 0)>(side.bits), *counts = known<(near > 0)>(other.counts);
+              count = side.count, half = g % 2 * 16;
+    constexpr int tiles = two ? 3 : 5; // of 16 columns, beside each other; five are all for l <= 64
+    const std::uint32_t *bits = known<(near > 0)>(side.bits), *counts = known<(near > 0)>(other.counts),
+                        *own = counts + g * words * 32 + 4 * t;
     float* C = known<(near > 0)>(p.C);
-    const auto fragment = [&](int k, int w, int of) {
-        return *reinterpret_cast<const uint4*>(counts + of * plane + s.group(k, w) + 4 * t);
+    const auto multiply = [](float (&sum)[4], const uint4& x, std::uint32_t b0, std::uint32_t b1) {
+        const std::uint32_t a[4] = {x.x, x.y, x.z, x.w}, b[2] = {b0, b1};
+        mma_bf16(sum, a, b);
     };
-    const auto multiply = [](float (&sum)[4], const uint4& x, const uint4& y, const std::uint32_t (&b)[4]) {
-        const std::uint32_t a0[4] = {x.x, y.x, x.y, y.y}, a1[4] = {x.z, y.z, x.w, y.w}, b0[2] = {b[0], b[1]},
-                            b1[2] = {b[2], b[3]};
-        mma_bf16(sum, a0, b0), mma_bf16(sum, a1, b1);
-    };
-    const std::uint32_t first_row = g ? 0u : ~0u;
     for (int first = 8 * warp_of_thread(); first < count; first += 8 * warps_of_block()) {
-        for (int tile = 0; tile <= s.tall; tile += 16 * tiles) { // of 16 columns; the last one is nu
+        for (int tile = 0; tile <= s.tall; tile += 16 * tiles) { // the last one is nu
             float sum[1 + two][tiles][4] = {};
+#pragma unroll 1
             for (int w = 0; w < words; ++w) {
                 const std::uint32_t word = first + g < count ? bits[(first + g) * words + w] >> t : 0u;
-                const std::uint32_t b[4] = {(word & 0x10001u) * 0x3F80u, (word & 0x100010u) * 0x3F8u,
-                                            (word >> 8 & 0x10001u) * 0x3F80u, (word >> 8 & 0x100010u) * 0x3F8u};
+                const std::uint32_t b0 = (word & 0x10001u) * 0x3F80u, b1 = (word & 0x100010u) * 0x3F8u,
+                                    b2 = (word >> 8 & 0x10001u) * 0x3F80u, b3 = (word >> 8 & 0x100010u) * 0x3F8u;
 #pragma unroll
                 for (int v = 0; v < tiles; ++v) {
                     const int k = tile + 16 * v;
                     if (k > s.tall) break;
 #pragma unroll
-                    for (int of = 0; of < 1 + two; ++of) {
-                        uint4 x, y = {0, 0, 0, 0};
+                    for (int of = 0; of < 1 + two; ++of)
                         if (k < s.tall) {
-                            x = fragment(k + g, w, of), y = fragment(k + g + 8, w, of);
-                        } else {
-                            x = fragment(k, w, of);
-                            x = {x.x & first_row, x.y & first_row, x.z & first_row, x.w & first_row};
+                            const std::uint32_t* at = own + of * plane + s.group(k, w);
+                            multiply(sum[of][v], *reinterpret_cast<const uint4*>(at + half), b0, b1);
+                            multiply(sum[of][v], *reinterpret_cast<const uint4*>(at + 16 - half), b2, b3);
+                        } else { // in the first row alone
+                            const std::uint32_t* at = counts + of * plane + s.nu_group(w) + 2 * t;
+                            const uint2 x = *reinterpret_cast<const uint2*>(at),
+                                        y = *reinterpret_cast<const uint2*>(at + 8);
+                            multiply(sum[of][v], {g ? 0u : x.x, 0, g ? 0u : x.y, 0}, b0, b1);
+                            multiply(sum[of][v], {g ? 0u : y.x, 0, g ? 0u : y.y, 0}, b2, b3);
                         }
-                        multiply(sum[of][v], x, y, b);
-                    }
                 }
             }
 #pragma unroll
-            for (int v = 0; v < tiles; ++v) {
-                const int k = tile + 16 * v + g;
+            for (int e = 0; e < 2; ++e) {
+                const int row = first + 2 * t + e;
+                if (row >= count) break;
+                float* to = C + row * s.ld_c + tile + g;
 #pragma unroll
-                for (int e = 0; e < 4; ++e) {
-                    const int row = first + 2 * t + e % 2, column = k + e / 2 * 8;
-                    if (row < count && column <= s.tall)
-                        C[row * s.ld_c + column] = two ? fmaf(256.0f, sum[two][v][e], sum[0][v][e]) : sum[0][v][e];
+                for (int v = 0; v < tiles; ++v) {
+                    const int k = tile + 16 * v;
+                    const auto value = [&](int i) {
+                        return two ? fmaf(256.0f, sum[two][v][i], sum[0][v][i]) : sum[0][v][i];
+                    };
+                    if (k < s.tall)
+                        to[16 * v] = value(e), to[16 * v + 8] = value(e + 2);
+                    else if (k == s.tall && g == 0)
+                        to[16 * v] = value(e);
                 }
             }
         }
@@ -280,7 +288,7 @@ struct Sweep {
 
 /// The count of bits k and 32 u + lane.
 __device__ __forceinline__ float count_of(const RefineShape& s, const std::uint32_t* counts, int k, int u) {
-    const std::uint32_t* pair = counts + s.group(k, u) + place_of(lane_of_thread());
+    const std::uint32_t* pair = counts + s.group(k, u) + place_of(k, lane_of_thread());
     const std::uint32_t half = lane_of_thread() < 16 ? 0x1044u : 0x3244u; // as a float
     const float low = __uint_as_float(__byte_perm(pair[0], 0, half));
     return s.planes > 1 ? fmaf(256.0f, __uint_as_float(__byte_perm(pair[s.plane()], 0, half)), low) : low;
@@ -457,12 +465,19 @@ __device__ inline int anneal_rows(const RefineView& p, const RefineSide& side, c
 
 constexpr int refine_sums = 4; // <Gy, Gz>; b of r, s, t
 
+/// Where what a launch changes stays.
+struct RefineHome {
+    RefineScalars* scalars;
+    float *y_atoms, *z_atoms;
+    std::uint32_t *Y, *Z;
+};
+
 /// Shared by the block.
 struct RefineRoom {
+    RefineHome home;
     double sums[16 * refine_sums], total[refine_sums];
     std::int64_t passes; // begun
     int flips, over;
-    RefineScalars* kept; // where they stay between launches
     Solve4 solve;
 };
 
