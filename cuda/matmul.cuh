@@ -50,7 +50,7 @@ cudaError_t prepare(const Layout& a, const std::uint8_t* Y, const std::uint8_t* 
 /// cores, with operands split into two or three bfloat16 terms.
 struct ProductLaunch {
     int terms = 3;   ///< 3: float32 class, 2: float16 class (2^-16 relative to the inputs)
-    int tables = 16; ///< widest batch that tables are used for
+    int tables = 4;  ///< widest batch that tables are used for
     bool accumulate = false;
 };
 
