@@ -90,9 +90,9 @@ struct Tiles {
     int words, batch, splits, words_per_split;
 };
 
-// A stage is `groups` bit matrices of `height` rows and `words` words, each with inputs of its own. input(group, q, b)
-// is what bit q is multiplied by in column b; side collects a sum over all inputs. Results go to result(...) by split
-// of the words, sides to bias(...).
+// A stage is `groups` bit matrices of `height` rows and `words` words, each with inputs of its own: at(group, word, b) is
+// what the bits of a word meet in column b, next(...) those of the next word, value(...) what one bit is multiplied by;
+// side collects a sum over all inputs. Results go to result(...) by split of the words, sides to bias(...).
 
 struct StageZ { // groups: block columns; rows: latents; side: sigma
     const std::uint32_t* bits;
@@ -106,10 +106,17 @@ struct StageZ { // groups: block columns; rows: latents; side: sigma
 
     __device__ __forceinline__ std::int64_t height() const { return latents; }
     __device__ __forceinline__ std::int64_t height_of(int) const { return latents; }
-    __device__ __forceinline__ float input(int k, std::int64_t q, int b, double& side) const {
-        const std::int64_t at = k * cols + q;
-        if (q >= cols || at >= n || b >= batch) return 0;
-        const float value = read(x, dtype, at * row_stride + b * col_stride);
+    struct Word {
+        std::int64_t first, end, column; // inputs of the group that are left; where column b begins
+    };
+    __device__ __forceinline__ Word at(int k, int word, int b) const {
+        const std::int64_t first = k * cols + 32 * std::int64_t(word);
+        return {first, b < batch ? min(n, (k + 1) * cols) : first, b * col_stride};
+    }
+    __device__ __forceinline__ void next(Word& w) const { w.first += 32; }
+    __device__ __forceinline__ float value(const Word& w, int bit, double& side) const {
+        if (w.first + bit >= w.end) return 0;
+        const float value = read(x, dtype, (w.first + bit) * row_stride + w.column);
         side += double(value);
         return value;
     }
@@ -134,16 +141,39 @@ struct StageY { // groups: block rows; rows: of a block; side: what every row ge
 
     __device__ __forceinline__ std::int64_t height() const { return rows; }
     __device__ __forceinline__ std::int64_t height_of(int j) const { return min(rows, m - j * rows); }
-    __device__ __forceinline__ float input(int j, std::int64_t q, int b, double& side) const {
-        const int word = int(q / 32), e = word % lw * 32 + int(q % 32), i = word / lw % p, k = word / lw / p;
-        if (word >= words || e >= l || b >= batch) return 0;
-        const double sum = sigma[std::size_t(k) * batch + b];
-        const std::size_t block = std::size_t(j) * K + k;
-        const float* stack = stacks + (block * p + i) * 3;
-        const float value = v[(std::size_t(k) * batch + b) * latents + (std::size_t(j) * p + i) * l + e];
-        side += double(stack[2]) * double(value);
-        if (i == 0 && e == 0) side += constants[block] * sum;
-        return fmaf(stack[0], value, stack[1] * float(sum));
+    struct Word {
+        int j, b, part, i, k; // the part-th word of stack i of block (j, k)
+        const float* v;
+        float r, shift;
+        double total, constant;
+    };
+    __device__ __forceinline__ Word at(int j, int word, int b) const {
+        Word w{j, b, word % lw, word / lw % p, word / lw / p, nullptr, 0, 0, 0, 0};
+        open(w);
+        return w;
+    }
+    __device__ __forceinline__ void open(Word& w) const {
+        if (w.k >= K || w.b >= batch) return;
+        const double sum = sigma[std::size_t(w.k) * batch + w.b];
+        const std::size_t block = std::size_t(w.j) * K + w.k;
+        const float* stack = stacks + (block * p + w.i) * 3;
+        w.v = v + (std::size_t(w.k) * batch + w.b) * latents + (std::size_t(w.j) * p + w.i) * l;
+        w.r = stack[0], w.shift = stack[1] * float(sum), w.total = double(stack[2]);
+        w.constant = w.i == 0 ? constants[block] * sum : 0;
+    }
+    __device__ __forceinline__ void next(Word& w) const {
+        if (++w.part < lw) return;
+        w.part = 0;
+        if (++w.i == p) w.i = 0, ++w.k;
+        open(w);
+    }
+    __device__ __forceinline__ float value(const Word& w, int bit, double& side) const {
+        const int e = 32 * w.part + bit;
+        if (e >= l || w.k >= K || w.b >= batch) return 0;
+        const float value = w.v[e];
+        side += w.total * double(value);
+        if (e == 0) side += w.constant;
+        return fmaf(w.r, value, w.shift);
     }
     __device__ __forceinline__ float* result(int j, int split, int b) const {
         return partial + (std::size_t(split) * batch + b) * m + std::size_t(j) * rows;
@@ -163,39 +193,57 @@ constexpr int entries = chunk_words * 128; // 64 tables of 16 sums
 // the 16 entries of a table then lie in different banks, whatever the lanes look up.
 template <class Stage, int columns> __global__ void __launch_bounds__(256)
     matmul_tables(Stage stage, int splits, int words_per_split) {
-    SHARED(float, inputs, [chunk_words * 32 * columns]);
+    SHARED(float4, inputs, [chunk_words * 8 * columns]);
     SHARED(float2, tables, [entries * columns / 2]);
     SHARED(double, room, [8 * columns]);
-    float* table = reinterpret_cast<float*>(tables);
+    float *input = reinterpret_cast<float*>(inputs), *table = reinterpret_cast<float*>(tables);
+    float sign[4]; // of a thread's entry in each table
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sign[i] = threadIdx.x >> i & 1u ? 0.5f : -0.5f;
     const int group = int(blockIdx.y), split = int(blockIdx.z) % splits, b0 = int(blockIdx.z) / splits * columns;
     const int begin = split * words_per_split, end = min(stage.words, begin + words_per_split);
     const std::int64_t row = std::int64_t(blockIdx.x) * blockDim.x + threadIdx.x, height = stage.height();
     const bool inside = row < stage.height_of(group);
-    const std::uint32_t* bits = stage.bits + std::size_t(group) * stage.words * height + (inside ? row : 0);
+    const std::uint32_t* bits = stage.bits + (std::size_t(group) * stage.words + begin) * height + (inside ? row : 0);
     float sum[columns] = {};
     double side[columns] = {};
     for (int word = begin; word < end; word += chunk_words) {
         const int count = min(chunk_words, end - word);
+        std::uint32_t ahead[chunk_words]; // on their way while the tables are built
+        const int left = inside ? count : 0;
+#pragma unroll
+        for (int w = 0; w < chunk_words; ++w, bits += height) ahead[w] = w < left ? *bits : 0u;
         for (int q = int(threadIdx.x); q < 32 * count; q += int(blockDim.x))
 #pragma unroll
             for (int b = 0; b < columns; ++b)
-                inputs[q * columns + b] = stage.input(group, 32 * std::int64_t(word) + q, b0 + b, side[b]);
+                input[q * columns + b] = stage.value(stage.at(group, word + q / 32, b0 + b), q % 32, side[b]);
         __syncthreads();
+#pragma unroll 4
         for (int entry = int(threadIdx.x); entry < 128 * count; entry += int(blockDim.x)) {
-            const int of = entry / 16 * 4, value = entry % 16;
+            float in[4 * columns], half_sum[columns];
+#pragma unroll
+            for (int i = 0; i < columns; ++i) {
+                const float4 x = inputs[entry / 16 * columns + i];
+                in[4 * i] = x.x, in[4 * i + 1] = x.y, in[4 * i + 2] = x.z, in[4 * i + 3] = x.w;
+            }
 #pragma unroll
             for (int b = 0; b < columns; ++b) {
-                float half_sum = 0;
+                half_sum[b] = sign[0] * in[b];
 #pragma unroll
-                for (int i = 0; i < 4; ++i)
-                    half_sum = fmaf(value >> i & 1 ? 0.5f : -0.5f, inputs[(of + i) * columns + b], half_sum);
-                table[columns == 1 ? entry : (b / 2 * entries + entry) * 2 + b % 2] = half_sum;
+                for (int i = 1; i < 4; ++i) half_sum[b] = fmaf(sign[i], in[i * columns + b], half_sum[b]);
             }
+            if constexpr (columns == 1)
+                table[entry] = half_sum[0];
+            else
+#pragma unroll
+                for (int b = 0; b < columns; b += 2) tables[b / 2 * entries + entry] = {half_sum[b], half_sum[b + 1]};
         }
         __syncthreads();
         if (inside)
-            for (int w = 0; w < count; ++w) {
-                std::uint32_t word_bits = bits[std::size_t(word + w) * height];
+#pragma unroll
+            for (int w = 0; w < chunk_words; ++w) {
+                if (w >= count) break;
+                std::uint32_t word_bits = ahead[w];
 #pragma unroll
                 for (int nibble = 0; nibble < 8; ++nibble) {
                     const int entry = (w * 8 + nibble) * 16 + int(word_bits & 15);
@@ -237,10 +285,9 @@ template <class Stage> __global__ void __launch_bounds__(256)
     const int tiles = (stage.batch + width - 1) / width;
     std::uint32_t* to = out + (std::size_t(group) * tiles + b / width) * stage.words * terms * width * 16;
     double side = 0;
-#pragma unroll 2
-    for (int word = begin; word < end; ++word) {
-        float low = stage.input(group, 32 * std::int64_t(word) + j, b, side);
-        float high = stage.input(group, 32 * std::int64_t(word) + j + 16, b, side);
+    auto at = stage.at(group, begin, b);
+    for (int word = begin; word < end; ++word, stage.next(at)) {
+        float low = stage.value(at, j, side), high = stage.value(at, j + 16, side);
         for (int term = 0; term < terms; ++term) {
             const std::uint32_t both = half ? pack_half(low, high) : pack_bf16(low, high);
             to[((std::size_t(word) * terms + term) * width + b % width) * 16 + place] = both;
@@ -330,12 +377,13 @@ struct Finish {
     Dtype dtype;
 };
 
-__global__ void __launch_bounds__(256) matmul_finish(Finish q) {
+__global__ void __launch_bounds__(128) matmul_finish(Finish q) {
     const std::int64_t row = std::int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     const int b = int(blockIdx.y);
     if (row >= q.m) return;
     const std::int64_t j = row / q.rows;
     double sum = 0;
+#pragma unroll 8
     for (int s = 0; s < q.splits; ++s)
         sum += double(q.partial[(std::size_t(s) * q.batch + b) * q.m + row]) +
                q.shared[(std::size_t(s) * q.J + j) * q.batch + b];
@@ -525,7 +573,7 @@ cudaError_t matmul(const Planes& q, const void* prepared, const ConstArray& x, c
             if (e == cudaSuccess) e = run(two, q.J, q.rows, splits, launch.terms, false, room, stream);
         }
         if (e == cudaSuccess)
-            e = launch_kernel(matmul_finish, dim3(unsigned((q.m + 255) / 256), unsigned(batch)), dim3(256), 0, stream,
+            e = launch_kernel(matmul_finish, dim3(unsigned((q.m + 127) / 128), unsigned(batch)), dim3(128), 0, stream,
                               end);
         if (e != cudaSuccess) return e;
     }
