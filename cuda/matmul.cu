@@ -86,13 +86,14 @@ struct Tiles {
     const std::uint32_t* bits;
     const uint4* terms;
     float* out;
-    std::int64_t height, total, group_step, split_step, column_step; // total: rows of all groups, where groups share them
+    std::int64_t height, total, group_step, split_step,
+        column_step; // total: rows of all groups, where groups share them
     int words, batch, splits, words_per_split;
 };
 
-// A stage is `groups` bit matrices of `height` rows and `words` words, each with inputs of its own: at(group, word, b) is
-// what the bits of a word meet in column b, next(...) those of the next word, value(...) what one bit is multiplied by;
-// side collects a sum over all inputs. Results go to result(...) by split of the words, sides to bias(...).
+// A stage is `groups` bit matrices of `height` rows and `words` words, each with inputs of its own: at(group, word, b)
+// is what the bits of a word meet in column b, next(...) those of the next word, value(...) what one bit is multiplied
+// by; side collects a sum over all inputs. Results go to result(...) by split of the words, sides to bias(...).
 
 struct StageZ { // groups: block columns; rows: latents; side: sigma
     const std::uint32_t* bits;
@@ -275,8 +276,8 @@ template <class Stage, int columns> __global__ void __launch_bounds__(256)
 // ---- many columns: tensor cores ----
 
 // The inputs of a stage as terms of 16 bits that add up to them: for each group, tile of `width` columns and word, for
-// each term and column, pairs of bit j and, above it, j + 16; the pairs t, t + 4, ... of a lane's fragments lie together.
-// A thread makes one pair of each word of a split, for one column.
+// each term and column, pairs of bit j and, above it, j + 16; the pairs t, t + 4, ... of a lane's fragments lie
+// together. A thread makes one pair of each word of a split, for one column.
 template <class Stage> __global__ void __launch_bounds__(256)
     matmul_terms(Stage stage, std::uint32_t* out, int terms, int half, int width, int words_per_split) {
     const int group = int(blockIdx.y), split = int(blockIdx.x), place = int(threadIdx.x) % 16;
@@ -301,8 +302,8 @@ template <class Stage> __global__ void __launch_bounds__(256)
 
 constexpr int ring = 3; // words of inputs on their way
 
-// 128 rows x 8 across columns a block, a word of bits at a time; a warp has 32 rows. Bits become -1/2 with the sign turned
-// where they are set, in registers, exactly.
+// 128 rows x 8 across columns a block, a word of bits at a time; a warp has 32 rows. Bits become -1/2 with the sign
+// turned where they are set, in registers, exactly.
 template <int terms, int across, bool half> __global__ void __launch_bounds__(128, across == 8 ? 3 : 4)
     matmul_tiles(Tiles q) {
     constexpr int word_size = terms * across * 32;
@@ -393,7 +394,7 @@ __global__ void __launch_bounds__(128) matmul_finish(Finish q) {
 
 // ---- host ----
 
-constexpr Index widest = 256, // columns that share a workspace
+constexpr Index widest = 256,              // columns that share a workspace
     narrowest = 64, near_bytes = 40 << 20; // fewer of them where what is between the stages would not stay in the cache
 
 bool by_tables(Index batch, const ProductLaunch& launch) { return batch <= launch.tables; }
@@ -410,8 +411,9 @@ std::size_t terms_of_column(const Planes& q, int terms) {
 Index slab(const Planes& q, Index batch, const ProductLaunch& launch) {
     Index width = widest;
     if (!by_tables(batch, launch))
-        while (width > narrowest && (terms_of_column(q, launch.terms) + 4 * std::size_t(q.K * q.inner_width())) *
-                                            std::size_t(width) > std::size_t(near_bytes))
+        while (width > narrowest &&
+               (terms_of_column(q, launch.terms) + 4 * std::size_t(q.K * q.inner_width())) * std::size_t(width) >
+                   std::size_t(near_bytes))
             width /= 2;
     return std::min(batch, width);
 }
@@ -438,8 +440,7 @@ struct Workspace {
     }
 };
 
-template <int terms, bool half>
-cudaError_t run_tiles(const Tiles& q, dim3 grid, Index width, cudaStream_t stream) {
+template <int terms, bool half> cudaError_t run_tiles(const Tiles& q, dim3 grid, Index width, cudaStream_t stream) {
     const auto kernel = width == 16   ? matmul_tiles<terms, 2, half>
                         : width == 32 ? matmul_tiles<terms, 4, half>
                                       : matmul_tiles<terms, 8, half>;
@@ -453,9 +454,9 @@ template <class Stage> cudaError_t run(const Stage& stage, int groups, Index hei
     q.terms = reinterpret_cast<const uint4*>(room), q.splits = splits;
     q.words_per_split = (stage.words + splits - 1) / splits;
     const Index width = tile_width(stage.batch), across = (stage.batch + width - 1) / width;
-    const cudaError_t e = launch_kernel(matmul_terms<Stage>,
-                                        dim3(unsigned(splits), unsigned(groups), unsigned(across * width / 16)),
-                                        dim3(256), 0, stream, stage, room, terms, int(half), int(width), q.words_per_split);
+    const cudaError_t e =
+        launch_kernel(matmul_terms<Stage>, dim3(unsigned(splits), unsigned(groups), unsigned(across * width / 16)),
+                      dim3(256), 0, stream, stage, room, terms, int(half), int(width), q.words_per_split);
     if (e != cudaSuccess) return e;
     const dim3 grid(unsigned((height + 127) / 128), unsigned(groups), unsigned(across * splits));
     if (half) return run_tiles<1, true>(q, grid, width, stream);

@@ -148,8 +148,8 @@ __device__ __forceinline__ void mma_half(float (&c)[4], const std::uint32_t (&a)
 #endif
 }
 
-/// C (16 x 8, int) += A B, A 16 x 128 and B 128 x 8 bits. Of row g (and g + 8) of A word t is a[0] (a[1]), of column g of B
-/// word t is b; c as above.
+/// C (16 x 8, int) += A B, A 16 x 128 and B 128 x 8 bits. Of row g (and g + 8) of A word t is a[0] (a[1]), of column g
+/// of B word t is b; c as above.
 __device__ __forceinline__ void mma_bits(int (&c)[4], const std::uint32_t (&a)[2], std::uint32_t b) {
 #if defined(__CUDACC__)
     asm volatile("mma.sync.aligned.m16n8k128.row.col.s32.b1.b1.s32.and.popc {%0,%1,%2,%3}, {%4,%5}, {%6}, "

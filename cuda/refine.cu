@@ -132,8 +132,7 @@ template <int near> __device__ inline void begin(const RefineView& p, const floa
     if (placed & in_X)
         for (int i = warp_of_thread(); i < p.y.count; i += warps_of_block())
             for (int j = lane_of_thread(); j < p.z.count; j += 32)
-                const_cast<float*>(p.y.X)[i * p.y.i_step + j] =
-                    state[home.X + i * p.y.i_step + j];
+                const_cast<float*>(p.y.X)[i * p.y.i_step + j] = state[home.X + i * p.y.i_step + j];
     if (placed & in_pool) copy(const_cast<float*>(p.pool), state + home.pool, refine_pool_numbers + p.l);
     const auto clear_side = [&](const RefineSide& side) {
         clear(side.counts, home.count_size), clear(side.next_ones, std::size_t(p.l));
@@ -217,7 +216,7 @@ template <int W, int near> __global__ void __launch_bounds__(512)
                 if (!of_z) room.over = passes == room.passes++ || s.anneal.phase == AnnealPhase::done;
             }
             __syncwarp();
-            make_problem(p, of_z ? p.y : p.z, s.scales, of_z);
+            make_problem(p, of_z ? p.y : p.z, s, of_z, room.meets);
         }
         const RefineSide &side = of_z ? p.z : p.y, &other = of_z ? p.y : p.z;
         multiply_counts<near>(p, side, other);
@@ -230,14 +229,7 @@ template <int W, int near> __global__ void __launch_bounds__(512)
                 __syncthreads();
             }
         }
-        const double r = s.scales[0], of_side = s.scales[of_z ? 2 : 1];
-        const Sweep sweep{float(r),
-                          float(of_side),
-                          float(s.anneal.temperature()),
-                          float(-r * r),
-                          float(-r * of_side),
-                          jumps[lane_of_thread() % 8](jumps[8 + warp_of_thread()](s.random)),
-                          jumps[24]};
+        const Sweep sweep{room.meets, jumps[lane_of_thread() % 8](jumps[8 + warp_of_thread()](s.random)), jumps[24]};
         clear(side.next_ones, std::size_t(p.l));
         const int flips = anneal_rows<W, near>(p, side, other, sweep);
         if (lane_of_thread() == 0 && flips) atomicAdd(&room.flips, flips);
@@ -302,9 +294,9 @@ cudaError_t run(const RefineBatch& b, const RefineOptions& options, std::int64_t
     for (const auto& want : wants)
         if (floats + want.size <= want.room) placed |= want.bit, floats += want.size;
     const bool core = (placed & near_core) == near_core, all = (placed & near_all) == near_all;
-    const auto kernel = all && b.words.l <= 32    ? refine_block<1, 2>
-                        : all && b.words.l <= 64  ? refine_block<2, 2>
-                        : core && b.words.l <= 64 ? refine_block<2, 1>
+    const auto kernel = all && b.words.l <= 32     ? refine_block<1, 2>
+                        : all && b.words.l <= 64   ? refine_block<2, 2>
+                        : core && b.words.l <= 64  ? refine_block<2, 1>
                         : core && b.words.l <= 128 ? refine_block<4, 1>
                                                    : refine_block<0, 0>;
     return launch_kernel(kernel, dim3(unsigned(b.words.count)), dim3(unsigned(threads)), 4 * floats, stream, b,

@@ -24,8 +24,8 @@ struct RefineScalars {
 constexpr int refine_pool_numbers = detail::tuning::kPoolNumbers;
 
 /// Where the arrays of a patch lie in its part of the workspace, in floats. X: rows x cols, XT: its transpose; atoms:
-/// l x ld of the other side's length, odd. counts: a row of 16 words_of(l) words for each bit, padded to `tall` rows, and
-/// one more; twice that where a count may exceed 256. C: ld_c floats a row.
+/// l x ld of the other side's length, odd. counts: a row of 16 words_of(l) words for each bit, padded to `tall` rows,
+/// and one more; twice that where a count may exceed 256. C: ld_c floats a row.
 struct RefineLayout {
     std::size_t scalars, pool, X_sums, y_atoms, z_atoms, X, XT, C, y_counts, z_counts, bits, total;
     std::size_t pool_size, y_atoms_size, z_atoms_size, x_size, c_size, count_size, bit_size;

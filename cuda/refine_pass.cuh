@@ -35,11 +35,11 @@ struct RefineSide {
     int *ones, *next_ones; // l: <column k, row sums>; 0: where the next ones are added up
 };
 
-/// A patch at work. Counts are pairs of bfloat16: those of bit j % 32 < 16 and, above it, j + 16, sixteen pairs for a word
-/// of bits, so that four neighbouring words are a fragment of the tensor cores: rows k and k + 8 beside each other, pairs t
-/// and t + 4, then t of the next four. The halves of a word are exchanged in odd rows, for the banks' sake. Behind the
-/// `tall` rows are the counts of each column with itself, the same as nu. Counts beyond 256 lie in two planes, of eight
-/// bits each.
+/// A patch at work. Counts are pairs of bfloat16: those of bit j % 32 < 16 and, above it, j + 16, sixteen pairs for a
+/// word of bits, so that four neighbouring words are a fragment of the tensor cores: rows k and k + 8 beside each
+/// other, pairs t and t + 4, then t of the next four. The halves of a word are exchanged in odd rows, for the banks'
+/// sake. Behind the `tall` rows are the counts of each column with itself, the same as nu. Counts beyond 256 lie in two
+/// planes, of eight bits each.
 struct RefineShape {
     int l, words, bit_rows, tall, ld_c, planes;
 
@@ -77,8 +77,8 @@ __device__ inline void make_columns(const RefineView& p, const RefineSide& side)
     for (int k = warp_of_thread(); k < p.l; k += warps_of_block())
         for (int first = 0; first < side.count; first += 32) {
             const int at = (first + lane) * p.words + k / 32;
-            const unsigned column = __ballot_sync(
-                full_warp, int(first + lane < side.count ? side.bits[at] >> (k % 32) & 1u : 0u));
+            const unsigned column =
+                __ballot_sync(full_warp, int(first + lane < side.count ? side.bits[at] >> (k % 32) & 1u : 0u));
             if (lane == 0) side.columns[k * p.bit_rows + first / 32] = column;
         }
 }
@@ -141,9 +141,10 @@ __device__ inline void make_atoms(const RefineView& p, const RefineSide& side, c
     __syncwarp();
 }
 
-/// The pair counts of a side, nu and ones (added to next_ones). Returns this thread's part of <counts, the other's>, exact.
-template <int near> __device__ inline unsigned long long count_pairs(const RefineView& p, const RefineSide& side,
-                                                                     const RefineSide& other) {
+/// The pair counts of a side, nu and ones (added to next_ones). Returns this thread's part of <counts, the other's>,
+/// exact.
+template <int near>
+__device__ inline unsigned long long count_pairs(const RefineView& p, const RefineSide& side, const RefineSide& other) {
     const RefineShape s = p;
     const int lane = lane_of_thread(), g = lane / 4, t = lane % 4, words = words_of(side.count), plane = s.plane();
     const bool two = s.planes > 1, small = double(side.count) * double(other.count) <= double(1 << 21);
@@ -209,8 +210,8 @@ template <int near> __device__ inline unsigned long long count_pairs(const Refin
 
 // ---- the rows ----
 
-template <int near, bool two> __device__ __forceinline__ void multiply_planes(const RefineView& p, const RefineSide& side,
-                                                                              const RefineSide& other) {
+template <int near, bool two>
+__device__ __forceinline__ void multiply_planes(const RefineView& p, const RefineSide& side, const RefineSide& other) {
     const RefineShape s = p;
     const int lane = lane_of_thread(), g = lane / 4, t = lane % 4, words = s.words, plane = s.plane(),
               count = side.count, half = g % 2 * 16;
@@ -279,9 +280,11 @@ __device__ inline void multiply_counts(const RefineView& p, const RefineSide& si
         multiply_planes<near, false>(p, side, other);
 }
 
-/// What all rows of a sweep have in common.
-struct Sweep {
-    float r, s, T, a, b;       // a, b: -r r, -r s, rounded once
+/// What all rows of a sweep meet: scales, temperature; a, b: -r r, -r s, rounded once.
+struct SweepScales {
+    float r, s, T, a, b;
+};
+struct Sweep : SweepScales {
     unsigned long long random; // before a lane's first row
     Jump stride;               // to its next one
 };
@@ -426,10 +429,10 @@ __device__ inline int anneal_wide_row(const RefineView& p, const RefineSide& sid
     return flips;
 }
 
-/// A Metropolis sweep over the rows of a side, eight after each other by a warp. Bits are visited in order: lanes behind
-/// one that flips look again. W: words in registers, 0: none. Returns the warp's flips.
-template <int W, int near>
-__device__ inline int anneal_rows(const RefineView& p, const RefineSide& side, const RefineSide& other, const Sweep& o) {
+/// A Metropolis sweep over the rows of a side, eight after each other by a warp. Bits are visited in order: lanes
+/// behind one that flips look again. W: words in registers, 0: none. Returns the warp's flips.
+template <int W, int near> __device__ inline int anneal_rows(const RefineView& p, const RefineSide& side,
+                                                             const RefineSide& other, const Sweep& o) {
     const int lane = lane_of_thread(), count = side.count, tall = p.tall, ld_c = p.ld_c, words = p.words;
     const float size = float(other.count), rs = -o.r * o.s;
     const std::uint32_t* bits = known<(near > 0)>(side.bits);
@@ -478,6 +481,7 @@ struct RefineRoom {
     double sums[16 * refine_sums], total[refine_sums];
     std::int64_t passes; // begun
     int flips, over;
+    SweepScales meets;
     Solve4 solve;
 };
 
@@ -489,8 +493,8 @@ __device__ __forceinline__ unsigned long long exact_sum(unsigned long long x) {
 }
 
 /// The warps' sums for the scales, of the bits as they are. `moved` is the side whose atoms fit both.
-template <int near> __device__ inline void sum_for_scales(const RefineView& p, const RefineSide& moved,
-                                                           bool counted, unsigned long long pairs, RefineRoom& room) {
+template <int near> __device__ inline void sum_for_scales(const RefineView& p, const RefineSide& moved, bool counted,
+                                                          unsigned long long pairs, RefineRoom& room) {
     const RefineShape s = p;
     const int lane = lane_of_thread(), words = words_of(moved.count), ld = moved.ld;
     const std::uint32_t* columns = known<(near > 0)>(moved.columns);
@@ -562,12 +566,14 @@ __device__ inline void solve_scales(const RefineView& p, RefineScalars& out, Ref
 
 /// What a sweep meets. With atoms Phi_k = r O_k + s 1 of the other side's bits O: M = -Gram, made of counts where it is
 /// needed, and what no bit of the side moves. By warp 0; reads nothing that the sweep writes.
-__device__ inline void make_problem(const RefineView& p, const RefineSide& other, const double* scales, bool of_z) {
-    const double r = scales[0], s = scales[of_z ? 2 : 1], t = scales[of_z ? 1 : 2], u = scales[3];
+__device__ inline void make_problem(const RefineView& p, const RefineSide& other, const RefineScalars& now, bool of_z,
+                                    SweepScales& meets) {
+    const double r = now.scales[0], s = now.scales[of_z ? 2 : 1], t = now.scales[of_z ? 1 : 2], u = now.scales[3];
     unsigned long long all_nu = 0;
     for (int k = lane_of_thread(); k < p.l; k += 32) all_nu += (unsigned long long)(other.nu[k]);
     const double size = double(other.count), all = s * (t * double(exact_sum(all_nu)) + u * size);
     const float a = float(-r * r), b = float(-r * s);
+    if (lane_of_thread() == 0) meets = {float(r), float(s), float(now.anneal.temperature()), a, b};
     for (int k = lane_of_thread(); k < p.l; k += 32) {
         const float nu = other.nu[k], c = float(-r * s * double(nu) - s * s * size);
         p.held[k] = float(r * (t * double(other.ones[k]) + u * double(nu)) + all);

@@ -76,8 +76,8 @@ __device__ inline void minimum_norm4(Solve4& e, const double (&d)[4], double* x)
 }
 
 /// The scales a = (r, s, t, u) of a system; its minimum-norm solution, scaled to unit diagonal, where it is singular.
-/// By a whole warp that sees the system: lane i (and i + 4, ...) has row i, so that roots and quotients are made at once.
-/// a is seen by all lanes.
+/// By a whole warp that sees the system: lane i (and i + 4, ...) has row i, so that roots and quotients are made at
+/// once. a is seen by all lanes.
 __device__ inline void solve4(Solve4& room, double* a) {
     const int lane = lane_of_thread(), row = lane % 4;
     const detail::MeanFieldSystem& e = room.system;
