@@ -269,7 +269,8 @@ template <int warps> __device__ __forceinline__ void solve_scales(const AmfdView
     __syncthreads();
     if (threadIdx.x < step_sums) room.total[threadIdx.x] = sum_of_warps(room.sums, step_sums, int(threadIdx.x));
     __syncthreads();
-    if (threadIdx.x == 0) {
+    if (warp_of_thread() != 0) return;
+    if (lane_of_thread() == 0) {
         const double* s = room.total;
         detail::MeanFieldSums q;
         q.m = double(p.m), q.n = double(p.n);
@@ -279,8 +280,9 @@ template <int warps> __device__ __forceinline__ void solve_scales(const AmfdView
         q.cy_cz = s[12], q.cy2_cz2 = s[13], q.cy2_cz = s[14], q.cy_cz2 = s[15];
         room.solve.system = detail::mean_field_system(q);
         out.soft = 4 * ((q.cy - q.cy2) + (q.cz - q.cz2)) / (double(p.l) * double(p.m + p.n));
-        solve4(room.solve, out.a);
     }
+    __syncwarp();
+    solve4(room.solve, out.a);
 }
 
 /// The vectors of the next step: gradient terms and the bias of R. Threads of the block.

@@ -81,9 +81,19 @@ __global__ void __launch_bounds__(256) matmul_scales(PackJob q) {
 
 // ---- what a stage multiplies ----
 
-// A stage is `groups` bit matrices of `height` rows and `words` words, each with inputs of its own. input(group, q, b)
-// is what bit q is multiplied by in column b; side collects a sum over all inputs. Results go to result(...) by split
-// of the words, sides to bias(...).
+// Bits times terms: group by group, column b of split s to out + group * group_step + s * split_step + b * column_step.
+struct Tiles {
+    const std::uint32_t* bits;
+    const uint4* terms;
+    float* out;
+    std::int64_t height, total, group_step, split_step,
+        column_step; // total: rows of all groups, where groups share them
+    int words, batch, splits, words_per_split;
+};
+
+// A stage is `groups` bit matrices of `height` rows and `words` words, each with inputs of its own: at(group, word, b)
+// is what the bits of a word meet in column b, next(...) those of the next word, value(...) what one bit is multiplied
+// by; side collects a sum over all inputs. Results go to result(...) by split of the words, sides to bias(...).
 
 struct StageZ { // groups: block columns; rows: latents; side: sigma
     const std::uint32_t* bits;
@@ -97,10 +107,17 @@ struct StageZ { // groups: block columns; rows: latents; side: sigma
 
     __device__ __forceinline__ std::int64_t height() const { return latents; }
     __device__ __forceinline__ std::int64_t height_of(int) const { return latents; }
-    __device__ __forceinline__ float input(int k, std::int64_t q, int b, double& side) const {
-        const std::int64_t at = k * cols + q;
-        if (q >= cols || at >= n || b >= batch) return 0;
-        const float value = read(x, dtype, at * row_stride + b * col_stride);
+    struct Word {
+        std::int64_t first, end, column; // inputs of the group that are left; where column b begins
+    };
+    __device__ __forceinline__ Word at(int k, int word, int b) const {
+        const std::int64_t first = k * cols + 32 * std::int64_t(word);
+        return {first, b < batch ? min(n, (k + 1) * cols) : first, b * col_stride};
+    }
+    __device__ __forceinline__ void next(Word& w) const { w.first += 32; }
+    __device__ __forceinline__ float value(const Word& w, int bit, double& side) const {
+        if (w.first + bit >= w.end) return 0;
+        const float value = read(x, dtype, (w.first + bit) * row_stride + w.column);
         side += double(value);
         return value;
     }
@@ -108,6 +125,9 @@ struct StageZ { // groups: block columns; rows: latents; side: sigma
         return v + (std::size_t(k) * batch + b) * latents;
     }
     __device__ __forceinline__ double* bias(int k, int, int b) const { return sigma + std::size_t(k) * batch + b; }
+    Tiles tiles() const {
+        return {bits, nullptr, v, latents, latents * K, batch * latents, 0, latents, words, batch, 0, 0};
+    }
 };
 
 struct StageY { // groups: block rows; rows: of a block; side: what every row gets
@@ -122,16 +142,39 @@ struct StageY { // groups: block rows; rows: of a block; side: what every row ge
 
     __device__ __forceinline__ std::int64_t height() const { return rows; }
     __device__ __forceinline__ std::int64_t height_of(int j) const { return min(rows, m - j * rows); }
-    __device__ __forceinline__ float input(int j, std::int64_t q, int b, double& side) const {
-        const int word = int(q / 32), e = word % lw * 32 + int(q % 32), i = word / lw % p, k = word / lw / p;
-        if (word >= words || e >= l || b >= batch) return 0;
-        const double sum = sigma[std::size_t(k) * batch + b];
-        const std::size_t block = std::size_t(j) * K + k;
-        const float* stack = stacks + (block * p + i) * 3;
-        const float value = v[(std::size_t(k) * batch + b) * latents + (std::size_t(j) * p + i) * l + e];
-        side += double(stack[2]) * double(value);
-        if (i == 0 && e == 0) side += constants[block] * sum;
-        return fmaf(stack[0], value, stack[1] * float(sum));
+    struct Word {
+        int j, b, part, i, k; // the part-th word of stack i of block (j, k)
+        const float* v;
+        float r, shift;
+        double total, constant;
+    };
+    __device__ __forceinline__ Word at(int j, int word, int b) const {
+        Word w{j, b, word % lw, word / lw % p, word / lw / p, nullptr, 0, 0, 0, 0};
+        open(w);
+        return w;
+    }
+    __device__ __forceinline__ void open(Word& w) const {
+        if (w.k >= K || w.b >= batch) return;
+        const double sum = sigma[std::size_t(w.k) * batch + w.b];
+        const std::size_t block = std::size_t(w.j) * K + w.k;
+        const float* stack = stacks + (block * p + w.i) * 3;
+        w.v = v + (std::size_t(w.k) * batch + w.b) * latents + (std::size_t(w.j) * p + w.i) * l;
+        w.r = stack[0], w.shift = stack[1] * float(sum), w.total = double(stack[2]);
+        w.constant = w.i == 0 ? constants[block] * sum : 0;
+    }
+    __device__ __forceinline__ void next(Word& w) const {
+        if (++w.part < lw) return;
+        w.part = 0;
+        if (++w.i == p) w.i = 0, ++w.k;
+        open(w);
+    }
+    __device__ __forceinline__ float value(const Word& w, int bit, double& side) const {
+        const int e = 32 * w.part + bit;
+        if (e >= l || w.k >= K || w.b >= batch) return 0;
+        const float value = w.v[e];
+        side += w.total * double(value);
+        if (e == 0) side += w.constant;
+        return fmaf(w.r, value, w.shift);
     }
     __device__ __forceinline__ float* result(int j, int split, int b) const {
         return partial + (std::size_t(split) * batch + b) * m + std::size_t(j) * rows;
@@ -139,6 +182,7 @@ struct StageY { // groups: block rows; rows: of a block; side: what every row ge
     __device__ __forceinline__ double* bias(int j, int split, int b) const {
         return shared + (std::size_t(split) * J + j) * batch + b;
     }
+    Tiles tiles() const { return {bits, nullptr, partial, rows, m, rows, batch * m, m, words, batch, 0, 0}; }
 };
 
 // ---- few columns: tables ----
@@ -150,39 +194,57 @@ constexpr int entries = chunk_words * 128; // 64 tables of 16 sums
 // the 16 entries of a table then lie in different banks, whatever the lanes look up.
 template <class Stage, int columns> __global__ void __launch_bounds__(256)
     matmul_tables(Stage stage, int splits, int words_per_split) {
-    SHARED(float, inputs, [chunk_words * 32 * columns]);
+    SHARED(float4, inputs, [chunk_words * 8 * columns]);
     SHARED(float2, tables, [entries * columns / 2]);
     SHARED(double, room, [8 * columns]);
-    float* table = reinterpret_cast<float*>(tables);
+    float *input = reinterpret_cast<float*>(inputs), *table = reinterpret_cast<float*>(tables);
+    float sign[4]; // of a thread's entry in each table
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sign[i] = threadIdx.x >> i & 1u ? 0.5f : -0.5f;
     const int group = int(blockIdx.y), split = int(blockIdx.z) % splits, b0 = int(blockIdx.z) / splits * columns;
     const int begin = split * words_per_split, end = min(stage.words, begin + words_per_split);
     const std::int64_t row = std::int64_t(blockIdx.x) * blockDim.x + threadIdx.x, height = stage.height();
     const bool inside = row < stage.height_of(group);
-    const std::uint32_t* bits = stage.bits + std::size_t(group) * stage.words * height + (inside ? row : 0);
+    const std::uint32_t* bits = stage.bits + (std::size_t(group) * stage.words + begin) * height + (inside ? row : 0);
     float sum[columns] = {};
     double side[columns] = {};
     for (int word = begin; word < end; word += chunk_words) {
         const int count = min(chunk_words, end - word);
+        std::uint32_t ahead[chunk_words]; // on their way while the tables are built
+        const int left = inside ? count : 0;
+#pragma unroll
+        for (int w = 0; w < chunk_words; ++w, bits += height) ahead[w] = w < left ? *bits : 0u;
         for (int q = int(threadIdx.x); q < 32 * count; q += int(blockDim.x))
 #pragma unroll
             for (int b = 0; b < columns; ++b)
-                inputs[q * columns + b] = stage.input(group, 32 * std::int64_t(word) + q, b0 + b, side[b]);
+                input[q * columns + b] = stage.value(stage.at(group, word + q / 32, b0 + b), q % 32, side[b]);
         __syncthreads();
+#pragma unroll 4
         for (int entry = int(threadIdx.x); entry < 128 * count; entry += int(blockDim.x)) {
-            const int of = entry / 16 * 4, value = entry % 16;
+            float in[4 * columns], half_sum[columns];
+#pragma unroll
+            for (int i = 0; i < columns; ++i) {
+                const float4 x = inputs[entry / 16 * columns + i];
+                in[4 * i] = x.x, in[4 * i + 1] = x.y, in[4 * i + 2] = x.z, in[4 * i + 3] = x.w;
+            }
 #pragma unroll
             for (int b = 0; b < columns; ++b) {
-                float half_sum = 0;
+                half_sum[b] = sign[0] * in[b];
 #pragma unroll
-                for (int i = 0; i < 4; ++i)
-                    half_sum = fmaf(value >> i & 1 ? 0.5f : -0.5f, inputs[(of + i) * columns + b], half_sum);
-                table[columns == 1 ? entry : (b / 2 * entries + entry) * 2 + b % 2] = half_sum;
+                for (int i = 1; i < 4; ++i) half_sum[b] = fmaf(sign[i], in[i * columns + b], half_sum[b]);
             }
+            if constexpr (columns == 1)
+                table[entry] = half_sum[0];
+            else
+#pragma unroll
+                for (int b = 0; b < columns; b += 2) tables[b / 2 * entries + entry] = {half_sum[b], half_sum[b + 1]};
         }
         __syncthreads();
         if (inside)
-            for (int w = 0; w < count; ++w) {
-                std::uint32_t word_bits = bits[std::size_t(word + w) * height];
+#pragma unroll
+            for (int w = 0; w < chunk_words; ++w) {
+                if (w >= count) break;
+                std::uint32_t word_bits = ahead[w];
 #pragma unroll
                 for (int nibble = 0; nibble < 8; ++nibble) {
                     const int entry = (w * 8 + nibble) * 16 + int(word_bits & 15);
@@ -213,71 +275,96 @@ template <class Stage, int columns> __global__ void __launch_bounds__(256)
 
 // ---- many columns: tensor cores ----
 
-// 128 rows x 64 columns a block, a word of 32 columns of bits at a time. Bits become +-1/2 in registers, exactly;
-// inputs are split into terms that add up to them.
-template <class Stage, int terms> __global__ void __launch_bounds__(256)
-    matmul_tiles(Stage stage, int splits, int words_per_split) {
-    constexpr int ld = 20; // words of a row of 16 pairs, padded so that fragments meet all banks
-    SHARED(std::uint32_t, pairs, [terms * 64 * ld]);
-    const int group = int(blockIdx.y), split = int(blockIdx.z) % splits, b0 = int(blockIdx.z) / splits * 64;
+// The inputs of a stage as terms of 16 bits that add up to them: for each group, tile of `width` columns and word, for
+// each term and column, pairs of bit j and, above it, j + 16; the pairs t, t + 4, ... of a lane's fragments lie
+// together. A thread makes one pair of each word of a split, for one column.
+template <class Stage> __global__ void __launch_bounds__(256)
+    matmul_terms(Stage stage, std::uint32_t* out, int terms, int half, int width, int words_per_split) {
+    const int group = int(blockIdx.y), split = int(blockIdx.x), place = int(threadIdx.x) % 16;
+    const int b = int(blockIdx.z) * 16 + int(threadIdx.x) / 16, j = place % 4 * 4 + place / 4;
     const int begin = split * words_per_split, end = min(stage.words, begin + words_per_split);
-    const int lane = lane_of_thread(), g = lane / 4, t = lane % 4;
-    const std::int64_t height = stage.height(), limit = stage.height_of(group);
-    const std::int64_t row = std::int64_t(blockIdx.x) * 128 + warp_of_thread() * 16 + g;
-    const std::uint32_t* bits = stage.bits + std::size_t(group) * stage.words * height;
-    float sum[8][4] = {};
-    double side[4] = {};
-    const int pair = int(threadIdx.x) % 16, column = int(threadIdx.x) / 16;
-    for (int word = begin; word < end; ++word) {
-#pragma unroll
-        for (int c = 0; c < 4; ++c) {
-            const int b = column + 16 * c;
-            float low = stage.input(group, 32 * std::int64_t(word) + 2 * pair, b0 + b, side[c]);
-            float high = stage.input(group, 32 * std::int64_t(word) + 2 * pair + 1, b0 + b, side[c]);
-#pragma unroll
-            for (int term = 0; term < terms; ++term) {
-                const std::uint32_t both = pack_bf16(low, high);
-                pairs[(term * 64 + b) * ld + pair] = both;
-                low -= bf16_to_float(std::uint16_t(both & 0xFFFF)), high -= bf16_to_float(std::uint16_t(both >> 16));
-            }
+    const int tiles = (stage.batch + width - 1) / width;
+    std::uint32_t* to = out + (std::size_t(group) * tiles + b / width) * stage.words * terms * width * 16;
+    double side = 0;
+    auto at = stage.at(group, begin, b);
+    for (int word = begin; word < end; ++word, stage.next(at)) {
+        float low = stage.value(at, j, side), high = stage.value(at, j + 16, side);
+        for (int term = 0; term < terms; ++term) {
+            const std::uint32_t both = half ? pack_half(low, high) : pack_bf16(low, high);
+            to[((std::size_t(word) * terms + term) * width + b % width) * 16 + place] = both;
+            low -= bf16_to_float(std::uint16_t(both & 0xFFFF)), high -= bf16_to_float(std::uint16_t(both >> 16));
         }
-        const std::uint32_t upper = row < limit ? bits[std::size_t(word) * height + row] : 0u,
-                            lower = row + 8 < limit ? bits[std::size_t(word) * height + row + 8] : 0u;
-        __syncthreads();
-#pragma unroll
-        for (int k = 0; k < 2; ++k) {
-            std::uint32_t a[4];
-#pragma unroll
-            for (int q = 0; q < 4; ++q) { // -1/2 with the sign turned where the bit is set
-                const std::uint32_t two = (q % 2 ? lower : upper) >> (16 * k + 8 * (q / 2) + 2 * t);
-                a[q] = 0xBF00BF00u ^ ((two & 1u) << 15) ^ ((two & 2u) << 30);
-            }
-#pragma unroll
-            for (int term = 0; term < terms; ++term)
-#pragma unroll
-                for (int v = 0; v < 8; ++v) {
-                    const std::uint32_t* at = pairs + (term * 64 + 8 * v + g) * ld + 8 * k + t;
-                    const std::uint32_t b[2] = {at[0], at[4]};
-                    mma_bf16(sum[v], a, b);
-                }
-        }
-        __syncthreads();
     }
 #pragma unroll
-    for (int v = 0; v < 8; ++v)
+    for (int d = 8; d; d /= 2) side += __shfl_xor_sync(full_warp, side, d);
+    if (place == 0 && b < stage.batch) *stage.bias(group, split, b) = side;
+}
+
+constexpr int ring = 3; // words of inputs on their way
+
+// 128 rows x 8 across columns a block, a word of bits at a time; a warp has 32 rows. Bits become -1/2 with the sign
+// turned where they are set, in registers, exactly.
+template <int terms, int across, bool half> __global__ void __launch_bounds__(128, across == 8 ? 3 : 4)
+    matmul_tiles(Tiles q) {
+    constexpr int word_size = terms * across * 32;
+    SHARED(uint4, inputs, [ring * word_size]);
+    const int group = int(blockIdx.y), split = int(blockIdx.z) % q.splits, tile = int(blockIdx.z) / q.splits;
+    const int begin = split * q.words_per_split, count = min(q.words - begin, q.words_per_split);
+    const int lane = lane_of_thread(), g = lane / 4, t = lane % 4, tiles = (q.batch + 8 * across - 1) / (8 * across);
+    const std::int64_t row = std::int64_t(blockIdx.x) * 128 + warp_of_thread() * 32 + g;
+    const std::int64_t limit = min(q.height, q.total - group * q.height);
+    const std::uint32_t* bits = q.bits + (std::size_t(group) * q.words + begin) * q.height + row;
+    const uint4* from = q.terms + ((std::size_t(group) * tiles + tile) * q.words + begin) * word_size;
+    const auto fetch = [&](int i) {
+        if (i < count)
+            for (int x = int(threadIdx.x); x < word_size; x += 128)
+                copy_async(inputs + i % ring * word_size + x, from + std::size_t(i) * word_size + x);
+        copy_async_commit();
+    };
+    std::uint32_t next[4];
+    const auto fetch_bits = [&](int i) {
 #pragma unroll
-        for (int q = 0; q < 4; ++q) {
-            const int b = b0 + 8 * v + 2 * t + q % 2;
-            const std::int64_t to = row + 8 * (q / 2);
-            if (to < limit && b < stage.batch) stage.result(group, split, b)[to] = sum[v][q];
-        }
-    if (blockIdx.x != 0) return;
+        for (int r = 0; r < 4; ++r)
+            next[r] = i < count && row + 8 * r < limit ? bits[std::size_t(i) * q.height + 8 * r] : 0u;
+    };
+    fetch(0), fetch(1), fetch_bits(0);
+    float sum[2][across][4] = {};
+    for (int i = 0; i < count; ++i) {
+        std::uint32_t a[2][2][4]; // rows, half of the word
 #pragma unroll
-    for (int c = 0; c < 4; ++c) {
+        for (int r = 0; r < 4; ++r)
 #pragma unroll
-        for (int d = 8; d; d /= 2) side[c] += __shfl_xor_sync(full_warp, side[c], d);
-        if (pair == 0 && b0 + column + 16 * c < stage.batch) *stage.bias(group, split, b0 + column + 16 * c) = side[c];
+            for (int s = 0; s < 4; ++s)
+                a[r / 2][s / 2][s % 2 * 2 + r % 2] =
+                    ((next[r] << (3 - t) << (12 - 4 * s)) & 0x80008000u) ^ (half ? 0xB800B800u : 0xBF00BF00u);
+        fetch_bits(i + 1);
+        copy_async_wait<1>();
+        __syncthreads();
+        fetch(i + 2); // where word i - 1 was
+        const uint4* at = inputs + i % ring * word_size + g * 4 + t;
+#pragma unroll
+        for (int term = 0; term < terms; ++term)
+#pragma unroll
+            for (int v = 0; v < across; ++v) {
+                const uint4 x = at[(term * across + v) * 32];
+                const std::uint32_t b[2][2] = {{x.x, x.y}, {x.z, x.w}};
+#pragma unroll
+                for (int k = 0; k < 4; ++k)
+                    if (half)
+                        mma_half(sum[k % 2][v], a[k % 2][k / 2], b[k / 2]);
+                    else
+                        mma_bf16(sum[k % 2][v], a[k % 2][k / 2], b[k / 2]);
+            }
     }
+    copy_async_wait<0>();
+    float* out = q.out + group * q.group_step + split * q.split_step + row;
+#pragma unroll
+    for (int v = 0; v < across; ++v)
+#pragma unroll
+        for (int e = 0; e < 8; ++e) {
+            const int b = tile * 8 * across + 8 * v + 2 * t + e % 2, r = e / 4 * 16 + e / 2 % 2 * 8;
+            if (row + r < limit && b < q.batch) out[b * q.column_step + r] = sum[e / 4][v][e % 4];
+        }
 }
 
 // ---- the splits together, to the dtype of the result ----
@@ -291,12 +378,13 @@ struct Finish {
     Dtype dtype;
 };
 
-__global__ void __launch_bounds__(256) matmul_finish(Finish q) {
+__global__ void __launch_bounds__(128) matmul_finish(Finish q) {
     const std::int64_t row = std::int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     const int b = int(blockIdx.y);
     if (row >= q.m) return;
     const std::int64_t j = row / q.rows;
     double sum = 0;
+#pragma unroll 8
     for (int s = 0; s < q.splits; ++s)
         sum += double(q.partial[(std::size_t(s) * q.batch + b) * q.m + row]) +
                q.shared[(std::size_t(s) * q.J + j) * q.batch + b];
@@ -306,36 +394,81 @@ __global__ void __launch_bounds__(256) matmul_finish(Finish q) {
 
 // ---- host ----
 
-constexpr Index widest = 256; // columns that share a workspace
+constexpr Index widest = 256,              // columns that share a workspace
+    narrowest = 64, near_bytes = 40 << 20; // fewer of them where what is between the stages would not stay in the cache
 
-// Splits of the words of stage 2, from the shape alone: enough blocks for a large GPU.
-int splits_of(const Planes& q) {
-    const Index blocks = q.J * ((q.rows + 127) / 128), chunks = (q.y_words() + chunk_words - 1) / chunk_words;
+bool by_tables(Index batch, const ProductLaunch& launch) { return batch <= launch.tables; }
+
+// Columns of a tile of the tensor cores' product.
+Index tile_width(Index batch) { return batch > 32 ? 64 : batch > 16 ? 32 : 16; }
+
+// Bytes of terms for a column.
+std::size_t terms_of_column(const Planes& q, int terms) {
+    return std::size_t(std::max(q.J * q.y_words(), Index(q.K) * q.z_words())) * std::size_t(terms) * 64;
+}
+
+// Columns that go together.
+Index slab(const Planes& q, Index batch, const ProductLaunch& launch) {
+    Index width = widest;
+    if (!by_tables(batch, launch))
+        while (width > narrowest &&
+               (terms_of_column(q, launch.terms) + 4 * std::size_t(q.K * q.inner_width())) * std::size_t(width) >
+                   std::size_t(near_bytes))
+            width /= 2;
+    return std::min(batch, width);
+}
+
+// Splits of the words of stage 2: enough blocks for a large GPU.
+int splits_of(const Planes& q, Index batch, bool tables) {
+    const Index across = tables ? 1 : (batch + tile_width(batch) - 1) / tile_width(batch);
+    const Index blocks = q.J * ((q.rows + 127) / 128) * across, chunks = (q.y_words() + chunk_words - 1) / chunk_words;
     return int(std::clamp<Index>((512 + blocks - 1) / blocks, 1, std::min<Index>(chunks, 64)));
 }
 
 struct Workspace {
-    std::size_t v, sigma, partial, shared, bytes;
-    Workspace(const Planes& q, Index batch) {
-        const std::size_t b = std::size_t(batch), splits = std::size_t(splits_of(q));
+    std::size_t v, sigma, partial, shared, terms, bytes;
+    Workspace(const Planes& q, Index batch, const ProductLaunch& launch) {
+        const bool tables = by_tables(batch, launch);
+        const std::size_t b = std::size_t(batch), splits = std::size_t(splits_of(q, batch, tables)),
+                          width = std::size_t(tile_width(batch));
         sigma = 0;
         shared = sigma + 8 * b * std::size_t(q.K);
-        v = shared + 8 * b * splits * std::size_t(q.J);
+        terms = (shared + 8 * b * splits * std::size_t(q.J) + 15) / 16 * 16;
+        v = terms + (tables ? 0 : terms_of_column(q, launch.terms) * ((b + width - 1) / width * width));
         partial = v + 4 * b * std::size_t(q.K) * std::size_t(q.inner_width());
         bytes = partial + 4 * b * splits * std::size_t(q.m);
     }
 };
 
-template <class Stage> cudaError_t run(const Stage& stage, int groups, Index height, int splits,
-                                       const ProductLaunch& launch, bool tables, cudaStream_t stream) {
+template <int terms, bool half> cudaError_t run_tiles(const Tiles& q, dim3 grid, Index width, cudaStream_t stream) {
+    const auto kernel = width == 16   ? matmul_tiles<terms, 2, half>
+                        : width == 32 ? matmul_tiles<terms, 4, half>
+                                      : matmul_tiles<terms, 8, half>;
+    return launch_kernel(kernel, grid, dim3(128), 0, stream, q);
+}
+
+// half: terms are float16, one of them.
+template <class Stage> cudaError_t run(const Stage& stage, int groups, Index height, int splits, int terms, bool half,
+                                       std::uint32_t* room, cudaStream_t stream) {
+    Tiles q = stage.tiles();
+    q.terms = reinterpret_cast<const uint4*>(room), q.splits = splits;
+    q.words_per_split = (stage.words + splits - 1) / splits;
+    const Index width = tile_width(stage.batch), across = (stage.batch + width - 1) / width;
+    const cudaError_t e =
+        launch_kernel(matmul_terms<Stage>, dim3(unsigned(splits), unsigned(groups), unsigned(across * width / 16)),
+                      dim3(256), 0, stream, stage, room, terms, int(half), int(width), q.words_per_split);
+    if (e != cudaSuccess) return e;
+    const dim3 grid(unsigned((height + 127) / 128), unsigned(groups), unsigned(across * splits));
+    if (half) return run_tiles<1, true>(q, grid, width, stream);
+    if (terms == 1) return run_tiles<1, false>(q, grid, width, stream);
+    if (terms == 2) return run_tiles<2, false>(q, grid, width, stream);
+    return run_tiles<3, false>(q, grid, width, stream);
+}
+
+template <class Stage>
+cudaError_t run_tables(const Stage& stage, int groups, Index height, int splits, cudaStream_t stream) {
     const int chunks = (stage.words + chunk_words - 1) / chunk_words;
     const int per_split = (chunks + splits - 1) / splits * chunk_words;
-    if (!tables) {
-        const dim3 grid(unsigned((height + 127) / 128), unsigned(groups), unsigned((stage.batch + 63) / 64 * splits));
-        if (launch.terms == 2)
-            return launch_kernel(matmul_tiles<Stage, 2>, grid, dim3(256), 0, stream, stage, splits, per_split);
-        return launch_kernel(matmul_tiles<Stage, 3>, grid, dim3(256), 0, stream, stage, splits, per_split);
-    }
     const int columns = stage.batch >= 3 ? 4 : stage.batch;
     const Index threads = height > 128 ? 256 : 128;
     const dim3 grid(unsigned((height + threads - 1) / threads), unsigned(groups),
@@ -382,8 +515,10 @@ cudaError_t prepare(const Layout& a, const std::uint8_t* Y, const std::uint8_t* 
     return launch_kernel(matmul_scales, dim3(unsigned((q.blocks() + 255) / 256)), dim3(256), 0, stream, job);
 }
 
-std::size_t matmul_workspace(const Planes& q, Index batch, const ProductLaunch&) {
-    return Workspace(q, std::min(batch, widest)).bytes;
+std::size_t matmul_workspace(const Planes& q, Index batch, const ProductLaunch& launch) {
+    // The last slab may be narrower and need more splits.
+    const Index width = slab(q, batch, launch), rest = width ? batch % width : 0;
+    return std::max(Workspace(q, width, launch).bytes, rest ? Workspace(q, rest, launch).bytes : 0);
 }
 
 cudaError_t matmul(const Planes& q, const void* prepared, const ConstArray& x, const Array& out,
@@ -394,11 +529,12 @@ cudaError_t matmul(const Planes& q, const void* prepared, const ConstArray& x, c
     if (!prepared || !x.data || !out.data || !workspace) return cudaErrorInvalidValue;
     const unsigned char* base = static_cast<const unsigned char*>(prepared);
     unsigned char* work = static_cast<unsigned char*>(workspace);
-    const bool tables = x.cols <= launch.tables;
-    const int splits = splits_of(q);
-    for (Index first = 0; first < x.cols; first += widest) {
-        const Index batch = std::min(widest, x.cols - first);
-        const Workspace at(q, batch);
+    const Index width = slab(q, x.cols, launch);
+    for (Index first = 0; first < x.cols; first += width) {
+        const Index batch = std::min(width, x.cols - first);
+        const bool tables = by_tables(batch, launch);
+        const int splits = splits_of(q, batch, tables);
+        const Workspace at(q, batch, launch);
         StageZ one{};
         one.bits = reinterpret_cast<const std::uint32_t*>(base + q.z_at());
         one.x = static_cast<const unsigned char*>(x.data) + first * x.col_stride * Index(size_of(x.dtype));
@@ -427,10 +563,18 @@ cudaError_t matmul(const Planes& q, const void* prepared, const ConstArray& x, c
                    int(batch),
                    launch.accumulate,
                    out.dtype};
-        cudaError_t e = run(one, q.K, q.inner_width(), 1, launch, tables, stream);
-        if (e == cudaSuccess) e = run(two, q.J, q.rows, splits, launch, tables, stream);
+        cudaError_t e;
+        if (tables) {
+            e = run_tables(one, q.K, q.inner_width(), 1, stream);
+            if (e == cudaSuccess) e = run_tables(two, q.J, q.rows, splits, stream);
+        } else {
+            std::uint32_t* room = reinterpret_cast<std::uint32_t*>(work + at.terms);
+            const bool half = x.dtype == Dtype::f16, exact = half || x.dtype == Dtype::bf16; // in one term
+            e = run(one, q.K, q.inner_width(), 1, exact ? 1 : launch.terms, half, room, stream);
+            if (e == cudaSuccess) e = run(two, q.J, q.rows, splits, launch.terms, false, room, stream);
+        }
         if (e == cudaSuccess)
-            e = launch_kernel(matmul_finish, dim3(unsigned((q.m + 255) / 256), unsigned(batch)), dim3(256), 0, stream,
+            e = launch_kernel(matmul_finish, dim3(unsigned((q.m + 127) / 128), unsigned(batch)), dim3(128), 0, stream,
                               end);
         if (e != cudaSuccess) return e;
     }

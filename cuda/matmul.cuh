@@ -49,8 +49,8 @@ cudaError_t prepare(const Layout& a, const std::uint8_t* Y, const std::uint8_t* 
 /// How a product is computed: up to `tables` columns by looking up sums of four inputs in shared memory, more on tensor
 /// cores, with operands split into two or three bfloat16 terms.
 struct ProductLaunch {
-    int terms = 3;   ///< 3: float32 class, 2: float16 class (2^-16 relative to the inputs)
-    int tables = 16; ///< widest batch that tables are used for
+    int terms = 3;  ///< 3: float32 class, 2: float16 class (2^-16 relative to the inputs)
+    int tables = 4; ///< widest batch that tables are used for
     bool accumulate = false;
 };
 

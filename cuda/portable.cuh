@@ -52,6 +52,18 @@ template <class... P, class... A> cudaError_t launch_kernel(void (*kernel)(P...)
 #endif
 }
 
+/// The same pointer; if `shared`, into shared memory, which the compiler then knows.
+template <bool shared, class T> __device__ __forceinline__ T* known(T* p) {
+#if defined(__CUDACC__)
+    if (shared) {
+        std::uint32_t at = std::uint32_t(__cvta_generic_to_shared(p));
+        asm("" : "+r"(at)); // else the compiler would see through it
+        return static_cast<T*>(__cvta_shared_to_generic(at));
+    }
+#endif
+    return p;
+}
+
 // float16 and bfloat16 as 16-bit words. Narrowing rounds to nearest, ties to even; a NaN stays some NaN.
 
 __device__ __forceinline__ float half_to_float(std::uint16_t h) {
@@ -133,6 +145,19 @@ __device__ __forceinline__ void mma_half(float (&c)[4], const std::uint32_t (&a)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
     cuemu::mma_m16n8k16(c, a, b, half_to_float, "mma.m16n8k16.f16");
+#endif
+}
+
+/// C (16 x 8, int) += A B, A 16 x 128 and B 128 x 8 bits. Of row g (and g + 8) of A word t is a[0] (a[1]), of column g
+/// of B word t is b; c as above.
+__device__ __forceinline__ void mma_bits(int (&c)[4], const std::uint32_t (&a)[2], std::uint32_t b) {
+#if defined(__CUDACC__)
+    asm volatile("mma.sync.aligned.m16n8k128.row.col.s32.b1.b1.s32.and.popc {%0,%1,%2,%3}, {%4,%5}, {%6}, "
+                 "{%0,%1,%2,%3};"
+                 : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(b));
+#else
+    cuemu::mma_m16n8k128(c, a, b);
 #endif
 }
 

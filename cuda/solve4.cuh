@@ -1,7 +1,7 @@
-// The 4 x 4 solve of a step, by one thread in float64: what linalg.cpp does with Eigen.
+// The 4 x 4 solve of a step, by one warp in float64: what linalg.cpp does with Eigen.
 #pragma once
 
-#include "portable.cuh"
+#include "block.cuh"
 #include "search/mean_field.hpp"
 
 namespace bqq::cuda {
@@ -13,7 +13,8 @@ struct Solve4 {
     double A[4][4], V[4][4];
 };
 
-/// Eigenvalues into the diagonal of A, eigenvectors into the columns of V: Jacobi rotations.
+/// Eigenvalues into the diagonal of A, eigenvectors into the columns of V: Jacobi rotations, until what is off the
+/// diagonal could change no digit.
 __device__ inline void eigen4(Solve4& e) {
 #pragma unroll 1
     for (int i = 0; i < 16; ++i) e.V[i / 4][i % 4] = i / 4 == i % 4;
@@ -26,6 +27,15 @@ __device__ inline void eigen4(Solve4& e) {
                   q = pair < 3   ? pair + 1
                       : pair < 5 ? pair - 1
                                  : 3;
+        if (pair == 0) {
+            double off = 0, most = 0;
+#pragma unroll 1
+            for (int i = 0; i < 16; ++i) {
+                const double x = fabs(e.A[i / 4][i % 4]);
+                most = fmax(most, x), off = fmax(off, i / 4 == i % 4 ? 0 : x);
+            }
+            if (off <= 1e-20 * most) return;
+        }
         if (e.A[p][q] == 0) continue;
         const double theta = (e.A[q][q] - e.A[p][p]) / (2 * e.A[p][q]);
         const double t = (theta < 0 ? -1.0 : 1.0) / (fabs(theta) + sqrt(theta * theta + 1));
@@ -44,7 +54,7 @@ __device__ inline void eigen4(Solve4& e) {
     }
 }
 
-/// x of minimum norm with D A D x = D b for the diagonal D = d, and D x in place of x.
+/// x of minimum norm with D A D x = D b for the diagonal D = d, and D x in place of x. By one thread.
 __device__ inline void minimum_norm4(Solve4& e, const double (&d)[4], double* x) {
 #pragma unroll
     for (int i = 0; i < 4; ++i)
@@ -66,43 +76,42 @@ __device__ inline void minimum_norm4(Solve4& e, const double (&d)[4], double* x)
 }
 
 /// The scales a = (r, s, t, u) of a system; its minimum-norm solution, scaled to unit diagonal, where it is singular.
+/// By a whole warp that sees the system: lane i (and i + 4, ...) has row i, so that roots and quotients are made at
+/// once. a is seen by all lanes.
 __device__ inline void solve4(Solve4& room, double* a) {
+    const int lane = lane_of_thread(), row = lane % 4;
     const detail::MeanFieldSystem& e = room.system;
-    double d[4], L[4][4], b[4];
+    const double own = e.A[row][row] > 0 ? 1 / sqrt(e.A[row][row]) : 0;
+    double d[4], L[4], inverse[4], b = own * e.b[row], smallest = 1;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) d[i] = e.A[i][i] > 0 ? 1 / sqrt(e.A[i][i]) : 0;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        b[i] = d[i] * e.b[i];
-#pragma unroll
-        for (int j = 0; j <= i; ++j) L[i][j] = d[i] * e.A[i][j] * d[j];
-    }
+    for (int j = 0; j < 4; ++j) d[j] = __shfl_sync(full_warp, own, j), L[j] = own * e.A[row][j] * d[j];
     // L D L^T; below the diagonal L holds L D.
-    double smallest = 1;
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-        smallest = fmin(smallest, L[k][k]);
-        const double inverse = 1 / L[k][k];
+        const double pivot = __shfl_sync(full_warp, L[k], k), b_k = __shfl_sync(full_warp, b, k);
+        smallest = fmin(smallest, pivot);
+        inverse[k] = 1 / pivot;
+        const double f = row > k ? L[k] * inverse[k] : 0;
 #pragma unroll
-        for (int i = k + 1; i < 4; ++i) {
-            const double f = L[i][k] * inverse;
-#pragma unroll
-            for (int j = k + 1; j <= i; ++j) L[i][j] = fma(-f, L[j][k], L[i][j]);
-            b[i] = fma(-f, b[k], b[i]);
-        }
+        for (int j = k + 1; j < 4; ++j) L[j] = fma(-f, __shfl_sync(full_warp, L[k], j), L[j]);
+        b = fma(-f, b_k, b);
     }
-    if (smallest > 1e-9) {
+    if (smallest > 1e-9) { // the same in all lanes
+        double x[4];
 #pragma unroll
         for (int k = 3; k >= 0; --k) {
+            x[k] = __shfl_sync(full_warp, b, k);
 #pragma unroll
-            for (int i = k + 1; i < 4; ++i) b[k] = fma(-L[i][k], b[i], b[k]);
-            b[k] /= L[k][k];
+            for (int i = k + 1; i < 4; ++i) x[k] = fma(-__shfl_sync(full_warp, L[k], i), x[i], x[k]);
+            x[k] *= inverse[k];
         }
+        if (lane == 0)
 #pragma unroll
-        for (int i = 0; i < 4; ++i) a[i] = d[i] * b[i];
-    } else {
+            for (int i = 0; i < 4; ++i) a[i] = d[i] * x[i];
+    } else if (lane == 0) {
         minimum_norm4(room, d, a);
     }
+    __syncwarp();
 }
 
 } // namespace bqq::cuda

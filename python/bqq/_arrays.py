@@ -360,6 +360,13 @@ def empty_on_device(library: str, device: int, shape: tuple[int, ...], dtype: st
     return None
 
 
+def view_of_fresh(fresh: Any, like: DeviceView, shape: tuple[int, ...], dtype: str) -> DeviceView:
+    """The view of what `empty_on_device` has made for the library of `like`, without asking for what is known."""
+    address = int(fresh.data_ptr() if like.library == "torch" else fresh.data.ptr)
+    strides = _plain_strides(shape)
+    return DeviceView(fresh, like.library, address, dtype, shape, strides, like.device, like.stream, False)
+
+
 def restore_on_device(like: Any, array: Any) -> Any:
     """An array of our own as the library of `like` has it, if that says how (``__array_namespace__``)."""
     if hasattr(like, "__array_namespace__"):

@@ -167,7 +167,9 @@ def product(
         fresh = _arrays.empty_on_device(x.library, x.device, shape, dtype)
         if fresh is None:
             fresh = DeviceArray(shape, dtype, x.device, stream)
-        target = _arrays.device_view("out", fresh)
+            target = _arrays.device_view("out", fresh)
+        else:
+            target = _arrays.view_of_fresh(fresh, x, shape, dtype)
     else:
         target = _target(out, x, shape)
         _core.device_wait(stream, stream_of(target), x.device)
@@ -201,12 +203,21 @@ def _target(out: Any, x: DeviceView, shape: tuple[int, ...]) -> DeviceView:
     return target
 
 
+def _side(v: DeviceView, axis: int) -> _core._Strided:
+    """A vector or a matrix with `axis` first."""
+    cols, step = (v.shape[1 - axis], v.strides[1 - axis]) if len(v.shape) == 2 else (1, 1)
+    return (v.address, DEVICE_DTYPES[v.dtype], v.shape[axis], cols, v.strides[axis], step)
+
+
 def _batches(x: DeviceView, out: DeviceView, axis: int) -> Iterator[tuple[_core._Strided, _core._Strided]]:
     """The product as products of matrices: dimensions beside `axis` that lie in one step in both are one batch."""
     if 0 in out.shape:
         return
     if 0 in x.shape:
         raise ValueError(f"X is empty (shape {x.shape}), expected at least one element to sum over")
+    if len(x.shape) <= 2:
+        yield _side(x, axis), _side(out, axis)
+        return
     runs: list[tuple[int, int, int]] = []  # size and strides in both
     for d, size in enumerate(x.shape):
         if d == axis or size == 1:

@@ -97,8 +97,8 @@ class Pair {
 
 __global__ void __launch_bounds__(32) solve_each(const bqq::detail::MeanFieldSystem* systems, double* scales) {
     SHARED(Solve4, room, [1]);
-    if (threadIdx.x != 0) return;
-    room[0].system = systems[blockIdx.x];
+    if (threadIdx.x == 0) room[0].system = systems[blockIdx.x];
+    __syncwarp();
     solve4(room[0], scales + 4 * blockIdx.x);
 }
 

@@ -5,6 +5,7 @@
 #include "half.hpp"
 
 #include <atomic>
+#include <bitset>
 #include <cmath>
 #include <random>
 #include <thread>
@@ -114,6 +115,21 @@ __global__ void __launch_bounds__(32) gemm_by_elements(const std::uint16_t* A, c
         mma_bf16(c, a, b);
     }
     for (int i = 0; i < 4; ++i) C[(m0 + g + i / 2 * 8) * 32 + n0 + 2 * t + i % 2] = c[i];
+}
+
+/// C (16 x 8) = pairs of bits of rows of A (16 x 8 words) and columns of B (8 x 8 words), in pointers to shared memory.
+__global__ void __launch_bounds__(32) pairs_of_bits(const std::uint32_t* A, const std::uint32_t* B, int* C) {
+    SHARED(std::uint32_t, words, [24 * 8]);
+    std::uint32_t* w = known<true>(&words[0]);
+    const int g = int(threadIdx.x) / 4, t = int(threadIdx.x) % 4;
+    for (int i = int(threadIdx.x); i < 24 * 8; i += 32) w[i] = i < 128 ? A[i] : B[i - 128];
+    __syncwarp();
+    int c[4] = {};
+    for (int k = 0; k < 8; k += 4) {
+        const std::uint32_t a[2] = {w[g * 8 + k + t], w[(g + 8) * 8 + k + t]};
+        mma_bits(c, a, w[(16 + g) * 8 + k + t]);
+    }
+    for (int i = 0; i < 4; ++i) C[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = c[i];
 }
 
 __global__ void __launch_bounds__(64) histogram(const int* x, unsigned* counts, unsigned* ballots, int n) {
@@ -253,6 +269,23 @@ TEST(tensor_core_product) {
     for (float e : product(gemm<true>, dim3(1), dim3(128), smem, true)) CHECK_NEAR(e, 0, 1e-5);
     for (float e : product(gemm<false>, dim3(1), dim3(128), smem, false)) CHECK_NEAR(e, 0, 1e-5);
     for (float e : product(gemm_by_elements, dim3(4, 2), dim3(32), 0, true)) CHECK_NEAR(e, 0, 1e-5);
+}
+
+TEST(products_of_bits) {
+    std::mt19937 engine(4);
+    std::vector<std::uint32_t> A(128), B(64);
+    for (auto* words : {&A, &B})
+        for (std::uint32_t& word : *words) word = std::uint32_t(engine());
+    const Array<int> C(128);
+    must(launch_kernel(pairs_of_bits, dim3(1), dim3(32), 0, nullptr, Array<std::uint32_t>(A).at(),
+                       Array<std::uint32_t>(B).at(), C.at()));
+    const std::vector<int> counts = C.get();
+    for (std::size_t i = 0; i < 16; ++i)
+        for (std::size_t j = 0; j < 8; ++j) {
+            int sum = 0;
+            for (std::size_t k = 0; k < 8; ++k) sum += int(std::bitset<32>(A[i * 8 + k] & B[j * 8 + k]).count());
+            CHECK_EQ(counts[i * 8 + j], sum);
+        }
 }
 
 TEST(atomics_and_votes) {

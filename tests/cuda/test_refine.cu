@@ -121,6 +121,14 @@ TEST(annealing_equals_the_cpu) {
     compare(16, 40, 33, 5, 6, all_shared, 300);
 }
 
+// Of one to five words in registers or in memory, with arrays in shared memory or not.
+TEST(wide_rows_equal_the_cpu) {
+    compare(20, 24, 70, 11, 3, all_shared, 300);
+    compare(40, 33, 35, 12, 3, 40 * 1024, 300);
+    compare(33, 12, 140, 13, 3, all_shared, 300);
+    compare(300, 12, 70, 14, 1, all_shared, 300, true);
+}
+
 TEST(launches_do_not_matter) {
     compare(12, 17, 5, 6, 70, all_shared, 3); // past a recount
     compare(12, 17, 5, 6, 10, none_shared, 1);

@@ -57,6 +57,31 @@ inline void mma_m16n8k16(float (&c)[4], const std::uint32_t (&a)[4], const std::
     std::memcpy(c, mine.c, sizeof c);
 }
 
+/// mma.sync.aligned.m16n8k128.row.col.s32.b1.b1.s32.and.popc
+inline void mma_m16n8k128(int (&c)[4], const std::uint32_t (&a)[2], std::uint32_t b, Where at = Where::here()) {
+    struct Bits {
+        int c[4];
+        std::uint32_t a[2], b;
+    } mine;
+    std::memcpy(mine.c, c, sizeof c);
+    std::memcpy(mine.a, a, sizeof a);
+    mine.b = b;
+    collective(
+        0xFFFFFFFFu, "mma.m16n8k128.b1", &mine,
+        [](void** warp, unsigned present) {
+            const auto of = [warp](int lane) { return static_cast<Bits*>(warp[lane]); };
+            for (int row = 0; row < 16; ++row)
+                for (int column = 0; column < 8 && present == 0xFFFFFFFFu; ++column)
+                    for (int t = 0; t < 4; ++t)
+                        of(row % 8 * 4 + column / 2)->c[row / 8 * 2 + column % 2] +=
+                            __builtin_popcount(of(row % 8 * 4 + t)->a[row / 8] & of(column * 4 + t)->b);
+            for (int i = 0; i < 32 && present != 0xFFFFFFFFu; ++i) // an incomplete warp: undefined
+                if (warp[i]) std::memset(of(i)->c, 0xFF, sizeof(int) * 4);
+        },
+        at);
+    std::memcpy(c, mine.c, sizeof c);
+}
+
 /// ldmatrix.sync.aligned.m8n8.x4[.trans].shared.b16
 inline void ldmatrix_x4(std::uint32_t (&r)[4], const void* row, bool transposed, Where at = Where::here()) {
     struct Request {

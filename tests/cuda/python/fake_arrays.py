@@ -250,6 +250,10 @@ def _fake_cupy(stream: int) -> types.ModuleType:
     class ndarray(FakeArray):
         device = types.SimpleNamespace(id=0)
 
+        @property
+        def data(self) -> types.SimpleNamespace:
+            return types.SimpleNamespace(ptr=self.address)
+
         def astype(self, dtype: Any) -> ndarray:
             return ndarray(self.get().astype(dtype), stream=stream)
 
