@@ -1,6 +1,6 @@
 """Time on a GPU through Python: descent steps, whole decompositions, products beside the dense ones of cuBLAS.
 
-    python -m bench.cuda [--csv FILE] [--library cupy|torch] [--parts steps,decompose,published,matmul]
+    python -m bench.cuda [--csv FILE] [--library cupy|torch] [--graph] [--parts steps,decompose,published,matmul]
 
 Arrays are CuPy's or, where there is no CuPy, torch's: dense products are theirs, in float16 and float32. Calls are
 queued until the clock has run for a tenth of a second, then waited for; medians of interleaved runs, Python's share of
@@ -63,8 +63,29 @@ def find_library(wanted: str | None) -> Library | str:
     return "; ".join(reasons)
 
 
-def timed(library: Library, jobs: Mapping[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
-    """Median seconds of a call of each job, many in the queue at once."""
+def in_graph(library: Library, job: Callable[[], object], calls: int = 20) -> Callable[[], object]:
+    """A replay of so many calls, captured with torch."""
+    torch = library.module
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        job()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(calls):
+            job()
+    replay: Callable[[], object] = graph.replay
+    return replay
+
+
+def timed(
+    library: Library, jobs: Mapping[str, Callable[[], object]], rounds: int = 7, graph: bool = False
+) -> dict[str, float]:
+    """Median seconds of a call of each job, many in the queue at once; in graphs of 20 calls if `graph`."""
+    if graph:
+        times = timed(library, {name: in_graph(library, job) for name, job in jobs.items()}, rounds)
+        return {name: seconds / 20 for name, seconds in times.items()}
     repeats = {}
     for name, job in jobs.items():
         for _ in range(3):
@@ -74,15 +95,15 @@ def timed(library: Library, jobs: Mapping[str, Callable[[], object]], rounds: in
         job()
         library.wait()
         repeats[name] = max(1, min(5000, int(0.1 / (time.perf_counter() - start))))
-    times: dict[str, list[float]] = {name: [] for name in jobs}
+    samples: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(rounds):
         for name, job in jobs.items():
             start = time.perf_counter()
             for _ in range(repeats[name]):
                 job()
             library.wait()
-            times[name].append((time.perf_counter() - start) / repeats[name])
-    return {name: median(values) for name, values in times.items()}
+            samples[name].append((time.perf_counter() - start) / repeats[name])
+    return {name: median(values) for name, values in samples.items()}
 
 
 def bound(sheet: tuple[float, float, float] | None, nbytes: float, flop: float, tensor_cores: bool) -> float | None:
@@ -123,7 +144,7 @@ def decompositions(library: Library, sheet: tuple[float, float, float] | None, r
     """Whole calls; the host beside them for the smallest."""
     print("decompose(W, 2), default search")
     rows = []
-    for m, n in ((128, 128), (384, 384), (1024, 1024), (4096, 4096)):
+    for m, n in ((128, 128), (1024, 1024), (4096, 4096), (384, 384)):
         host = rng.standard_normal((m, n)).astype(np.float32)
         W = library.array(host)
         bqq.decompose(W, 1, steps=10, refine=False)
@@ -183,6 +204,7 @@ def products(
     rng: np.random.Generator,
     shapes: list[str],
     batches: list[int],
+    graph: bool,
 ) -> list[Row]:
     """q @ X against W @ X, W dense in float32 and float16."""
     rows = []
@@ -207,7 +229,7 @@ def products(
                     # up to 16 columns a float32 addition for four bits, beyond them `terms` bfloat16 products
                     work = cost["bit_operations"] * (2 * terms if batch > 16 else 0.5)
                     least[f"bqq {dtype}"] = bound(sheet, planes, work, batch > 16)
-                times = timed(library, jobs)
+                times = timed(library, jobs, graph=graph)
                 for name, seconds in times.items():
                     found = row("matmul", name, seconds, least[name])
                     kind = name.split()[1]
@@ -226,6 +248,7 @@ def main() -> None:
     parser.add_argument("--library", choices=["cupy", "torch"])
     parser.add_argument("--shapes", type=lambda text: text.split(","), default=["1024x1024", "4096x4096", "11008x4096"])
     parser.add_argument("--batch", type=lambda text: [int(b) for b in text.split(",")], default=[1, 4, 16, 64, 256])
+    parser.add_argument("--graph", action="store_true", help="products in CUDA graphs: without Python; torch's arrays")
     parser.add_argument("--csv", type=Path, metavar="FILE")
     args = parser.parse_args()
     config = bqq.show_config("dict")
@@ -234,7 +257,7 @@ def main() -> None:
     if "cuda:0" not in config["cuda"]:
         print("nothing measured: bqq finds no CUDA device")
         return
-    library = find_library(args.library)
+    library = find_library("torch" if args.graph else args.library)
     if isinstance(library, str):
         print(f"nothing measured: no array library with a GPU ({library})")
         return
@@ -249,7 +272,7 @@ def main() -> None:
     if "published" in args.parts:
         rows += published(library)
     if "matmul" in args.parts:
-        rows += products(library, sheet, rng, args.shapes, args.batch)
+        rows += products(library, sheet, rng, args.shapes, args.batch, args.graph)
     if args.csv and rows:
         write_csv(args.csv, rows)
 

@@ -123,8 +123,9 @@ and Q4_0 as packaged for AVX2), medians of interleaved runs; above 1 is faster:
 ([picture](bench/results/matmul.png)). Every target of the product with its verdict:
 [matmul_targets.csv](bench/results/matmul_targets.csv), `python -m bench.matmul_targets bench/results`.
 `precision="float32"` is as exact as float32; `"fast"` has a mean squared error below 5e-4 of the result's mean
-square, unless single inputs are extreme. Where it loses: to torch's int8 from batch 64 on; in the float32 class to 8-bit arithmetic from batch 4 on; with
-three stacks to NumPy at batch 256, with four from batch 64 on (with AVX2, both from 64 on).
+square, unless single inputs are extreme. Where it loses: to torch's int8 from batch 64 on; in the float32 class to
+8-bit arithmetic from batch 4 on; with three stacks to NumPy at batch 256, with four from batch 64 on (with AVX2, both
+from 64 on).
 
 More or fewer stacks against NumPy, 4096x4096 (the same command with `--shapes 4096x4096 --p 1,3,4`); other block sizes,
 two threads and cold caches are in [matmul.csv](bench/results/matmul.csv), other instruction sets beside it:
