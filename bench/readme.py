@@ -95,7 +95,8 @@ def saved(rows: list[dict[str, str]]) -> str:
 def main() -> None:
     machine, decompose = read("decompose.csv")
     _, weight = read("weight.csv")
-    _, matmul = read("matmul.csv")
+    product_machine, matmul = read("matmul.csv")
+    _, avx2 = read("matmul_avx2.csv")
     text = f"""
 Mean squared error at equal bits and, in brackets, CPU time on one thread; matrices scaled to standard deviation 1,
 lowest error bold. Distance is TSPLIB's rd100. The paper prints 0.3243 / 0.1053 / 0.0344 for the Gaussian and
@@ -123,15 +124,18 @@ and Q4_0 as packaged for AVX2), medians of interleaved runs; above 1 is faster:
 ([picture](bench/results/matmul.png)). Every target of the product with its verdict:
 [matmul_targets.csv](bench/results/matmul_targets.csv), `python -m bench.matmul_targets bench/results`.
 `precision="float32"` is as exact as float32; `"fast"` has a mean squared error below 5e-4 of the result's mean
-square, unless single inputs are extreme. Where it loses: to torch's int8 from batch 64 on; in the float32 class to
-8-bit arithmetic from batch 4 on; with three stacks to NumPy at batch 256, with four from batch 64 on (with AVX2, both
-from 64 on).
+square, unless single inputs are extreme. Where it loses: to torch's bfloat16 and int8 (which use AMX) from batch 64 on,
+in the float32 class from batch 16 on; to NumPy in the float32 class for 384x384 at batch 4 and 256, with three stacks
+at batch 256, with four from batch 64 on.
 
+The same CPU capped to AVX2, NumPy too (`BQQ_ISA=avx2 OPENBLAS_CORETYPE=Zen`; torch is not capped), p = 2:
+
+{speedups(avx2)}
 More or fewer stacks against NumPy, 4096x4096 (the same command with `--shapes 4096x4096 --p 1,3,4`); other block sizes,
-two threads and cold caches are in [matmul.csv](bench/results/matmul.csv), other instruction sets beside it:
+two threads and cold caches are in [matmul.csv](bench/results/matmul.csv):
 
 {stacks(matmul)}
-Measured on {machine}.
+Errors measured on {machine}; products on {product_machine}.
 """
     readme = ROOT / "README.md"
     before, rest = readme.read_text().split(BEGIN)

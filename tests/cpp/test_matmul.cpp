@@ -17,13 +17,22 @@
 namespace {
 std::atomic<long> allocations{0};
 }
+// Not inlined: gcc 12 would see free() of what "operator new" gave, and warn.
+#if defined(__GNUC__)
+__attribute__((noinline))
+#endif
 void* operator new(std::size_t size) {
     ++allocations;
     if (void* p = std::malloc(size ? size : 1)) return p;
     throw std::bad_alloc();
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+#if defined(__GNUC__)
+__attribute__((noinline))
+#endif
+void operator delete(void* p) noexcept {
+    std::free(p);
+}
+void operator delete(void* p, std::size_t) noexcept { operator delete(p); }
 
 using aligned_memory::Aligned;
 using aligned_memory::prepared;

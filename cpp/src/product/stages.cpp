@@ -88,8 +88,7 @@ void Inputs::centre(Columns group) {
         const VectorsOf<float> to = x(group, k);
         const Index rows = a.cols_of(k);
         for (Index c = 0; c < group.count; ++c) sigma(group, k)[c] -= mean[c] * double(rows);
-        in_order(rows, group.count, to.step,
-                 [&](Index i, Index c) { to.at[i * to.step + c * to.ld] -= float(mean[c]); });
+        for_elements(to, rows, to.step, [&](Index, Index c, float& value) { value -= float(mean[c]); });
     }
 }
 

@@ -56,7 +56,7 @@ template <class AnyArray> AnyArray part_of(AnyArray a, Index row, Index rows, In
     return a;
 }
 
-/// Calls f(i, c) for all elements, in the order in which an array with these strides lies in memory.
+/// Calls f(i, c) for all elements, in the order in which an array with this row stride lies in memory.
 template <class F> void in_order(Index rows, Index columns, Index row_stride, F&& f) {
     if (columns == 1 || row_stride == 1)
         for (Index c = 0; c < columns; ++c)
@@ -64,6 +64,14 @@ template <class F> void in_order(Index rows, Index columns, Index row_stride, F&
     else
         for (Index i = 0; i < rows; ++i)
             for (Index c = 0; c < columns; ++c) f(i, c);
+}
+
+/// Calls f(i, c, element (i, c) of v) in the order of an array with these strides; loops know which step is 1.
+template <class T, class F> void for_elements(const VectorsOf<T>& v, Index rows, Index row_stride, F&& f) {
+    if (v.step == 1)
+        in_order(rows, v.count, row_stride, [&](Index i, Index c) { f(i, c, v.at[i + c * v.ld]); });
+    else
+        in_order(rows, v.count, row_stride, [&](Index i, Index c) { f(i, c, v.at[i * v.step + c]); });
 }
 
 /// to(i, c) = X(i, c).
@@ -76,9 +84,8 @@ inline void load_columns(const ConstArray& X, const VectorsOf<float>& to) {
                 for (Index c = 0; c < X.cols; ++c) to.at[i * to.step + c] = Kind::get(from[i * X.row_stride + c]);
             return;
         }
-        in_order(X.rows, X.cols, X.row_stride, [&](Index i, Index c) {
-            to.at[i * to.step + c * to.ld] = Kind::get(from[i * X.row_stride + c * X.col_stride]);
-        });
+        for_elements(to, X.rows, X.row_stride,
+                     [&](Index i, Index c, float& x) { x = Kind::get(from[i * X.row_stride + c * X.col_stride]); });
     });
 }
 
@@ -104,9 +111,8 @@ inline void store_columns(const Vectors& from, const double* shift, const RowShi
                 for (Index c = 0; c < out.cols; ++c) put(to[i * out.row_stride + c], from.at[i * from.step + c], i, c);
             return;
         }
-        in_order(out.rows, out.cols, out.row_stride, [&](Index i, Index c) {
-            put(to[i * out.row_stride + c * out.col_stride], from.at[i * from.step + c * from.ld], i, c);
-        });
+        for_elements(from, out.rows, out.row_stride,
+                     [&](Index i, Index c, float x) { put(to[i * out.row_stride + c * out.col_stride], x, i, c); });
     });
 }
 
