@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -41,9 +42,9 @@ struct Owner {
 struct TemporaryFile {
     std::string path;
     TemporaryFile() {
-        char name[64];
-        std::snprintf(name, sizeof name, "bqq_capi_%p.safetensors", static_cast<void*>(this));
-        path = (std::filesystem::temp_directory_path() / name).string();
+        static int count = 0; // the random number tells processes apart that run at once
+        const std::string name = "bqq-capi-" + std::to_string(std::random_device{}()) + "-" + std::to_string(count++);
+        path = (std::filesystem::temp_directory_path() / (name + ".safetensors")).string();
     }
     ~TemporaryFile() { std::remove(path.c_str()); }
 };
