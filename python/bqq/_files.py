@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -29,6 +30,9 @@ class Tensors(dict[str, Any]):
     def __init__(self, items: Any = (), metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(items)
         self.metadata = dict(metadata or {})
+
+
+_one_matrix = threading.Lock()
 
 
 class File(Mapping[str, Any]):
@@ -65,9 +69,10 @@ class File(Mapping[str, Any]):
             return _array(*self._tensors[name])
         if name not in self.sizes:
             raise KeyError(name)
-        matrix = self._matrices.get(name)
-        if matrix is None:
-            matrix = self._matrices.setdefault(name, Matrix(self._core.matrix(name)))
+        with _one_matrix:  # setdefault of a dictionary of weak values is not one step
+            matrix = self._matrices.get(name)
+            if matrix is None:
+                matrix = self._matrices[name] = Matrix(self._core.matrix(name))
         return matrix
 
     def __iter__(self) -> Iterator[str]:
