@@ -13,7 +13,6 @@ namespace {
 // The two kinds of sums, over vf and vs.
 struct Floats {
     using V = vf;
-    using Element = float;
     static constexpr size_t kLanes = kWidth;
     static V zero() { return vset(0); }
     static V load(const void* p) { return vload(static_cast<const float*>(p)); }
@@ -23,7 +22,6 @@ struct Floats {
 };
 struct Shorts {
     using V = vs;
-    using Element = int16_t;
     static constexpr size_t kLanes = 2 * kWidth;
     static V zero() { return szero(); }
     static V load(const void* p) { return sload(static_cast<const int16_t*>(p)); }

@@ -22,8 +22,9 @@ constexpr int kPrecisions = 2;   // 0: float32 class, 1: fast class
 
 constexpr int kLaneEntries = 128; // of the tables of one block and vector in bqq_lanes
 
-/* Of products by matrix units: most vectors and blocks of one call, room for the tables of one block of 16 vectors. */
-constexpr int kTileVectors = 32, kTileBlocks = 32, kTileBytes = 2048;
+/* Of products by matrix units: most vectors and blocks of one call (of 8-bit inputs, those that share a scale), room
+ * for the tables of one block of 16 vectors. */
+constexpr int kTileVectors = 32, kTileBlocks = 16, kTileBytes = 2048;
 
 /* Sums over a matrix x of rows x cols: NULL members are not computed. col_* have room for ld entries. */
 typedef struct bqq_sums {

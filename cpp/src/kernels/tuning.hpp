@@ -18,9 +18,9 @@ constexpr double kCountVnni = 860;
 
 /* Bytes of the tables of one block for the most columns in the lanes: half of a first-level cache of 32 KB. */
 constexpr size_t kLaneTableBlock = 16 << 10;
-/* Columns from which they are faster in the lanes than in registers, for the two classes: where the rates of
- * build/bench_kernels cross for blocks of 256, tables and idle lanes counted. AVX2: between Zen 3 (5 and 12) and a Xeon
- * of 2023 capped to AVX2; AVX-512: that Xeon. */
+/* Columns from which they are faster in the lanes than in registers, for the two classes, idle lanes counted: 4096 x
+ * 4096, p = 2, bench.matmul with --batch on a Xeon with AMX, levels capped by BQQ_ISA. AVX2: Zen 3 as well, by the
+ * rates of prototypes. */
 constexpr size_t kNever = size_t(1) << 40;
-constexpr size_t kLanesGeneric[] = {5, 5}, kLanesAvx2[] = {6, 12}, kLanesAvx512[] = {13, 16},
-                 kLanesVnni[] = {11, kNever};
+constexpr size_t kLanesGeneric[] = {5, 5}, kLanesAvx2[] = {5, 12}, kLanesAvx512[] = {15, 18},
+                 kLanesVnni[] = {14, kNever};

@@ -95,16 +95,14 @@ struct RowShift {
     const double* of_column;
 };
 
-/// out(i, c) (+)= from(i, c) + shift[c] + common.
-inline void store_columns(const Vectors& from, const double* shift, const RowShift& common, const Array& out,
-                          bool accumulate) {
+/// out(i, c) (+)= from(i, c) + more(i, c).
+template <class More> void store_with(const Vectors& from, const Array& out, bool accumulate, More&& more) {
     with_dtype(out.dtype, [&](auto kind) {
         using Kind = decltype(kind);
         auto* to = static_cast<typename Kind::type*>(out.data);
         const auto put = [&](auto& target, float value, Index i, Index c) {
-            double sum = double(value) + shift[c];
-            if (common.of_row) sum += double(common.of_row[i]) * common.of_column[c];
-            target = Kind::put(accumulate ? Kind::get(target) + float(sum) : float(sum));
+            const float sum = float(double(value) + more(i, c));
+            target = Kind::put(accumulate ? Kind::get(target) + sum : sum);
         };
         if (from.ld == 1 && out.col_stride == 1) {
             for (Index i = 0; i < out.rows; ++i)
@@ -114,6 +112,16 @@ inline void store_columns(const Vectors& from, const double* shift, const RowShi
         for_elements(from, out.rows, out.row_stride,
                      [&](Index i, Index c, float x) { put(to[i * out.row_stride + c * out.col_stride], x, i, c); });
     });
+}
+
+/// out(i, c) (+)= from(i, c) + shift[c] + common.
+inline void store_columns(const Vectors& from, const double* shift, const RowShift& common, const Array& out,
+                          bool accumulate) {
+    if (common.of_row)
+        store_with(from, out, accumulate,
+                   [&](Index i, Index c) { return shift[c] + double(common.of_row[i]) * common.of_column[c]; });
+    else
+        store_with(from, out, accumulate, [&](Index, Index c) { return shift[c]; });
 }
 
 } // namespace bqq::detail

@@ -33,9 +33,9 @@ constexpr Index kLanePanels = 128;
 
 // ---- which method ----
 
-/// Columns from which matrix units are faster than tables, for each precision. Reckoned, not measured: no machine with
-/// AMX was at hand; a tile multiplies 16 columns in the time of three to five tables.
-constexpr Index kTilesFrom[kPrecisions] = {10, 6};
+/// Columns from which matrix units are faster than tables and lanes, for each precision: 4096 x 4096, p = 2,
+/// bench.matmul with --batch on a Xeon with AMX, and with BQQ_ISA=bf16.
+constexpr Index kTilesFrom[kPrecisions] = {10, 12};
 /// Rows of both stages from which they are used: below a panel they multiply padding, and sums of few rows that cancel
 /// show the 16 bits of the operands (2.4e-5 of a result with l = 1, against the 2e-5 of the float32 class).
 constexpr Index kTilesRows = kPanelRows;
