@@ -28,7 +28,7 @@ double largest(const Mat& a) {
 TEST(tiles_equal_the_reconstruction) {
     for (const std::string& name : isa_available()) {
         const bqq_kernels table = kernels_capped(name);
-        if (!table.dense) continue;
+        if (!table.dense || table.unit_order != kernels().unit_order) continue; // the suite runs every level in turn
         for (const Index l : {1, 21, 32, 70, 150})
             for (const Index p : {1, 3})
                 for (const Index patch : {0, 48, 160}) {

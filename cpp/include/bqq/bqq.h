@@ -220,8 +220,8 @@ typedef struct bqq_array {
 BQQ_API bqq_status bqq_prepared_size(const bqq_view* view, size_t* size);
 
 /// Re-orders the planes of `view` for the kernels into buffer: at least bqq_prepared_size bytes, 64-byte aligned, the
-/// caller's. The result does not refer to `view`, may be moved in memory (at 64-byte alignment), used by any number of
-/// threads and under any instruction set. It is not a file format: another version may want another order, and refuses
+/// caller's. The result does not refer to `view`, may be moved in memory (at 64-byte alignment) and used by any number
+/// of threads. It is not a file format: another version or instruction set (bqq_isa) may want another order, and refuses
 /// this one. O(bytes).
 BQQ_API bqq_status bqq_prepare(const bqq_view* view, void* buffer, size_t size);
 

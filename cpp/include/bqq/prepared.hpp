@@ -24,8 +24,8 @@ struct MatmulOptions {
 };
 
 /// A prepared matrix is one relocatable block of memory the caller owns: the planes of W_hat or, transposed, of
-/// W_hat^T, re-ordered for the kernels. It does not refer to the view it was made from, and serves every instruction
-/// set of this version; another version may refuse it. Not for files. Rows of a block are padded to 16 and columns to
+/// W_hat^T, re-ordered for the kernels of the instruction set in use. It does not refer to the view it was made from.
+/// Another version or instruction set may refuse it. Not for files. Rows of a block are padded to 16 and columns to
 /// 32: 1.01 times the planes for blocks of 128, at most 1.12 for those that make_layout chooses beyond 512 x 512,
 /// but 2.1 for 33 x 33.
 BQQ_API std::size_t prepared_size(const View& q, bool transposed = false);

@@ -75,9 +75,14 @@ inline void sfloats(vs a, vf* out) {
 
 } // namespace
 
+#define BQQ_UNITS
+#include "kernels/units_avx2_inl.hpp"
+namespace {
+using PanelWords = BytePanelWords;
+}
+
 #include "kernels/counts_avx2_inl.hpp"
 #include "kernels/dense_avx2_inl.hpp"
-#include "kernels/fast_avx2_inl.hpp"
 #include "kernels/gemm_rounded_avx2_inl.hpp"
 #include "kernels/lanes_inl.hpp"
 #include "kernels/loops_inl.hpp"
@@ -88,9 +93,10 @@ extern "C" void bqq_kernels_avx2(bqq_kernels* table) {
     fill_lanes(table, kLanesAvx2);
     fill_shorts<Words256>(table);
     table->gemm_counts = gemm_counts_in_bytes<Words256>;
-    table->product[0] = bqq_product{tables_f32, lookup_f32};
-    table->product[1] = bqq_product{tables_i8, lookup_i8};
-    table->dense = dense;
-    table->unit_columns = unit_columns;
+    table->unit_order = kBytes;
+    table->product[0] = bqq_product{tables_planes<3>, lookup_bytes<ByteUnits, 3>};
+    table->product[1] = bqq_product{tables_i8, lookup_bytes<ByteUnits, 1>};
+    table->dense = dense<ByteUnits>;
+    table->unit_columns = unit_columns<ByteUnits>;
     table->rates = kRatesAvx2;
 }

@@ -2,7 +2,7 @@
 // elements, in bytes, 64 rows at once. A column of Z then adds an entry every four bits.
 #pragma once
 
-#include "kernels/table.hpp"
+#include "kernels/units_avx2_inl.hpp"
 #include "kernels/x86.hpp"
 
 namespace {
@@ -13,17 +13,6 @@ constexpr size_t kDenseWords = 4; // a run: 64 rows and 128 inner elements, 32 K
 struct alignas(32) DenseTables {
     uint8_t at[8 * kDenseWords][16][16 * kDensePanels];
 };
-
-// The bytes of the sixteen words of a unit: byte 0 and 2 of all rows in one vector, 1 and 3 in the other.
-inline void split_unit(const uint8_t* unit, __m256i* even, __m256i* odd) {
-    const __m256i by_byte = _mm256_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15, 0, 4, 8, 12, 1, 5, 9,
-                                             13, 2, 6, 10, 14, 3, 7, 11, 15);
-    const __m256i by_row = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    const __m256i* at = reinterpret_cast<const __m256i*>(unit);
-    const __m256i u = _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(_mm256_loadu_si256(at), by_byte), by_row);
-    const __m256i v = _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(_mm256_loadu_si256(at + 1), by_byte), by_row);
-    *even = _mm256_unpacklo_epi64(u, v), *odd = _mm256_unpackhi_epi64(u, v);
-}
 
 // Tables of the eight groups of a word, for rows 32 half to 32 half + 31, from the four bytes of these rows.
 inline void dense_tables(const __m256i* bytes, size_t half, uint8_t (*tables)[16][16 * kDensePanels]) {
@@ -42,21 +31,17 @@ inline void dense_tables(const __m256i* bytes, size_t half, uint8_t (*tables)[16
 }
 
 // P panels of the tile from panel q on, all columns: plus r times the counts of segments [g, g + words).
-template <int P> inline void dense_run(const bqq_dense& t, size_t q, size_t g, size_t words, float r, bool first) {
+template <class Unit, int P> inline void dense_run(const bqq_dense& t, size_t q, size_t g, size_t words, float r, bool first) {
     constexpr int H = (P + 1) / 2; // halves of 32 rows
     DenseTables tables;
     for (size_t w = 0; w < words; ++w) {
         const uint8_t* units = t.bits + t.block[g + w] * t.stride + kUnitBytes * q;
         for (size_t half = 0; half < size_t(H); ++half) {
-            __m256i even[2], odd[2];
-            split_unit(units + 2 * half * kUnitBytes, &even[0], &odd[0]);
-            if (2 * half + 1 < P)
-                split_unit(units + (2 * half + 1) * kUnitBytes, &even[1], &odd[1]);
-            else
-                even[1] = odd[1] = _mm256_setzero_si256();
-            const __m256i bytes[4] = {
-                _mm256_permute2x128_si256(even[0], even[1], 0x20), _mm256_permute2x128_si256(odd[0], odd[1], 0x20),
-                _mm256_permute2x128_si256(even[0], even[1], 0x31), _mm256_permute2x128_si256(odd[0], odd[1], 0x31)};
+            __m128i of[2][4] = {};
+            for (size_t unit = 0; unit < 2 && 2 * half + unit < P; ++unit)
+                Unit::bytes(units + (2 * half + unit) * kUnitBytes, of[unit]);
+            __m256i bytes[4];
+            for (int k = 0; k < 4; ++k) bytes[k] = _mm256_set_m128i(of[1][k], of[0][k]);
             dense_tables(bytes, half, tables.at + 8 * w);
         }
     }
@@ -90,27 +75,24 @@ template <int P> inline void dense_run(const bqq_dense& t, size_t q, size_t g, s
     }
 }
 
-template <int P> void dense_panels(const bqq_dense& t, size_t q) {
+template <class Unit, int P> void dense_panels(const bqq_dense& t, size_t q) {
     for (; q + P <= t.panels; q += P)
         for (size_t i = 0; i < t.stacks; ++i)
             for (size_t g = t.first[i], end = t.first[i + 1]; g < end; g += kDenseWords)
-                dense_run<P>(t, q, g, end - g < kDenseWords ? end - g : kDenseWords, t.r[i], g == t.first[0]);
+                dense_run<Unit, P>(t, q, g, end - g < kDenseWords ? end - g : kDenseWords, t.r[i], g == t.first[0]);
     if constexpr (P > 1) {
-        if (q < t.panels) dense_panels<P / 2>(t, q);
+        if (q < t.panels) dense_panels<Unit, P / 2>(t, q);
     }
 }
 
-void dense(const bqq_dense* tile) { dense_panels<kDensePanels>(*tile, 0); }
+template <class Unit> void dense(const bqq_dense* tile) { dense_panels<Unit, kDensePanels>(*tile, 0); }
 
-void unit_columns(const uint8_t* unit, uint16_t* columns) {
-    __m256i bytes[2];
-    split_unit(unit, &bytes[0], &bytes[1]);
-    for (int odd = 0; odd < 2; ++odd)
-        for (int bit = 7; bit >= 0; --bit, bytes[odd] = _mm256_add_epi8(bytes[odd], bytes[odd])) {
-            const uint32_t rows = uint32_t(_mm256_movemask_epi8(bytes[odd])); // the highest bit of every byte
-            columns[8 * odd + bit] = uint16_t(rows);
-            columns[16 + 8 * odd + bit] = uint16_t(rows >> 16);
-        }
+template <class Unit> void unit_columns(const uint8_t* unit, uint16_t* columns) {
+    __m128i bytes[4];
+    Unit::bytes(unit, bytes);
+    for (int k = 0; k < 4; ++k)
+        for (int bit = 7; bit >= 0; --bit, bytes[k] = _mm_add_epi8(bytes[k], bytes[k]))
+            columns[8 * k + bit] = uint16_t(_mm_movemask_epi8(bytes[k])); // the highest bit of every byte
 }
 
 } // namespace

@@ -61,21 +61,34 @@ template <class L, int N, int g = 0> inline void add_nibbles(uint32_t word, cons
     if constexpr (g < 7) add_nibbles<L, N, g + 1>(word, t, s);
 }
 
-template <class L, int N> void lookup_lanes(size_t rows, size_t blocks, const uint8_t* bits, size_t stride,
-                                            const uint8_t* tables, uint8_t* sums, int first) {
+// One panel and at most kChunkBlocks blocks.
+template <class L, int N> inline void lookup_rows(size_t blocks, const PanelWords& words, const uint8_t* tables,
+                                                  uint8_t* sums, int first) {
     using V = typename L::V;
     constexpr size_t kEntry = N * sizeof(V);
     constexpr int R = N < 4 ? 2 : 1;
-    for (size_t row = 0; row < rows; row += R, bits += 4 * R, sums += R * kEntry) {
+    for (size_t row = 0; row < kPanelRows; row += R, sums += R * kEntry) {
         V s[R][N];
         for (int i = 0; i < R; ++i)
             for (int v = 0; v < N; ++v)
                 s[i][v] = first ? L::zero() : L::load(sums + size_t(i) * kEntry + size_t(v) * sizeof(V));
         for (size_t b = 0; b < blocks; ++b)
             for (int i = 0; i < R; ++i)
-                add_nibbles<L, N>(load_word(bits + b * stride + 4 * i), tables + b * 128 * kEntry, s[i]);
+                add_nibbles<L, N>(words.at(b, row + size_t(i)), tables + b * 128 * kEntry, s[i]);
         for (int i = 0; i < R; ++i)
             for (int v = 0; v < N; ++v) L::store(sums + size_t(i) * kEntry + size_t(v) * sizeof(V), s[i][v]);
+    }
+}
+
+template <class L, int N> void lookup_lanes(size_t panels, size_t blocks, const uint8_t* bits, size_t stride,
+                                            const uint8_t* tables, uint8_t* sums, int first) {
+    constexpr size_t kEntry = N * sizeof(typename L::V);
+    for (size_t b = 0; b < blocks; b += kChunkBlocks) {
+        const size_t count = blocks - b < kChunkBlocks ? blocks - b : size_t(kChunkBlocks);
+        for (size_t q = 0; q < panels; ++q) {
+            const PanelWords words(count, bits + b * stride + q * kUnitBytes, stride);
+            lookup_rows<L, N>(count, words, tables + b * 128 * kEntry, sums + q * kPanelRows * kEntry, first && b == 0);
+        }
     }
 }
 
@@ -102,7 +115,7 @@ template <class F> inline void in_parts(size_t width, F&& f) {
 template <class L> void lanes_lookup(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, size_t width,
                                      const void* tables, void* sums, int first) {
     with_vectors<L>(width, [&](auto n) {
-        lookup_lanes<L, decltype(n)::value>(kPanelRows * panels, blocks, bits, stride,
+        lookup_lanes<L, decltype(n)::value>(panels, blocks, bits, stride,
                                             static_cast<const uint8_t*>(tables), static_cast<uint8_t*>(sums), first);
     });
 }

@@ -11,9 +11,15 @@
 
 constexpr int kPad = 16; // floats a padded row is a multiple of
 
-/* The product sees a bit matrix in units of 16 rows x 32 columns: sixteen little-endian 32-bit words, one a row,
- * element 32*block + k of the row in bit k. A panel is 16 rows. */
+/* The product sees a bit matrix in units of 16 rows x 32 columns, four bytes a row: element 32*block + k of the row in
+ * bit k % 8 of byte k / 8. A panel is 16 rows. An instruction set has one of two orders of the bytes of a unit: kWords,
+ * row by row, little-endian 32-bit words; kBytes, byte 0 of all rows, then byte 1, and so on. */
 constexpr int kPanelRows = 16, kUnitColumns = 32, kUnitBytes = 64;
+typedef enum bqq_unit_order { kWords = 0, kBytes = 1 } bqq_unit_order;
+static constexpr int unit_byte(bqq_unit_order order, int row, int byte) {
+    return order == kWords ? 4 * row + byte : kPanelRows * byte + row;
+}
+
 constexpr int kMaxPanels = 8;    // of one call of lookup
 constexpr int kMaxVectors = 8;   // of one call of tables or lookup
 constexpr int kChunkBlocks = 8;  // of a product, which share a scale in the fixed-point kernels
@@ -105,7 +111,7 @@ typedef struct bqq_stack {
 } bqq_stack;
 
 /* A tile of W_hat, columns x 16 panels: out[b*ldo + 16 q + a] = row[16 q + a] + column[b] + sum_i r_i sum_g
- * popcount(Y_ag & Z_bg), with stack i in the segments first[i] <= g < first[i+1], Y_ag word a of the unit at
+ * popcount(Y_ag & Z_bg), with stack i in the segments first[i] <= g < first[i+1], Y_ag row a of the unit at
  * bits + block[g]*stride + 64 q and Z_bg = z[g*ldz + b]. panels <= kMaxPanels; row may be NULL (zero). */
 typedef struct bqq_dense {
     size_t panels, columns, stacks;
@@ -193,6 +199,7 @@ typedef struct bqq_kernels {
     /* A Metropolis sweep over the bits of `rows` binary least-squares problems: see the struct. Returns the flips. */
     size_t (*anneal)(const bqq_anneal* problem);
 
+    bqq_unit_order unit_order; /* of all entries below that take bits */
     bqq_product product[kPrecisions];
 
     /* The scales of one block, between the two stages of a product of one column. For each stack i and e < l
@@ -219,7 +226,7 @@ typedef struct bqq_kernels {
     /* Fills a tile of W_hat. */
     void (*dense)(const bqq_dense* tile);
     bqq_rates rates; /* with dense */
-    /* Bit a of columns[b] = bit b of word a, for the 16 words and 32 columns of a unit. With dense. */
+    /* Bit a of columns[b] = element b of row a, for the 16 rows and 32 columns of a unit. With dense. */
     void (*unit_columns)(const uint8_t* unit, uint16_t* columns);
 } bqq_kernels;
 

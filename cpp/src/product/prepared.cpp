@@ -2,6 +2,7 @@
 
 #include "bits/pack.hpp"
 #include "bqq/prepared.hpp"
+#include "kernels/dispatch.hpp"
 
 #include <bitset>
 #include <cstring>
@@ -12,12 +13,13 @@ namespace detail {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x70657250'71714221; // "!Bqq" "Prep"
-constexpr std::uint64_t kUnitOrder = 3;
+// Counts up when the layout changes; the order of the bytes of a unit goes with the instruction set.
+std::uint64_t unit_layout() { return 4 + std::uint64_t(kernels().unit_order); }
 
 Prepared make_header(const Layout& a) {
     Prepared h{};
     h.magic = kMagic;
-    h.order = kUnitOrder;
+    h.order = unit_layout();
     h.layout = a;
     h.constants = aligned(sizeof(Prepared));
     h.stacks = h.constants + aligned(std::size_t(a.blocks()) * sizeof(double));
@@ -31,11 +33,12 @@ Prepared make_header(const Layout& a) {
 // Bits [column, column + count) of row `row` of a bit matrix, whose units are `out`, |= those of `bits`, which are
 // padded with zeros to whole bytes.
 void put_bits(const Units& units, Index row, Index column, const std::uint8_t* bits, Index count, std::uint8_t* out) {
-    constexpr Index kWord = kUnitColumns / 8;
+    constexpr Index kBytes = kUnitColumns / 8;
+    const bqq_unit_order order = kernels().unit_order;
     const Index panel = row / kPanelRows, step = units.width(panel) * kUnitBytes;
-    out += units.offset(panel, 0) + kWord * (row % kPanelRows);
+    out += units.offset(panel, 0);
     const auto put = [&](Index byte, unsigned value) {
-        out[byte / kWord * step + byte % kWord] |= std::uint8_t(value);
+        out[byte / kBytes * step + unit_byte(order, int(row % kPanelRows), int(byte % kBytes))] |= std::uint8_t(value);
     };
     const int shift = int(column % 8);
     for (Index b = 0; 8 * b < count; ++b) {
@@ -125,9 +128,10 @@ const Prepared& prepared_of(const void* prepared) {
     const auto* h = static_cast<const Prepared*>(prepared);
     if (!h) bad_argument("prepared is a null pointer");
     if (h->magic != kMagic) bad_argument("prepared does not point at a prepared matrix");
-    if (h->order != kUnitOrder)
+    if (h->order != unit_layout())
         bad_argument("the prepared matrix has layout " + std::to_string(h->order) + ", this version reads layout " +
-                     std::to_string(kUnitOrder));
+                     std::to_string(unit_layout()) + " under the instruction set " + isa_in_use() +
+                     "; prepare it again");
     return *h;
 }
 

@@ -1,5 +1,5 @@
-// The layout of a prepared matrix: bit planes re-ordered into the units of kernels/table.hpp. One order serves every
-// instruction set.
+// The layout of a prepared matrix: bit planes re-ordered into the units of kernels/table.hpp, in the order of the
+// instruction set in use.
 //
 //   stage 1   block column k: the Z of all blocks (j, k) and stacks under one another, a bit matrix of J p l rows and
 //             `cols` columns, which shares the tables of one slice of x
@@ -35,7 +35,7 @@ struct Units {
 
 /// Start of a prepared block of memory; offsets count from here.
 struct Prepared {
-    std::uint64_t magic, order; // order: kUnitOrder, the layout above
+    std::uint64_t magic, order; // order: of this layout and of the bytes of a unit
     Layout layout;
     std::uint64_t constants, stacks, row_sums, z, y, size;
 
