@@ -243,8 +243,8 @@ typedef struct bqq_matmul_options {
 BQQ_API bqq_status bqq_matmul_options_init(bqq_matmul_options* options, size_t struct_size);
 
 /// out (m x batch) = W_hat * x (n x batch), any dtypes, summed in float32 or integers. out must not overlap x. A column
-/// of the result depends on its column of x alone, bit for bit, and on the batch in that large ones may be computed
-/// another way. `prepared`: filled by bqq_prepare or bqq_prepare_transposed. options NULL: defaults. Small products
+/// of the result depends on its column of x alone, bit for bit, and on the batch in that another number of columns
+/// may be computed another way. `prepared`: filled by bqq_prepare or bqq_prepare_transposed. options NULL: defaults. Small products
 /// stay on the calling thread. O(p l (m K + n J) batch) bit operations. BQQ_INVALID_ARGUMENT names the shapes that do
 /// not fit; BQQ_OUT_OF_MEMORY.
 BQQ_API bqq_status bqq_matmul(const void* prepared, const bqq_array* x, const bqq_array* out,

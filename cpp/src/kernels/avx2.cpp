@@ -90,7 +90,7 @@ using PanelWords = BytePanelWords;
 
 extern "C" void bqq_kernels_avx2(bqq_kernels* table) {
     fill_loops(table);
-    fill_lanes(table, kLanesAvx2);
+    fill_lanes(table);
     fill_shorts<Words256>(table);
     table->gemm_counts = gemm_counts_in_bytes<Words256>;
     table->unit_order = kBytes;
@@ -98,5 +98,5 @@ extern "C" void bqq_kernels_avx2(bqq_kernels* table) {
     table->product[1] = bqq_product{tables_i8, lookup_bytes<ByteUnits, 1>};
     table->dense = dense<ByteUnits>;
     table->unit_columns = unit_columns<ByteUnits>;
-    table->rates = kRatesAvx2;
+    table->costs = kCostsAvx2;
 }

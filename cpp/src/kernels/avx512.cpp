@@ -80,7 +80,7 @@ inline void sfloats(vs a, vf* out) {
 
 extern "C" void bqq_kernels_avx512(bqq_kernels* table) {
     fill_loops(table);
-    fill_lanes(table, kLanesAvx512);
+    fill_lanes(table);
     table->gemm_counts = gemm_counts_in_bytes<Words512>;
     table->largest = nullptr; // products of 16-bit numbers take two instructions: as long as those of floats
     table->unit_order = kWords;
@@ -88,5 +88,5 @@ extern "C" void bqq_kernels_avx512(bqq_kernels* table) {
     table->product[1] = bqq_product{tables_i8, lookup_bytes<WordUnits, 1>};
     table->dense = dense<WordUnits>;
     table->unit_columns = unit_columns<WordUnits>;
-    table->rates.table = kTableRateAvx512, table->rates.table_rows = kTableRowsAvx512, table->rates.gemm = kGemmAvx512;
+    table->costs = kCostsAvx512;
 }

@@ -214,8 +214,7 @@ void lanes_scales(size_t stacks, size_t l, const bqq_stack* scales, size_t width
         });
 }
 
-// From how many vectors on the two classes are faster this way than in registers.
-void fill_lanes(bqq_kernels* table, const size_t (&from)[kPrecisions]) {
+void fill_lanes(bqq_kernels* table) {
     constexpr size_t fit = kLaneTableBlock / kLaneEntries; // bytes
     bqq_lanes& exact = table->lanes[0];
     exact.lanes = kWidth, exact.element = 4, exact.chunk = 4 * kChunkBlocks;
@@ -228,7 +227,6 @@ void fill_lanes(bqq_kernels* table, const size_t (&from)[kPrecisions]) {
     for (int precision = 0; precision < kPrecisions; ++precision) {
         bqq_lanes& k = table->lanes[precision];
         k.most = 4 * k.lanes < fit / k.element ? 4 * k.lanes : fit / k.element;
-        k.from = from[precision];
     }
     table->lanes_scales = lanes_scales;
 }

@@ -91,7 +91,6 @@ typedef struct bqq_product {
 typedef struct bqq_lanes {
     size_t lanes, most;    /* narrowest and widest width */
     size_t element, chunk; /* chunk: blocks */
-    size_t from;           /* vectors from which it is faster than bqq_product */
     void (*begin)(size_t blocks, size_t width, const float* x, float* scale);
 
     /* tables: 64-byte aligned, 128 * width * element bytes a block. x: of these blocks. */
@@ -125,14 +124,22 @@ typedef struct bqq_dense {
     size_t ldo;
 } bqq_dense;
 
-/* Measured rates in billions a second, by which a product chooses between tables and dense tiles.
- *   table         bits looked up in float32 tables for many columns, not counting the time to build the tables
- *   table_rows    rows of the bit matrix that are looked up in the time it takes to build the tables (a number)
- *   gemm          multiply-adds of gemm
- *   count         bits counted by dense */
-typedef struct bqq_rates {
-    double table, table_rows, gemm, count;
-} bqq_rates;
+/* What a way of a product takes, by which it is chosen among others (ProductMethod): measured, in picoseconds of one
+ * thread; only ratios matter.
+ *            tables, lanes, tiles                         dense
+ *   bit      to look one up, for a lane                   to count one
+ *   input    to build its tables, for a lane              an element of a tile, for a stack
+ *   end      for each row and column of W and column of X
+ *   more     a bit, for: a column missing to four;        a multiply-add of gemm
+ *            every `most` vectors; a column */
+typedef struct bqq_cost {
+    double bit, input, end, more;
+} bqq_cost;
+
+/* By class; dense: of the float32 class. */
+typedef struct bqq_costs {
+    bqq_cost tables[kPrecisions], lanes[kPrecisions], tiles[kPrecisions], dense[kPrecisions];
+} bqq_costs;
 
 typedef struct bqq_kernels {
     /* C[i,j] = D[i,j] + bias[i] + sum_k A(i,k) B[k,j],  A(i,k) = A[i*a_row + k*a_col];  i < M, j < N, k < K.
@@ -210,6 +217,8 @@ typedef struct bqq_kernels {
 
     bqq_lanes lanes[kPrecisions];
 
+    bqq_costs costs; /* of this instruction set as a whole: a higher one names all of them anew */
+
     /* As apply_scales for `width` vectors side by side, with a sigma and a total each: total[c] += total_i sum_e v. */
     void (*lanes_scales)(size_t stacks, size_t l, const bqq_stack* scales, size_t width, const float* sigma,
                          const float* v, float* w, double* total);
@@ -225,7 +234,6 @@ typedef struct bqq_kernels {
 
     /* Fills a tile of W_hat. */
     void (*dense)(const bqq_dense* tile);
-    bqq_rates rates; /* with dense */
     /* Bit a of columns[b] = element b of row a, for the 16 rows and 32 columns of a unit. With dense. */
     void (*unit_columns)(const uint8_t* unit, uint16_t* columns);
 } bqq_kernels;
