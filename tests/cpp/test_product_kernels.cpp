@@ -134,7 +134,7 @@ TEST(results_do_not_depend_on_the_calls) {
 
 TEST(wide_ranges_of_inputs) {
     on_each_isa([](const bqq_kernels& table) {
-        for (const double size : {1e-36, 1e-20, 1e-5, 1e10, 1e30, 1e34})
+        for (const double size : {1e-30, 1e-20, 1e-5, 1e10, 1e30, 1e34})
             for (const double offset : {0.0, 1000.0}) {
                 const Bits bits(table, 2, 9, 1);
                 const Vectors x(3, 9 * kUnitColumns, size * (offset - 1), size * (offset + 1), 2);

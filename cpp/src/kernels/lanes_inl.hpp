@@ -62,8 +62,8 @@ template <class L, int N, int g = 0> inline void add_nibbles(uint32_t word, cons
 }
 
 // One panel and at most kChunkBlocks blocks.
-template <class L, int N> inline void lookup_rows(size_t blocks, const PanelWords& words, const uint8_t* tables,
-                                                  uint8_t* sums, int first) {
+template <class L, int N>
+inline void lookup_rows(size_t blocks, const PanelWords& words, const uint8_t* tables, uint8_t* sums, int first) {
     using V = typename L::V;
     constexpr size_t kEntry = N * sizeof(V);
     constexpr int R = N < 4 ? 2 : 1;
@@ -115,8 +115,8 @@ template <class F> inline void in_parts(size_t width, F&& f) {
 template <class L> void lanes_lookup(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, size_t width,
                                      const void* tables, void* sums, int first) {
     with_vectors<L>(width, [&](auto n) {
-        lookup_lanes<L, decltype(n)::value>(panels, blocks, bits, stride,
-                                            static_cast<const uint8_t*>(tables), static_cast<uint8_t*>(sums), first);
+        lookup_lanes<L, decltype(n)::value>(panels, blocks, bits, stride, static_cast<const uint8_t*>(tables),
+                                            static_cast<uint8_t*>(sums), first);
     });
 }
 
