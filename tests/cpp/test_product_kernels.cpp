@@ -182,7 +182,7 @@ std::vector<float> multiply_lanes(const bqq_lanes& kernel, const Bits& bits, con
     for (Index k = 0; k < x.size; ++k)
         for (Index c = 0; c < width; ++c) in[std::size_t(k * width + c)] = x.at(std::min(c, x.columns - 1))[k];
     scale.assign(std::size_t(2 * width), NAN);
-    const std::size_t table = std::size_t(kLaneEntries * width) * kernel.element * std::size_t(step);
+    const std::size_t table = kernel.entries * std::size_t(width) * kernel.element * std::size_t(step);
     const aligned_memory::Aligned tables(table + 64, 0xA5), sums(std::size_t(rows * width) * kernel.element + 64, 0xA5);
     for (Index first = 0; first < bits.blocks; first += chunk) {
         const Index end = std::min(first + chunk, bits.blocks);
