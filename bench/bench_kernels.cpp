@@ -46,7 +46,7 @@ double count_rate(const bqq_kernels& kernel, const std::uint8_t* bits, float* ou
 // G bit additions/s of the kernels with columns in the lanes, tables and all: one chunk of `rows` rows.
 double lanes_rate(const bqq_lanes& kernel, std::size_t width, std::size_t rows, const float* x,
                   const std::uint8_t* bits) {
-    const std::size_t panels = rows / kPanelRows, block = 128 * width * kernel.element;
+    const std::size_t panels = rows / kPanelRows, block = kernel.entries * width * kernel.element;
     const std::size_t step = std::clamp<std::size_t>(kLaneTableBlock / block, 1, kernel.chunk);
     const Elements<std::uint8_t> tables(step * block), sums(rows * width * kernel.element);
     const Elements<float> scale(2 * width), out(rows * width);
@@ -94,9 +94,8 @@ int main() {
                             1e9 * build / double(blocks * batch), double(ldo * ldx * batch) / look * 1e-9);
             }
         for (int precision = 0; precision < kPrecisions; ++precision)
-            for (const std::size_t vectors : {1, 2, 4}) {
+            for (const std::size_t vectors : {1, 2}) {
                 const std::size_t width = vectors * kernel.lanes[precision].lanes;
-                if (width > kernel.lanes[precision].most) continue;
                 std::printf("%-8s %-8s %6zu lanes, 128, 256, 2048 rows %12.0f %5.0f %5.0f\n", name.c_str(),
                             precision ? "fast" : "float32", width,
                             lanes_rate(kernel.lanes[precision], width, 128, wide.at, many.at),

@@ -86,6 +86,7 @@ using PanelWords = BytePanelWords;
 #include "kernels/gemm_rounded_avx2_inl.hpp"
 #include "kernels/lanes_inl.hpp"
 #include "kernels/loops_inl.hpp"
+#include "kernels/planes_avx2_inl.hpp"
 #include "kernels/product_avx2_inl.hpp"
 
 extern "C" void bqq_kernels_avx2(bqq_kernels* table) {
@@ -94,7 +95,7 @@ extern "C" void bqq_kernels_avx2(bqq_kernels* table) {
     fill_shorts<Words256>(table);
     table->gemm_counts = gemm_counts_in_bytes<Words256>;
     table->unit_order = kBytes;
-    table->product[0] = bqq_product{tables_planes<3>, lookup_bytes<ByteUnits, 3>};
+    table->product[0] = bqq_product{tables_planes, lookup_bytes<ByteUnits, 3>};
     table->product[1] = bqq_product{tables_i8, lookup_bytes<ByteUnits, 1>};
     table->dense = dense<ByteUnits>;
     table->unit_columns = unit_columns<ByteUnits>;

@@ -31,7 +31,8 @@ inline void dense_tables(const __m256i* bytes, size_t half, uint8_t (*tables)[16
 }
 
 // P panels of the tile from panel q on, all columns: plus r times the counts of segments [g, g + words).
-template <class Unit, int P> inline void dense_run(const bqq_dense& t, size_t q, size_t g, size_t words, float r, bool first) {
+template <class Unit, int P>
+inline void dense_run(const bqq_dense& t, size_t q, size_t g, size_t words, float r, bool first) {
     constexpr int H = (P + 1) / 2; // halves of 32 rows
     DenseTables tables;
     for (size_t w = 0; w < words; ++w) {

@@ -1,5 +1,5 @@
-// The product for many vectors: they lie side by side in the lanes, tables in memory hold the 16 signed half-sums of
-// four inputs for all of them, and four bits of a row are an address. The inner loop is a load and an addition.
+// The product for many vectors: they lie side by side in the lanes, tables in memory hold the signed half-sums of some
+// inputs for all of them, and as many bits of a row are an address. The inner loop is a load and an addition.
 //   float32   sums as they are
 //   fast      sums of 16 bits: a chunk of 256 inputs has a scale a vector, chosen so that no sum can overflow
 #pragma once
@@ -7,6 +7,9 @@
 #include "kernels/shorts_inl.hpp"
 #include "kernels/tuning.hpp"
 #include "kernels/units_inl.hpp"
+#include "kernels/unroll.hpp"
+
+#include <type_traits>
 
 namespace {
 
@@ -30,51 +33,85 @@ struct Shorts {
     static V sub(V a, V b) { return ssub(a, b); }
 };
 
-// Tables of `groups` groups of four: [group][16 entries][vectors]. input(i, v) is vector v of lanes of input i; the
-// entry of bits e is sum_q (bit q of e ? + : -) input q.
-template <class L, int N, class Input> inline void build_lanes(size_t groups, uint8_t* t, Input&& input) {
+// How the 32 bits of a row of a unit go together: `bits` of group g from bit `at` on, its 2^bits entries from `entry`
+// on.
+struct Fours {
+    static constexpr int kGroups = 8, kEntries = 128;
+    static constexpr int bits(int) { return 4; }
+    static constexpr int at(int g) { return 4 * g; }
+};
+struct Sixes { // 5 5 5 5 6 6: a quarter fewer look-ups, twice the tables: at the most 16 KB
+    static constexpr int kGroups = 6, kEntries = 256;
+    static constexpr int bits(int g) { return g < 4 ? 5 : 6; }
+    static constexpr int at(int g) { return g < 4 ? 5 * g : 6 * g - 4; }
+};
+template <class L> using Groups = std::conditional_t<sizeof(typename L::V) <= 32, Sixes, Fours>;
+template <class G> constexpr int first_entry(int g) { return g ? first_entry<G>(g - 1) + (1 << G::bits(g - 1)) : 0; }
+
+// The 2^B signed sums of input(0) to input(B - 1), B = 1 or more: entry e is sum_q (bit q of e ? + : -) input(q).
+template <class L, int B, class Input> inline void signed_sums(Input&& input, typename L::V* out) {
+    const typename L::V x = input(B - 1);
+    if constexpr (B == 1) {
+        out[0] = L::sub(L::zero(), x), out[1] = x;
+    } else {
+        signed_sums<L, B - 1>(input, out);
+        BQQ_UNROLL
+        for (int e = 0; e < 1 << (B - 1); ++e) out[(1 << (B - 1)) + e] = L::add(out[e], x), out[e] = L::sub(out[e], x);
+    }
+}
+
+// Tables of one block: [group][2^bits entries][N]. input(i, v) is vector v of lanes of input i.
+template <class L, int N, int g = 0, class Input> inline void build_lanes(uint8_t* t, Input&& input) {
     using V = typename L::V;
-    constexpr size_t kEntry = N * sizeof(V);
-    for (size_t g = 0; g < groups; ++g, t += 16 * kEntry)
-        for (int v = 0; v < N; ++v) {
-            const V x0 = input(4 * g, v), x1 = input(4 * g + 1, v), x2 = input(4 * g + 2, v), x3 = input(4 * g + 3, v);
-            const V a = L::add(x0, x1), b = L::sub(x0, x1), c = L::add(x2, x3), d = L::sub(x2, x3), z = L::zero();
-            const V low[4] = {L::sub(z, a), b, L::sub(z, b), a}, high[4] = {L::sub(z, c), d, L::sub(z, d), c};
-            for (size_t e = 0; e < 16; ++e)
-                L::store(t + e * kEntry + size_t(v) * sizeof(V), L::add(low[e & 3], high[e >> 2]));
+    using G = Groups<L>;
+    constexpr int kLow = G::bits(g) / 2, kHigh = G::bits(g) - kLow;
+    for (int v = 0; v < N; ++v) {
+        V low[1 << kLow], high[1 << kHigh];
+        signed_sums<L, kLow>([&](int q) { return input(size_t(G::at(g) + q), v); }, low);
+        signed_sums<L, kHigh>([&](int q) { return input(size_t(G::at(g) + kLow + q), v); }, high);
+        uint8_t* to = t + size_t(v) * sizeof(V);
+        BQQ_UNROLL
+        for (int h = 0; h < 1 << kHigh; ++h) {
+            BQQ_UNROLL
+            for (int e = 0; e < 1 << kLow; ++e, to += N * sizeof(V)) L::store(to, L::add(low[e], high[h]));
         }
+    }
+    if constexpr (g + 1 < G::kGroups) build_lanes<L, N, g + 1>(t + (size_t(1) << G::bits(g)) * N * sizeof(V), input);
 }
 
 constexpr int log2_of(size_t x) { return x > 1 ? 1 + log2_of(x / 2) : 0; }
 
-// Adds the entries of nibbles g to 7 of a word. The index is rotated to where it counts in bytes.
-template <class L, int N, int g = 0> inline void add_nibbles(uint32_t word, const uint8_t* t, typename L::V* s) {
+// Adds the entries of groups g to the last of a word. The index is rotated to where it counts in bytes.
+template <class L, int N, int g = 0> inline void add_entries(uint32_t word, const uint8_t* t, typename L::V* s) {
     using V = typename L::V;
+    using G = Groups<L>;
     constexpr size_t kEntry = N * sizeof(V);
-    constexpr int shift = (4 * g - log2_of(kEntry) + 32) % 32;
-    size_t index = (word >> shift | word << (32 - shift) % 32) & (15u * kEntry);
+    constexpr int shift = (G::at(g) - log2_of(kEntry) + 32) % 32;
+    size_t index = (word >> shift | word << (32 - shift) % 32) & ((1u << G::bits(g)) - 1) * kEntry;
 #if defined(__GNUC__)
     __asm__("" : "+r"(index)); // else the compiler adds up an address for each load: a third slower
 #endif
     for (int v = 0; v < N; ++v)
-        s[v] = L::add(s[v], L::load(t + index + size_t(g) * 16 * kEntry + size_t(v) * sizeof(V)));
-    if constexpr (g < 7) add_nibbles<L, N, g + 1>(word, t, s);
+        s[v] = L::add(s[v], L::load(t + index + size_t(first_entry<G>(g)) * kEntry + size_t(v) * sizeof(V)));
+    if constexpr (g + 1 < G::kGroups) add_entries<L, N, g + 1>(word, t, s);
 }
 
 // One panel and at most kChunkBlocks blocks.
-template <class L, int N> inline void lookup_rows(size_t blocks, const PanelWords& words, const uint8_t* tables,
-                                                  uint8_t* sums, int first) {
+template <class L, int N, bool first>
+BQQ_NOINLINE void lookup_rows(size_t blocks, const PanelWords& words, const uint8_t* tables, uint8_t* sums) {
     using V = typename L::V;
     constexpr size_t kEntry = N * sizeof(V);
-    constexpr int R = N < 4 ? 2 : 1;
+    constexpr int R = 2;
     for (size_t row = 0; row < kPanelRows; row += R, sums += R * kEntry) {
         V s[R][N];
+
         for (int i = 0; i < R; ++i)
             for (int v = 0; v < N; ++v)
                 s[i][v] = first ? L::zero() : L::load(sums + size_t(i) * kEntry + size_t(v) * sizeof(V));
-        for (size_t b = 0; b < blocks; ++b)
-            for (int i = 0; i < R; ++i)
-                add_nibbles<L, N>(words.at(b, row + size_t(i)), tables + b * 128 * kEntry, s[i]);
+        const uint8_t* t = tables;
+        for (size_t b = 0; b < blocks; ++b, t += Groups<L>::kEntries * kEntry)
+            for (int i = 0; i < R; ++i) add_entries<L, N>(words.at(b, row + size_t(i)), t, s[i]);
+
         for (int i = 0; i < R; ++i)
             for (int v = 0; v < N; ++v) L::store(sums + size_t(i) * kEntry + size_t(v) * sizeof(V), s[i][v]);
     }
@@ -87,22 +124,25 @@ template <class L, int N> void lookup_lanes(size_t panels, size_t blocks, const 
         const size_t count = blocks - b < kChunkBlocks ? blocks - b : size_t(kChunkBlocks);
         for (size_t q = 0; q < panels; ++q) {
             const PanelWords words(count, bits + b * stride + q * kUnitBytes, stride);
-            lookup_rows<L, N>(count, words, tables + b * 128 * kEntry, sums + q * kPanelRows * kEntry, first && b == 0);
+            const uint8_t* t = tables + b * Groups<L>::kEntries * kEntry;
+            uint8_t* to = sums + q * kPanelRows * kEntry;
+            if (first && b == 0)
+                lookup_rows<L, N, true>(count, words, t, to);
+            else
+                lookup_rows<L, N, false>(count, words, t, to);
         }
     }
 }
 
-// Calls f(n) with n = width / lanes, 1, 2 or 4, as a constant.
+// Calls f(n) with n = width / lanes, 1 or 2, as a constant.
 template <int n> struct Number {
     static constexpr int value = n;
 };
 template <class L, class F> inline void with_vectors(size_t width, F&& f) {
     if (width == L::kLanes)
         f(Number<1>());
-    else if (width == 2 * L::kLanes)
-        f(Number<2>());
     else
-        f(Number<4>());
+        f(Number<2>());
 }
 
 // Calls f(c, n) for all c < width, n vectors of floats at a time: 4, or 1 where there are fewer.
@@ -115,8 +155,8 @@ template <class F> inline void in_parts(size_t width, F&& f) {
 template <class L> void lanes_lookup(size_t panels, size_t blocks, const uint8_t* bits, size_t stride, size_t width,
                                      const void* tables, void* sums, int first) {
     with_vectors<L>(width, [&](auto n) {
-        lookup_lanes<L, decltype(n)::value>(panels, blocks, bits, stride,
-                                            static_cast<const uint8_t*>(tables), static_cast<uint8_t*>(sums), first);
+        lookup_lanes<L, decltype(n)::value>(panels, blocks, bits, stride, static_cast<const uint8_t*>(tables),
+                                            static_cast<uint8_t*>(sums), first);
     });
 }
 
@@ -126,10 +166,11 @@ void lanes_begin_f32(size_t, size_t, const float*, float*) {} // nothing is scal
 
 void lanes_tables_f32(size_t blocks, size_t width, const float* x, const float*, void* tables) {
     const vf half = vset(0.5f);
+    uint8_t* t = static_cast<uint8_t*>(tables);
     with_vectors<Floats>(width, [&](auto n) {
-        build_lanes<Floats, decltype(n)::value>(8 * blocks, static_cast<uint8_t*>(tables), [&](size_t i, int v) {
-            return vmul(half, vload(x + (i * decltype(n)::value + size_t(v)) * kWidth));
-        });
+        for (size_t b = 0; b < blocks; ++b, x += kUnitColumns * width, t += Groups<Floats>::kEntries * width * 4)
+            build_lanes<Floats, decltype(n)::value>(
+                t, [&](size_t i, int v) { return vmul(half, vload(x + i * width + size_t(v) * kWidth)); });
     });
 }
 
@@ -166,13 +207,14 @@ void lanes_begin_i16(size_t blocks, size_t width, const float* x, float* scale) 
 }
 
 void lanes_tables_i16(size_t blocks, size_t width, const float* x, const float* scale, void* tables) {
+    uint8_t* t = static_cast<uint8_t*>(tables);
     with_vectors<Shorts>(width, [&](auto n) {
-        build_lanes<Shorts, decltype(n)::value>(8 * blocks, static_cast<uint8_t*>(tables), [&](size_t i, int v) {
-            const size_t c = size_t(v) * Shorts::kLanes;
-            const float* at = x + i * decltype(n)::value * Shorts::kLanes + c;
-            return sround(vmul(vload(at), vload(scale + width + c)),
-                          vmul(vload(at + kWidth), vload(scale + width + c + kWidth)));
-        });
+        for (size_t b = 0; b < blocks; ++b, x += kUnitColumns * width, t += Groups<Shorts>::kEntries * width * 2)
+            build_lanes<Shorts, decltype(n)::value>(t, [&](size_t i, int v) {
+                const size_t c = size_t(v) * Shorts::kLanes;
+                const float *at = x + i * width + c, *factor = scale + width + c;
+                return sround(vmul(vload(at), vload(factor)), vmul(vload(at + kWidth), vload(factor + kWidth)));
+            });
     });
 }
 
@@ -214,20 +256,17 @@ void lanes_scales(size_t stacks, size_t l, const bqq_stack* scales, size_t width
         });
 }
 
+template <class L> void describe(bqq_lanes* k, size_t element, size_t chunk) {
+    k->lanes = L::kLanes, k->most = 2 * L::kLanes, k->element = element, k->chunk = chunk;
+    k->entries = Groups<L>::kEntries, k->lookup = lanes_lookup<L>;
+}
+
 void fill_lanes(bqq_kernels* table) {
-    constexpr size_t fit = kLaneTableBlock / kLaneEntries; // bytes
-    bqq_lanes& exact = table->lanes[0];
-    exact.lanes = kWidth, exact.element = 4, exact.chunk = 4 * kChunkBlocks;
-    exact.begin = lanes_begin_f32, exact.tables = lanes_tables_f32;
-    exact.lookup = lanes_lookup<Floats>, exact.end = lanes_end_f32;
-    bqq_lanes& fast = table->lanes[1];
-    fast.lanes = Shorts::kLanes, fast.element = 2, fast.chunk = kChunkBlocks;
-    fast.begin = lanes_begin_i16, fast.tables = lanes_tables_i16;
-    fast.lookup = lanes_lookup<Shorts>, fast.end = lanes_end_i16;
-    for (int precision = 0; precision < kPrecisions; ++precision) {
-        bqq_lanes& k = table->lanes[precision];
-        k.most = 4 * k.lanes < fit / k.element ? 4 * k.lanes : fit / k.element;
-    }
+    bqq_lanes &exact = table->lanes[0], &fast = table->lanes[1];
+    describe<Floats>(&exact, 4, 4 * kChunkBlocks);
+    exact.begin = lanes_begin_f32, exact.tables = lanes_tables_f32, exact.end = lanes_end_f32;
+    describe<Shorts>(&fast, 2, kChunkBlocks);
+    fast.begin = lanes_begin_i16, fast.tables = lanes_tables_i16, fast.end = lanes_end_i16;
     table->lanes_scales = lanes_scales;
 }
 

@@ -37,9 +37,9 @@ inline float chunk_size(size_t blocks, const float* in) {
 }
 
 template <int P> constexpr size_t kBlockBytes = P * 128; // tables of a block
-template <int P> constexpr int kBias = P == 1 ? 128 : 1 << (7 * P - 1);
+template <int P> constexpr int kEntryBias = P == 1 ? 128 : 1 << 20;
 // What undoes the scaling is record[0] times this, so that neither leaves the range of a float.
-template <int P> constexpr float kStep = P == 1 ? 1.0f : 1.0f / kBias<P>;
+template <int P> constexpr float kStep = P == 1 ? 1.0f : 1.0f / kEntryBias<P>;
 
 // out (+)= the sums of a chunk of `count` blocks, 16 rows.
 template <class Unit, int P>
@@ -57,7 +57,7 @@ inline void end_chunk(const __m256i* all, const __m256i* odd, size_t count, floa
             sum[h] = p == P - 1 ? rows[h] : _mm256_add_epi32(_mm256_slli_epi32(sum[h], 7), rows[h]);
     }
     Unit::sort(sum);
-    const __m256i bias = _mm256_set1_epi32(8 * kBias<P> * int(count));
+    const __m256i bias = _mm256_set1_epi32(8 * kEntryBias<P> * int(count));
     const __m256 factor = _mm256_set1_ps(scale), step = _mm256_set1_ps(kStep<P>);
     BQQ_UNROLL
     for (int h = 0; h < 2; ++h) {
@@ -93,7 +93,8 @@ template <class Unit, int P, int N> inline void lookup_panel(size_t blocks, cons
                 for (int c = 0; c < N; ++c) {
                     BQQ_UNROLL
                     for (int p = 0; p < P; ++p) {
-                        const __m256i* t = reinterpret_cast<const __m256i*>(tables + size_t(c) * column) + 2 * (h * P + p);
+                        const __m256i* t =
+                            reinterpret_cast<const __m256i*>(tables + size_t(c) * column) + 2 * (h * P + p);
                         const __m256i v = _mm256_shuffle_epi8(_mm256_load_si256(t), low);
                         const __m256i w = _mm256_shuffle_epi8(_mm256_load_si256(t + 1), high);
                         if constexpr (P == 1) {
@@ -114,7 +115,7 @@ template <class Unit, int P, int N> inline void lookup_panel(size_t blocks, cons
         BQQ_UNROLL
         for (int c = 0; c < N; ++c)
             end_chunk<Unit, P>(all[c], odd[c], count, *reinterpret_cast<const float*>(record + size_t(c) * column),
-                           out + size_t(c) * ldo, accumulate || first);
+                               out + size_t(c) * ldo, accumulate || first);
     }
 }
 
@@ -129,62 +130,8 @@ void lookup_bytes(size_t panels, size_t blocks, const uint8_t* bits, size_t stri
             lookup_panel<Unit, P, N>(blocks, bits + q * kUnitBytes, stride, record, column, out + q * kPanelRows, ldo,
                                      accumulate);
     if constexpr (N > 1) {
-        if (columns)
-            lookup_bytes<Unit, P, N / 2>(panels, blocks, bits, stride, columns, record, out, ldo, accumulate);
+        if (columns) lookup_bytes<Unit, P, N / 2>(panels, blocks, bits, stride, columns, record, out, ldo, accumulate);
     }
-}
-
-// ---- tables of the float32 class ----
-
-inline __m256i whole(const float* in, __m256 range, __m256 factor) {
-    return _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_mul_ps(_mm256_loadu_ps(in), range), factor));
-}
-
-// out[p]: plane p of the tables of eight inputs, one group of four in each lane.
-template <int P> inline void planes_of(__m256i x, __m256i* out) {
-    const __m256i s0 = _mm256_setr_epi32(-1, 1, -1, 1, -1, 1, -1, 1), s1 = _mm256_setr_epi32(-1, -1, 1, 1, -1, -1, 1, 1);
-    const auto pair = [&](__m256i a, __m256i b) {
-        return _mm256_add_epi32(_mm256_sign_epi32(a, s0), _mm256_sign_epi32(b, s1));
-    };
-    const __m256i low = _mm256_add_epi32(_mm256_set1_epi32(kBias<P>),
-                                         pair(_mm256_shuffle_epi32(x, 0x00), _mm256_shuffle_epi32(x, 0x55)));
-    const __m256i high = pair(_mm256_shuffle_epi32(x, 0xAA), _mm256_shuffle_epi32(x, 0xFF));
-    const __m256i entry[4] = {_mm256_add_epi32(low, _mm256_shuffle_epi32(high, 0x00)),
-                              _mm256_add_epi32(low, _mm256_shuffle_epi32(high, 0x55)),
-                              _mm256_add_epi32(low, _mm256_shuffle_epi32(high, 0xAA)),
-                              _mm256_add_epi32(low, _mm256_shuffle_epi32(high, 0xFF))};
-    const __m256i seven = _mm256_set1_epi32(127);
-    BQQ_UNROLL
-    for (int p = 0; p < P; ++p) {
-        __m256i bits[4];
-        BQQ_UNROLL
-        for (int k = 0; k < 4; ++k) {
-            bits[k] = p ? _mm256_srli_epi32(entry[k], 7 * p) : entry[k];
-            if (p + 1 < P) bits[k] = _mm256_and_si256(bits[k], seven);
-        }
-        out[p] = _mm256_packus_epi16(_mm256_packs_epi32(bits[0], bits[1]), _mm256_packs_epi32(bits[2], bits[3]));
-    }
-}
-
-// Inputs are rounded to steps of the largest entry / (2^20 - 3): so four of them do not exceed it.
-template <int P> void tables_planes(size_t blocks, size_t columns, const float* x, size_t ldx, void* tables) {
-    for_records(blocks, columns, x, ldx, tables, [](uint8_t* record, size_t count, const float* in) {
-        const float top = float(kBias<P> - 3), size = chunk_size(count, in);
-        const bool usable = size - size == 0 && size > 0;
-        const float range = size < 0x1p-64f ? 0x1p64f : 1.0f;
-        *reinterpret_cast<float*>(record) = usable ? size * (float(kBias<P>) / top) : 0.0f * size;
-        const __m256 ranges = _mm256_set1_ps(range), factor = _mm256_set1_ps(usable ? 0.5f * top / (size * range) : 0);
-        __m256i* t = reinterpret_cast<__m256i*>(record + 64);
-        for (size_t i = 0; i < kUnitColumns * count; i += 16, t += 2 * P) {
-            __m256i one[P], two[P];
-            planes_of<P>(whole(in + i, ranges, factor), one);
-            planes_of<P>(whole(in + i + 8, ranges, factor), two);
-            for (int p = 0; p < P; ++p) {
-                _mm256_store_si256(t + 2 * p, _mm256_permute2x128_si256(one[p], two[p], 0x20));
-                _mm256_store_si256(t + 2 * p + 1, _mm256_permute2x128_si256(one[p], two[p], 0x31));
-            }
-        }
-    });
 }
 
 // ---- tables of the fast class ----

@@ -26,8 +26,6 @@ constexpr int kChunkBlocks = 8;  // of a product, which share a scale in the fix
 constexpr int kTableBytes = 512; // room for the tables of one block of one vector
 constexpr int kPrecisions = 2;   // 0: float32 class, 1: fast class
 
-constexpr int kLaneEntries = 128; // of the tables of one block and vector in bqq_lanes
-
 /* Of products by matrix units: most vectors and blocks of one call (of 8-bit inputs, those that share a scale), room
  * for the tables of one block of 16 vectors. */
 constexpr int kTileVectors = 32, kTileBlocks = 16, kTileBytes = 2048;
@@ -84,16 +82,17 @@ typedef struct bqq_product {
                    float* out, size_t ldo, int accumulate);
 } bqq_product;
 
-/* The same for many vectors that lie side by side, element i of vector c at x[i*width + c]: width is lanes times 1,
- * 2 or 4, at the most `most`. Sums of a chunk of blocks gather in memory, in elements of `element` bytes; begin comes
+/* The same for many vectors that lie side by side, element i of vector c at x[i*width + c]: width is lanes times 1 or
+ * 2, at the most `most`. Sums of a chunk of blocks gather in memory, in elements of `element` bytes; begin comes
  * first for a chunk, then tables and lookup for some of its blocks after the other, then end. scale: 2 width
  * floats. A result does not depend on width, nor on how panels are spread over calls. */
 typedef struct bqq_lanes {
     size_t lanes, most;    /* narrowest and widest width */
     size_t element, chunk; /* chunk: blocks */
+    size_t entries;        /* of the tables of one block and vector */
     void (*begin)(size_t blocks, size_t width, const float* x, float* scale);
 
-    /* tables: 64-byte aligned, 128 * width * element bytes a block. x: of these blocks. */
+    /* tables: 64-byte aligned, entries * width * element bytes a block. x: of these blocks. */
     void (*tables)(size_t blocks, size_t width, const float* x, const float* scale, void* tables);
 
     /* sums[(16*q + r)*width + c] (+)= as bqq_product::lookup; set if `first`. */

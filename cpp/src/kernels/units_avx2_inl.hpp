@@ -60,9 +60,8 @@ struct WordUnits {
         __m256i parts[2];
         split(unit, parts);
         for (int k = 0; k < 4; ++k)
-            out[k] = _mm_shuffle_epi32(k % 2 ? _mm256_extracti128_si256(parts[k / 2], 1)
-                                             : _mm256_castsi256_si128(parts[k / 2]),
-                                       0xD8);
+            out[k] = _mm_shuffle_epi32(
+                k % 2 ? _mm256_extracti128_si256(parts[k / 2], 1) : _mm256_castsi256_si128(parts[k / 2]), 0xD8);
     }
 };
 

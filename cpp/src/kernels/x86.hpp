@@ -1,6 +1,7 @@
-// <immintrin.h> without the warnings of gcc bug 105593 (the "undefined" operands inside gcc's own intrinsics), and what
-// gcc has to be told about loops.
+// <immintrin.h> without the warnings of gcc bug 105593 (the "undefined" operands inside gcc's own intrinsics).
 #pragma once
+
+#include "kernels/unroll.hpp"
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
@@ -12,14 +13,4 @@
 
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop
-#endif
-
-// gcc 12 keeps an array of accumulators in memory unless every loop over it is unrolled by order (BQQ_UNROLL before the
-// loop) and, where registers are scarce, an element is used where it was made (BQQ_HOLD after its last change).
-#if defined(__GNUC__) && !defined(__clang__)
-#define BQQ_UNROLL _Pragma("GCC unroll 16")
-#define BQQ_HOLD(x) __asm__("" : "+v"(x))
-#else
-#define BQQ_UNROLL
-#define BQQ_HOLD(x) (void)0
 #endif

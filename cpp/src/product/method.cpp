@@ -94,13 +94,13 @@ Index ProductMethod::room(Index count) const { return kind == lanes ? lane_room(
 
 Index ProductMethod::blocks(Index count) const {
     if (kind == lanes)
-        return std::clamp<Index>(Index(kLaneTables) / (kLaneEntries * room(count) * Index(wide->element)), 1,
+        return std::clamp<Index>(Index(kLaneTables) / (Index(wide->entries) * room(count) * Index(wide->element)), 1,
                                  Index(wide->chunk));
     return kind == tiles ? kTileBlocks : kTableBlocks[std::min<Index>(count, 3) - 1];
 }
 
 Index ProductMethod::table_bytes() const {
-    if (kind == lanes) return std::max(Index(kLaneTables), kLaneEntries * Index(wide->most) * Index(wide->element));
+    if (kind == lanes) return std::max(Index(kLaneTables), Index(wide->entries * wide->most * wide->element));
     return kind == tiles ? ceil_div(columns, 16) * kTileBlocks * kTileBytes : kTablesBytes;
 }
 
