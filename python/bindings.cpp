@@ -74,7 +74,7 @@ SharedMatrix from_planes(Index m, Index n, const Bytes& Y, const Bytes& Z, const
 void matmul(HostMatrix& q, const py::array& X, py::array out, bool transposed, const bqq::MatmulOptions& options) {
     const auto x = strided<bqq::ConstArray>(X, X.data());
     const auto y = strided<bqq::Array>(out, out.mutable_data());
-    const py::gil_scoped_release release;
+    const WithoutGil release;
     q.prepared(transposed).matmul(x, y, options);
 }
 
@@ -101,7 +101,7 @@ py::object matmul_f32_fast(HostMatrix& q, const py::array& X, const py::object& 
     const auto y = as_columns<bqq::Array>(target, target.mutable_data(), left);
     if (y.rows != m || y.cols != x.cols) return py::none();
     {
-        const py::gil_scoped_release release;
+        const WithoutGil release;
         q.prepared(transposed).matmul(x, y, options);
     }
     return std::move(target);
@@ -193,12 +193,12 @@ void bind_matrix(py::module_& m) {
                                })
         .def("prefix",
              [](const HostMatrix& q, Index k) {
-                 const py::gil_scoped_release release;
+                 const WithoutGil release;
                  return share(bqq::prefix(q.view, k));
              })
         .def("transpose",
              [](const HostMatrix& q) {
-                 const py::gil_scoped_release release;
+                 const WithoutGil release;
                  return share(bqq::transpose(q.view));
              })
         .def("reconstruct",
@@ -206,7 +206,7 @@ void bind_matrix(py::module_& m) {
                  const auto& a = q.view.layout;
                  py::array_t<float> out({a.m, a.n});
                  float* data = out.mutable_data();
-                 const py::gil_scoped_release release;
+                 const WithoutGil release;
                  bqq::reconstruct(q.view, data, a.n, threads);
                  return out;
              })
@@ -214,7 +214,7 @@ void bind_matrix(py::module_& m) {
              [](const HostMatrix& q, const Floats& W, int threads) {
                  check_shape(W);
                  const float* data = W.data();
-                 const py::gil_scoped_release release;
+                 const WithoutGil release;
                  return bqq::squared_error(q.view, data, q.view.layout.n, threads);
              })
         .def("matmul", &matmul)
@@ -229,20 +229,20 @@ void bind_decompose(py::module_& m) {
         check_shape(W);
         const float* data = W.data();
         const Index rows = W.shape(0), cols = W.shape(1);
-        const py::gil_scoped_release release;
+        const WithoutGil release;
         return share(bqq::decompose(data, rows, cols, cols, p, options));
     });
     m.def("extend", [](const HostMatrix& q, const Floats& W, Index p, const Options& options) {
         check_shape(W);
         const float* data = W.data();
-        const py::gil_scoped_release release;
+        const WithoutGil release;
         return share(bqq::extend(q.view, data, q.view.layout.n, p, options));
     });
     m.def("encode", [](const HostMatrix& q, const Floats& rows, const Options& options) {
         check_shape(rows);
         const float* data = rows.data();
         const Index count = rows.shape(0), width = rows.shape(1);
-        const py::gil_scoped_release release;
+        const WithoutGil release;
         return share(bqq::encode(q.view, data, count, width, options));
     });
 }

@@ -7,8 +7,15 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <chrono>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <thread>
+
+#if defined(__GLIBCXX__)
+#include <cxxabi.h>
+#endif
 
 namespace bindings {
 
@@ -16,6 +23,46 @@ namespace py = pybind11;
 using bqq::Index;
 using Floats = py::array_t<float, py::array::c_style>;
 using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
+
+/// Calls f, which takes the GIL. Where the interpreter has ended meanwhile, Python before 3.14 ends the thread with
+/// pthread_exit, which would unwind through C++ that must not be left that way. As in 3.14, the thread then sleeps until
+/// the process ends.
+template <class F> void take_gil(F&& f) {
+#if defined(__GLIBCXX__)
+    try {
+        f();
+    } catch (abi::__forced_unwind&) {
+        for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+    }
+#else
+    f();
+#endif
+}
+
+/// The GIL is released for the life of the object.
+class WithoutGil {
+  public:
+    WithoutGil() : state_(PyEval_SaveThread()) {}
+    ~WithoutGil() {
+        take_gil([this] { PyEval_RestoreThread(state_); });
+    }
+    WithoutGil(const WithoutGil&) = delete;
+    WithoutGil& operator=(const WithoutGil&) = delete;
+
+  private:
+    PyThreadState* state_;
+};
+
+/// And taken again within.
+class WithGil {
+  public:
+    WithGil() {
+        take_gil([this] { gil_.emplace(); });
+    }
+
+  private:
+    std::optional<py::gil_scoped_acquire> gil_;
+};
 
 /// A compressed matrix in memory that `owner` keeps alive, and what products read, made on first use for each
 /// direction.
@@ -53,7 +100,7 @@ struct Options : bqq::DecomposeOptions {
     /// `progress` runs on the calling thread: the place where Ctrl-C and the caller's own exceptions surface.
     Options() {
         progress = [this](Index done, Index total) {
-            const py::gil_scoped_acquire gil;
+            const WithGil gil;
             if (PyErr_CheckSignals()) throw py::error_already_set();
             if (!report.is_none()) report(done, total);
             return true;

@@ -288,7 +288,7 @@ py::tuple from_dlpack(const py::capsule& capsule) {
                                             v->flags & dlpack::read_only);
 }
 
-using Release = py::call_guard<py::gil_scoped_release>;
+using Release = py::call_guard<WithoutGil>;
 
 void bind_memory(py::module_& m) {
     py::class_<Memory, SharedMemory>(m, "DeviceMemory")
@@ -302,7 +302,7 @@ void bind_memory(py::module_& m) {
 void bind_matrix(py::module_& m) {
     py::class_<DeviceMatrix, std::shared_ptr<DeviceMatrix>>(m, "DeviceMatrix")
         .def(py::init([](const HostMatrix& q, int device) {
-            const py::gil_scoped_release release;
+            const WithoutGil release;
             return std::make_shared<DeviceMatrix>(q.view, device);
         }))
         .def_property_readonly("device", [](const DeviceMatrix& q) { return q.device; })
@@ -312,7 +312,7 @@ void bind_matrix(py::module_& m) {
         .def("matmul", &DeviceMatrix::matmul, Release());
 
     m.def("device_decompose", [](const Strided& W, Index p, const Options& options, int device, Address stream) {
-        const py::gil_scoped_release release;
+        const WithoutGil release;
         const Current current(device);
         const auto layout = bqq::make_layout(std::get<2>(W), std::get<3>(W), p, options.l, options.patch);
         auto q = std::make_shared<DeviceMatrix>(layout, device);
@@ -322,7 +322,7 @@ void bind_matrix(py::module_& m) {
     });
     m.def("device_extend",
           [](const DeviceMatrix& old, const Strided& W, Index p, const Options& options, Address stream) {
-              const py::gil_scoped_release release;
+              const WithoutGil release;
               const Current current(old.device);
               auto layout = old.layout;
               layout.p = p;
@@ -339,7 +339,7 @@ void bind_copies(py::module_& m) {
         py::array_t<float> out({std::get<2>(x), std::get<3>(x)});
         float* data = out.mutable_data();
         const std::size_t size = std::size_t(out.nbytes());
-        py::gil_scoped_release release;
+        const WithoutGil release;
         const Current current(device);
         const auto from = strided<bqq::ConstArray>(name.c_str(), x, device);
         const Scratch plain(size, stream_of(stream));
@@ -351,14 +351,14 @@ void bind_copies(py::module_& m) {
     m.def("device_write", [](Address to, const Bytes& bytes, int device, Address stream) {
         const auto* data = bytes.data();
         const std::size_t size = std::size_t(bytes.nbytes());
-        py::gil_scoped_release release;
+        const WithoutGil release;
         const Current current(device);
         copy(reinterpret_cast<void*>(to), data, size, cudaMemcpyHostToDevice, stream_of(stream));
     });
     m.def("device_read", [](Address from, std::size_t size, int device, Address stream) {
         Bytes bytes(static_cast<py::ssize_t>(size));
         auto* data = bytes.mutable_data();
-        py::gil_scoped_release release;
+        const WithoutGil release;
         const Current current(device);
         copy(data, reinterpret_cast<const void*>(from), size, cudaMemcpyDeviceToHost, stream_of(stream));
         return bytes;

@@ -19,7 +19,7 @@ py::array bytes_of(const bqq::Tensor& t, const SharedFile& file) {
 void bind_file(py::module_& m) {
     py::class_<bqq::File, SharedFile>(m, "File")
         .def(py::init([](const std::string& path, bool mapped) {
-            const py::gil_scoped_release release;
+            const WithoutGil release;
             return std::make_shared<bqq::File>(mapped ? bqq::File::open(path) : bqq::File::read(path));
         }))
         .def_property_readonly("metadata", &bqq::File::metadata)
@@ -38,7 +38,7 @@ void bind_file(py::module_& m) {
                                    return tensors;
                                })
         .def("matrix", [](const SharedFile& file, const std::string& name) {
-            const py::gil_scoped_release release;
+            const WithoutGil release;
             return std::make_shared<HostMatrix>(file->matrix(name), file);
         });
 
@@ -50,7 +50,7 @@ void bind_file(py::module_& m) {
         std::vector<bqq::Tensor> others;
         for (const auto& [name, dtype, shape, bytes] : tensors)
             others.push_back({name, dtype, shape, bytes.data(), std::size_t(bytes.size())});
-        const py::gil_scoped_release release;
+        const WithoutGil release;
         bqq::save(path, named, others, {static_cast<bqq::Dtype>(scales), metadata});
     });
 }
