@@ -127,7 +127,7 @@ int check(bool quick) {
               : std::vector<Shape>{{100, 100, 0},     {384, 384, 0},   {1536, 384, 0},    {1024, 1024, 64},
                                    {1024, 1024, 128}, {2048, 2048, 0}, {4096, 4096, 4096}};
     const std::vector<Index> batches =
-        quick ? std::vector<Index>{1, 8} : std::vector<Index>{1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 100, 256};
+        quick ? std::vector<Index>{1, 8} : std::vector<Index>{1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 64, 100, 256};
     std::printf("%-8s %-14s %2s %6s  %8s %8s %8s %8s us  chosen, time over that of the best\n", "class", "shape/patch",
                 "p", "batch", kKindNames[0], kKindNames[1], kKindNames[2], kKindNames[3]);
     double worst = 1;

@@ -70,7 +70,7 @@ inline void sfloats(vs a, vf* out) {
 } // namespace
 
 #include "kernels/counts_avx2_inl.hpp"
-#include "kernels/dense_avx2_inl.hpp"
+#include "kernels/dense_avx512_inl.hpp"
 #include "kernels/lanes_inl.hpp"
 #include "kernels/product_avx2_inl.hpp"
 #include "kernels/product_avx512_inl.hpp"
@@ -86,7 +86,7 @@ extern "C" void bqq_kernels_avx512(bqq_kernels* table) {
     table->unit_order = kWords;
     table->product[0] = bqq_product{tables_f32, lookup_f32};
     table->product[1] = bqq_product{tables_i8, lookup_bytes<WordUnits, 1>};
-    table->dense = dense<WordUnits>;
+    table->dense = dense<WordUnits, Rows512>;
     table->unit_columns = unit_columns<WordUnits>;
     table->costs = kCostsAvx512;
 }

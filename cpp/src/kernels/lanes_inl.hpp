@@ -88,9 +88,7 @@ template <class L, int N, int g = 0> inline void add_entries(uint32_t word, cons
     constexpr size_t kEntry = N * sizeof(V);
     constexpr int shift = (G::at(g) - log2_of(kEntry) + 32) % 32;
     size_t index = (word >> shift | word << (32 - shift) % 32) & ((1u << G::bits(g)) - 1) * kEntry;
-#if defined(__GNUC__)
-    __asm__("" : "+r"(index)); // else the compiler adds up an address for each load: a third slower
-#endif
+    BQQ_HIDE(index);
     for (int v = 0; v < N; ++v)
         s[v] = L::add(s[v], L::load(t + index + size_t(first_entry<G>(g)) * kEntry + size_t(v) * sizeof(V)));
     if constexpr (g + 1 < G::kGroups) add_entries<L, N, g + 1>(word, t, s);

@@ -103,6 +103,8 @@ typedef struct bqq_lanes {
     void (*end)(size_t rows, size_t width, const void* sums, const float* scale, float* out, int accumulate);
 } bqq_lanes;
 
+constexpr int kTileColumns = 128; // of a tile of bqq_dense, at most
+
 /* What the product needs of the scales of one stack of a block. */
 typedef struct bqq_stack {
     float r, shift, total;
@@ -110,7 +112,8 @@ typedef struct bqq_stack {
 
 /* A tile of W_hat, columns x 16 panels: out[b*ldo + 16 q + a] = row[16 q + a] + column[b] + sum_i r_i sum_g
  * popcount(Y_ag & Z_bg), with stack i in the segments first[i] <= g < first[i+1], Y_ag row a of the unit at
- * bits + block[g]*stride + 64 q and Z_bg = z[g*ldz + b]. panels <= kMaxPanels; row may be NULL (zero). */
+ * bits + block[g]*stride + 64 q and Z_bg = z[g*ldz + b]. panels <= kMaxPanels, columns <= kTileColumns; row may be
+ * NULL (zero). */
 typedef struct bqq_dense {
     size_t panels, columns, stacks;
     const uint32_t *first, *block; /* stacks + 1; one a segment */

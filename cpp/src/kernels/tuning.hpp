@@ -12,37 +12,37 @@ constexpr int kPrefetchBlocks = 16;
 /* Bytes of the tables of one block for the most columns in the lanes: half of a first-level cache of 32 KB. */
 constexpr size_t kLaneTableBlock = 16 << 10;
 /* What the ways of a product cost at each level (bqq_cost): build/bench_methods calibrate, on a Xeon with AMX, levels
- * capped by BQQ_ISA; build/bench_methods check says how good the choice is on a machine. A Zen 3, which has nothing
- * better than AVX2, looked up and multiplied at the same ratios in prototypes (8 and 23 for 6.7 and 20 of lanes and
- * gemm). The gemm of AVX-512 and VNNI, 11 there, is a middle between it and a Zen 4 (20 of these). NEON: not measured.
- */
+ * capped by BQQ_ISA; build/bench_methods check says how good the choice is on a machine. AVX2 on a Zen 3, which has
+ * nothing better: a multiply-add of gemm took as long as 2.8 bits of lanes with tables of four inputs there, 2.9 here;
+ * the kernels of today were not measured on one. The gemm of AVX-512 and VNNI, 11 and 12 here, is a middle between that
+ * and a Zen 4 (20 of these). NEON takes the generic ones, not measured. */
 constexpr bqq_costs kCostsGeneric = {
-    {{36, 2914, 477, 42.2}, {68.7, 15804, 0, 1.52}},  // tables
-    {{9.73, 1918, 309, 39.2}, {9.97, 3396, 0, 7.01}}, // lanes
-    {{}, {}},                                         // tiles
-    {{}, {}},                                         // dense
+    {{18.7, 2935, 374, 20.6}, {63.7, 14130, 0, 2.42}}, // tables
+    {{3.66, 842, 437, 36.3}, {6.82, 2728, 0, 0}},      // lanes
+    {{}, {}},                                          // tiles
+    {{}, {}},                                          // dense
 };
 constexpr bqq_costs kCostsAvx2 = {
-    {{8.5, 1547, 720, 0.924}, {3.69, 753, 1025, 1.41}}, // tables
-    {{6.65, 431, 333, 15.1}, {3.25, 473, 440, 22.6}},   // lanes
+    {{7.69, 1357, 646, 0.397}, {3.22, 647, 930, 1.19}}, // tables
+    {{4.86, 459, 280, 10.4}, {2.24, 458, 419, 21.8}},   // lanes
     {{}, {}},                                           // tiles
-    {{1.98, 165, 1274, 20.5}, {}},                      // dense
+    {{1.88, 121, 1163, 17.9}, {}},                      // dense
 };
 constexpr bqq_costs kCostsAvx512 = {
-    {{5.1, 565, 802, 1.02}, {4.26, 788, 1128, 1.81}}, // tables
-    {{3.29, 387, 282, 34.9}, {2.21, 390, 511, 25.1}}, // lanes
-    {{}, {}},                                         // tiles
-    {{1.56, 235, 1293, 15}, {}},                      // dense
+    {{5.03, 402, 839, 0.764}, {4.11, 754, 1066, 1.71}}, // tables
+    {{3.53, 272, 341, 21.5}, {2.2, 363, 430, 16.5}},    // lanes
+    {{}, {}},                                           // tiles
+    {{1.35, 117, 1384, 15}, {}},                        // dense
 };
 constexpr bqq_costs kCostsVnni = {
-    {{4.25, 726, 941, 0.926}, {1.53, 421, 1092, 1.07}}, // tables
-    {{3.17, 334, 488, 35.3}, {2.16, 368, 534, 30.3}},   // lanes
-    {{}, {}},                                           // tiles
-    {{0.579, 78, 1272, 15}, {}},                        // dense
+    {{4.19, 834, 628, 0.81}, {1.35, 497, 938, 0.979}}, // tables
+    {{3.34, 422, 157, 24.1}, {2.02, 438, 346, 20.1}},  // lanes
+    {{}, {}},                                          // tiles
+    {{0.432, 104, 956, 15}, {}},                       // dense
 };
 constexpr bqq_costs kCostsAmx = {
-    {{4.3, 786, 1022, 0.763}, {1.48, 451, 1191, 1.17}}, // tables
-    {{3.5, 385, 403, 32.3}, {2.24, 374, 581, 29}},      // lanes
-    {{2.74, 254, 688, 1.54}, {0.437, 380, 850, 0.798}}, // tiles
-    {{0.73, 78, 1228, 11.3}, {}},                       // dense
+    {{4.28, 751, 777, 0.686}, {1.32, 480, 1001, 1.08}}, // tables
+    {{3.56, 347, 282, 22.2}, {2.01, 400, 413, 25.8}},   // lanes
+    {{2.31, 237, 650, 1.9}, {0.308, 372, 842, 0.752}},  // tiles
+    {{0.669, 85, 1144, 11.5}, {}},                      // dense
 };

@@ -40,7 +40,7 @@ constexpr Index kTilesRows = kPanelRows;
 /// on it). Chosen; bench.matmul shows its effect. What each method costs stands in kernels/tuning.hpp.
 constexpr Index kDenseColumns = 256;
 /// Columns of such a tile; its rows are a group of panels, so that it takes 64 KB. Chosen, not measured.
-constexpr Index kDenseTileColumns = 128;
+constexpr Index kDenseTileColumns = kTileColumns;
 
 // ---- threads ----
 
