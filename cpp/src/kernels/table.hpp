@@ -208,7 +208,6 @@ typedef struct bqq_kernels {
     /* A Metropolis sweep over the bits of `rows` binary least-squares problems: see the struct. Returns the flips. */
     size_t (*anneal)(const bqq_anneal* problem);
 
-    bqq_unit_order unit_order; /* of all entries below that take bits */
     bqq_product product[kPrecisions];
 
     /* The scales of one block, between the two stages of a product of one column. For each stack i and e < l
@@ -218,8 +217,6 @@ typedef struct bqq_kernels {
                          float* sums);
 
     bqq_lanes lanes[kPrecisions];
-
-    bqq_costs costs; /* of this instruction set as a whole: a higher one names all of them anew */
 
     /* As apply_scales for `width` vectors side by side, with a sigma and a total each: total[c] += total_i sum_e v. */
     void (*lanes_scales)(size_t stacks, size_t l, const bqq_stack* scales, size_t width, const float* sigma,
@@ -238,6 +235,9 @@ typedef struct bqq_kernels {
     void (*dense)(const bqq_dense* tile);
     /* Bit a of columns[b] = element b of row a, for the 16 rows and 32 columns of a unit. With dense. */
     void (*unit_columns)(const uint8_t* unit, uint16_t* columns);
+
+    bqq_unit_order unit_order; /* of all entries that take bits */
+    bqq_costs costs;           /* of this instruction set as a whole: a higher one names all of them anew */
 } bqq_kernels;
 
 /* What an instruction-set file exports: one function that overwrites entries of the table. */
