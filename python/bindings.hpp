@@ -25,8 +25,8 @@ using Floats = py::array_t<float, py::array::c_style>;
 using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
 
 /// Calls f, which takes the GIL. Where the interpreter has ended meanwhile, Python before 3.14 ends the thread with
-/// pthread_exit, which would unwind through C++ that must not be left that way. As in 3.14, the thread then sleeps until
-/// the process ends.
+/// pthread_exit, which would unwind through C++ that must not be left that way. As in 3.14, the thread then sleeps
+/// until the process ends.
 template <class F> void take_gil(F&& f) {
 #if defined(__GLIBCXX__)
     try {

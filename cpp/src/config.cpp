@@ -1,7 +1,7 @@
 #include "bqq/bqq.hpp"
 
+#include "cores.hpp"
 #include "kernels/dispatch.hpp"
-#include "parallel.hpp"
 
 namespace bqq {
 namespace {
@@ -45,11 +45,6 @@ std::string config() {
     line("isa_available", join(detail::isa_available()));
     line("isa_built", join(detail::isa_built()));
     line("threads", std::to_string(detail::default_threads()));
-#if defined(BQQ_WITH_OPENMP)
-    line("openmp", "yes");
-#else
-    line("openmp", "no");
-#endif
     return text;
 }
 

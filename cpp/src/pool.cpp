@@ -1,5 +1,6 @@
 #include "pool.hpp"
 
+#include "cores.hpp"
 #include "tuning.hpp"
 
 #include <algorithm>
@@ -57,6 +58,7 @@ struct Helpers {
     }
 
     void help() {
+        leave_binding();
         std::unique_lock<std::mutex> lock(guard);
         for (;;) {
             const auto found = std::find_if(jobs.begin(), jobs.end(), [](const Job* job) { return job->wants_help(); });

@@ -31,6 +31,15 @@ _NUMPY_DTYPES = {
     "C64": "<c8",
 }
 _TORCH_FLOATS = ("torch.float16", "torch.float32", "torch.float64")
+# Those it lacks, by the names of torch and ml_dtypes
+_NARROW = {
+    "bfloat16": "BF16",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "float8_e8m0fnu": "F8_E8M0",
+    "float8_e4m3fnuz": "F8_E4M3FNUZ",
+    "float8_e5m2fnuz": "F8_E5M2FNUZ",
+}
 _SAFETENSORS_NAMES = {np.dtype(v): k for k, v in _NUMPY_DTYPES.items()}
 
 
@@ -75,12 +84,12 @@ def to_bytes(name: str, value: Any) -> tuple[str, tuple[int, ...], npt.NDArray[n
         if value.data.dtype != np.uint8:
             raise TypeError(f"{name} is a RawTensor whose data is {value.data.dtype}, expected uint8 bytes")
         return value.dtype, value.shape, value.data
-    if _module(value) == "torch" and str(value.dtype) == "torch.bfloat16":
-        bits = value.detach().contiguous().cpu().view(_torch().int16).numpy()
-        return "BF16", tuple(value.shape), np.frombuffer(bits.tobytes(), np.uint8)
+    if _module(value) == "torch" and (narrow := _NARROW.get(str(value.dtype).removeprefix("torch."))):
+        _check_device(name, value)
+        return narrow, tuple(value.shape), value.detach().reshape(-1).view(_torch().uint8).numpy()
     array, _ = to_numpy(name, value)
-    if array.dtype.name == "bfloat16":  # ml_dtypes
-        return "BF16", array.shape, np.frombuffer(array.tobytes(), np.uint8)
+    if narrow := _NARROW.get(array.dtype.name):  # ml_dtypes
+        return narrow, array.shape, np.frombuffer(array.tobytes(), np.uint8)
     little = array.dtype.newbyteorder("<")
     if little not in _SAFETENSORS_NAMES:
         raise TypeError(f"{name} has dtype {array.dtype}, which the file format cannot hold")
@@ -98,6 +107,21 @@ def _torch() -> Any:
     return torch
 
 
+def _check_device(name: str, tensor: Any) -> None:
+    if tensor.device.type == "meta":
+        raise ValueError(f"{name} is on device meta and has no values")
+    if tensor.device.type != "cpu":
+        raise ValueError(f"{name} is on device {tensor.device}, expected a host array: pass {name}.cpu()")
+
+
+def check_gradient(name: str, value: Any) -> None:
+    """Raises ValueError for a torch tensor whose gradient would be lost without a word."""
+    if _module(value) == "torch" and value.requires_grad and _torch().is_grad_enabled():
+        raise ValueError(
+            f"{name} requires a gradient, which products do not pass on: pass {name}.detach(), or use torch.no_grad()"
+        )
+
+
 def to_numpy(name: str, value: Any) -> tuple[Array, Callable[[Array], Any]]:
     """``value`` as a NumPy array, and the function that turns a NumPy result into the same library's array.
 
@@ -112,8 +136,7 @@ def to_numpy(name: str, value: Any) -> tuple[Array, Callable[[Array], Any]]:
     if isinstance(value, np.ndarray):
         return value, _same
     if _module(value) == "torch":
-        if value.device.type != "cpu":
-            raise ValueError(f"{name} is on device {value.device}, expected a host array: pass {name}.cpu()")
+        _check_device(name, value)
         try:
             tensor = value.detach().resolve_conj().resolve_neg()
             if tensor.is_floating_point() and str(tensor.dtype) not in _TORCH_FLOATS:
@@ -125,6 +148,8 @@ def to_numpy(name: str, value: Any) -> tuple[Array, Callable[[Array], Any]]:
         raise ValueError(f"{name} is on a CUDA device, expected a host array")
     if hasattr(value, "__dlpack_device__") and int(value.__dlpack_device__()[0]) != 1:
         raise ValueError(f"{name} is on DLPack device {value.__dlpack_device__()}, expected a host array")
+    if hasattr(value, "toarray"):
+        raise TypeError(f"{name} is {type(value).__name__}, a sparse array: pass {name}.toarray()")
     restore: Callable[[Array], Any] = _same
     if hasattr(value, "__array_namespace__"):
         namespace = value.__array_namespace__()
@@ -135,6 +160,8 @@ def to_numpy(name: str, value: Any) -> tuple[Array, Callable[[Array], Any]]:
         array = np.asarray(value)
     except Exception as error:
         raise TypeError(f"{name} is {type(value).__name__}, expected an array: {error}") from error
+    if array.dtype.kind == "O" and hasattr(value, "to_numpy"):  # pandas with columns that may lack values
+        raise TypeError(f"{name} is {type(value).__name__} of objects: pass {name}.to_numpy('float32')")
     return array, restore
 
 
@@ -203,6 +230,8 @@ def _as_float32(name: str, value: Any, dimensions: tuple[int, ...]) -> npt.NDArr
         value = given[at]
         what = "too large for float32" if np.isfinite(value) else "expected finite values"
         raise ValueError(f"{name}[{', '.join(map(str, at))}] is {value}, {what}")
+    if array.dtype.itemsize > 4 and not result.any() and array.any():
+        raise ValueError(f"{name} is at most {np.abs(array).max():.3g} in size, too small for float32: scale it")
     return result
 
 

@@ -254,6 +254,18 @@ class Matrix:
     def __rmatmul__(self, X: Any) -> Any:
         return product(self, X, left=True)
 
+    # SciPy's names: scipy.sparse.linalg.aslinearoperator(q), svds(q)
+
+    def matvec(self, x: Any) -> Any:
+        """q @ x."""
+        return product(self, x)
+
+    def rmatvec(self, x: Any) -> Any:
+        """q.T @ x."""
+        return product(self.T, x)
+
+    matmat, rmatmat = matvec, rmatvec
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (self.shape, self.grid, self.p, self.l, self._core.Y, self._core.Z, self.scales)
 

@@ -30,6 +30,8 @@ def product(
         done = host.matmul_f32_fast(X, out, transposed, left, options)
         if done is not None:
             return done
+    for name, value in (("X", X), ("out", out)):
+        _arrays.check_gradient(name, value)
     if _arrays.on_device(X):  # both precisions are the float32 class there
         view = _cuda.view("X", X)
         axis, shape = _result_shape(q, view.shape, left)

@@ -7,56 +7,43 @@
 
 using namespace bqq::detail;
 
-TEST(every_item_runs_once_on_both_bodies) {
-    for (const bool lost : {false, true}) { // with libgomp, then as in a forked child
-        openmp_lost() = lost;
-        for (const int threads : {1, 2, 5}) {
-            std::vector<std::atomic<int>> seen(101);
-            parallel_for(101, threads, [&](std::int64_t i, int worker) {
-                CHECK(worker >= 0 && worker < threads);
-                ++seen[std::size_t(i)];
-            });
-            for (const auto& count : seen) CHECK_EQ(count.load(), 1);
-        }
+TEST(every_item_runs_once) {
+    for (const int threads : {1, 2, 5}) {
+        std::vector<std::atomic<int>> seen(101);
+        parallel_for(101, threads, [&](std::int64_t i, int worker) {
+            CHECK(worker >= 0 && worker < threads);
+            ++seen[std::size_t(i)];
+        });
+        for (const auto& count : seen) CHECK_EQ(count.load(), 1);
     }
-    openmp_lost() = false;
 }
 
 TEST(the_first_exception_comes_out_and_stops_the_rest) {
-    for (const bool lost : {false, true}) {
-        openmp_lost() = lost;
-        for (const int threads : {1, 3}) {
-            std::atomic<int> started{0};
-            CHECK_THROWS(parallel_for(100000, threads,
-                                      [&](std::int64_t i, int) {
-                                          ++started;
-                                          if (i == 3) throw std::runtime_error("item 3");
-                                      }),
-                         std::runtime_error, "item 3");
-            CHECK(started < 100000);
-        }
+    for (const int threads : {1, 3}) {
+        std::atomic<int> started{0};
+        CHECK_THROWS(parallel_for(100000, threads,
+                                  [&](std::int64_t i, int) {
+                                      ++started;
+                                      if (i == 3) throw std::runtime_error("item 3");
+                                  }),
+                     std::runtime_error, "item 3");
+        CHECK(started < 100000);
     }
-    openmp_lost() = false;
 }
 
 TEST(the_caller_is_asked_while_it_waits_and_may_stop) {
-    for (const bool lost : {false, true}) {
-        openmp_lost() = lost;
-        std::atomic<bool> stop{false};
-        const auto caller = std::this_thread::get_id();
-        CHECK_THROWS(
-            parallel_for(
-                2, 2,
-                [&](std::int64_t, int) { // the caller's own item ends at once, the other one waits to be stopped
-                    if (std::this_thread::get_id() != caller)
-                        while (!stop) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-                    else
-                        std::this_thread::sleep_for(std::chrono::milliseconds(50));
-                },
-                [] { throw std::runtime_error("interrupted"); }, &stop),
-            std::runtime_error, "interrupted");
-    }
-    openmp_lost() = false;
+    std::atomic<bool> stop{false};
+    const auto caller = std::this_thread::get_id();
+    CHECK_THROWS(parallel_for(
+                     2, 2,
+                     [&](std::int64_t, int) { // the caller's own item ends at once, the other one waits to be stopped
+                         if (std::this_thread::get_id() != caller)
+                             while (!stop) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+                         else
+                             std::this_thread::sleep_for(std::chrono::milliseconds(50));
+                     },
+                     [] { throw std::runtime_error("interrupted"); }, &stop),
+                 std::runtime_error, "interrupted");
 }
 
 TEST(philox_known_answers) {

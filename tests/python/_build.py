@@ -172,7 +172,7 @@ def nvcc_tree(nvcc: str) -> Path:
 
 def sanitized_tree() -> Path:
     """The core under AddressSanitizer and UndefinedBehaviorSanitizer, on the std::thread body of its loops."""
-    options = ["-DBQQ_BUILD_TESTS=ON", "-DBQQ_INSTALL=OFF", "-DBQQ_CUDA=OFF", "-DBQQ_OPENMP=OFF"]
+    options = ["-DBQQ_BUILD_TESTS=ON", "-DBQQ_INSTALL=OFF", "-DBQQ_CUDA=OFF"]
     return tree("sanitize", *options, "-DBQQ_SANITIZE=address,undefined", "-DCMAKE_CXX_FLAGS_RELEASE=-O1")
 
 

@@ -259,6 +259,51 @@ def test_operand_types(operand, word):
     check(TypeError, ["X", word], bqq.matmul, Q, operand)
 
 
+def test_gradients_are_not_lost_without_a_word():
+    torch = pytest.importorskip("torch")
+    w = torch.ones(9, requires_grad=True)
+    for operand in (w, 2 * w, torch.nn.Parameter(torch.ones(9, 3))):
+        check(ValueError, ["X requires a gradient", "detach()"], bqq.matmul, Q, operand)
+        check(
+            ValueError,
+            ["X requires a gradient", "detach()"],
+            lambda X: X @ Q,
+            operand.mT if operand.ndim > 1 else operand,
+        )
+        plain = operand.detach()
+        np.testing.assert_array_equal(bqq.matmul(Q, plain), bqq.matmul(Q, plain.numpy()))
+    check(ValueError, ["out requires a gradient"], bqq.matmul, Q, torch.ones(9), torch.ones(9, requires_grad=True))
+    with torch.no_grad():
+        np.testing.assert_array_equal(Q @ w, Q @ np.ones(9, np.float32))
+
+
+def test_arrays_without_values_of_their_own():
+    torch = pytest.importorskip("torch")
+    check(ValueError, ["W", "meta", "no values"], bqq.decompose, torch.empty(3, 3, device="meta"), 1)
+    sparse = pytest.importorskip("scipy.sparse")
+    for operand in (sparse.eye(9), sparse.csr_array(np.eye(9))):
+        check(TypeError, ["W", "sparse", "toarray()"], bqq.decompose, operand, 1)
+        check(TypeError, ["X", "sparse", "toarray()"], bqq.matmul, Q, operand)
+
+
+def test_columns_that_may_lack_values():
+    class DataFrame:  # as pandas has it, of nullable columns
+        def __array__(self, dtype=None, copy=None):
+            return np.array([[1], [None], [3]], object)
+
+        def to_numpy(self, dtype):
+            return np.ones((3, 1), dtype)
+
+    check(TypeError, ["W", "DataFrame", "to_numpy("], bqq.decompose, DataFrame(), 1)
+
+
+@pytest.mark.parametrize("size", [1e-300, -1e-60])
+def test_too_small_for_float32(size):
+    check(ValueError, ["W", "too small for float32"], bqq.decompose, np.full((3, 3), size), 1)
+    assert bqq.decompose(np.full((3, 3), 1e-38), 1).reconstruct().any()
+    assert not bqq.decompose(np.zeros((3, 3)), 1).reconstruct().any()
+
+
 def test_small_floats_of_ml_dtypes():
     """All or none: what decompose takes, matmul takes; what it does not take is named."""
     ml_dtypes = pytest.importorskip("ml_dtypes")

@@ -24,10 +24,10 @@ CUDA = ROOT / "cuda"
 ALLOWED = ROOT / "tests" / "python" / "stubtest_allowed.txt"  # pybind11 classes have a metaclass of their own
 
 ONE_ROOM = {  # what, where alone
-    r"\bomp\b|omp\.h": ("cpp/src/parallel.hpp",),
     r"\bEigen/": ("cpp/src/linalg.cpp",),
     r"immintrin\.h|arm_neon\.h": ("cpp/src/kernels/x86.hpp", "cpp/src/kernels/neon.cpp"),
-    r"\bfork\b|pthread_atfork": ("cpp/src/parallel.hpp", "cpp/src/pool.cpp"),
+    r"\bfork\b|pthread_atfork": ("cpp/src/pool.cpp",),
+    r"sched_[gs]etaffinity": ("cpp/src/cores.cpp",),
     r"nlohmann": ("cpp/src/file/json.cpp",),
 }
 PLANTED = {  # what is written at the end of a file, and what the layer test says of it

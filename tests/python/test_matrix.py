@@ -289,3 +289,14 @@ def test_any_matrix(data):
     np.testing.assert_allclose(
         q.prefix(k).reconstruct().mean(), q.reconstruct().mean(), atol=1e-4 * np.abs(dense(q)).max()
     )
+
+
+def test_scipy_takes_it_for_a_linear_operator():
+    q = random_matrix(30, 41, p=3, l=17)
+    linalg = pytest.importorskip("scipy.sparse.linalg")
+    operator, dense = linalg.aslinearoperator(q), q.reconstruct().astype(np.float64)
+    x, y = np.ones(q.shape[1]), np.ones((q.shape[0], 3))
+    np.testing.assert_allclose(operator @ x, dense @ x, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(operator.H @ y, dense.T @ y, rtol=1e-4, atol=1e-4)
+    largest = linalg.svds(q, k=2, random_state=0)[1].max()
+    np.testing.assert_allclose(largest, np.linalg.norm(dense, 2), rtol=1e-4)

@@ -470,3 +470,26 @@ def test_any_content(tmp_path_factory, items, metadata):
             assert loaded[name].dtype == value.dtype
             np.testing.assert_array_equal(loaded[name], value)
     assert metadata.items() <= header_of(path.read_bytes())["__metadata__"].items()
+
+
+@pytest.mark.parametrize(
+    "name", ["float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float8_e4m3fnuz", "float8_e5m2fnuz"]
+)
+def test_eight_bit_floats_keep_their_bytes(path, name):
+    stored = {"float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "float8_e8m0fnu": "F8_E8M0"}
+    torch, ml_dtypes = pytest.importorskip("torch"), pytest.importorskip("ml_dtypes")
+    tensor = torch.tensor([[1.0, 2.0, 0.5], [4.0, 8.0, 0.25]]).to(getattr(torch, name))
+    array = np.array([[1.0, 2.0, 0.5], [4.0, 8.0, 0.25]]).astype(getattr(ml_dtypes, name))
+    bqq.save(path, {"t": tensor, "transposed": tensor.T, "a": array, "scalar": tensor[0, 1]})
+    loaded = bqq.load(path)
+    dtype = stored.get(name, "F8_" + name.removeprefix("float8_").upper())
+    assert {key: (t.dtype, t.shape) for key, t in loaded.items()} == {
+        "t": (dtype, (2, 3)),
+        "transposed": (dtype, (3, 2)),
+        "a": (dtype, (2, 3)),
+        "scalar": (dtype, ()),
+    }
+    np.testing.assert_array_equal(loaded["t"].data, array.view(np.uint8).ravel())
+    np.testing.assert_array_equal(loaded["t"].data, loaded["a"].data)
+    np.testing.assert_array_equal(loaded["transposed"].data, array.T.copy().view(np.uint8).ravel())
+    assert loaded["scalar"].data == array.view(np.uint8)[0, 1]

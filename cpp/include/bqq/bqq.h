@@ -92,7 +92,7 @@ BQQ_API int bqq_abi_version(void);
 /// caps it; an unknown name or one this machine lacks is BQQ_UNSUPPORTED here and in every computing function.
 BQQ_API bqq_status bqq_isa(const char** name);
 
-/// One "key: value" line each: version, compiler, instruction sets, threads, OpenMP; for bug reports. As snprintf:
+/// One "key: value" line each: version, compiler, instruction sets, threads; for bug reports. As snprintf:
 /// writes at most `size` bytes, the terminating zero among them, and sets *length to the length of the whole text
 /// without it. buffer may be NULL if size is 0; length may be NULL.
 BQQ_API bqq_status bqq_config(char* buffer, size_t size, size_t* length);
