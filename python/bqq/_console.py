@@ -51,8 +51,28 @@ def read_container(path: Path) -> Tensors:
 
 
 def read_npy(path: Path) -> Any:
-    with reading(path):
-        return np.load(path, allow_pickle=False)
+    """The array of a .npy file."""
+    with reading(path), path.open("rb") as file:
+        start = file.read(6)
+        if start != np.lib.format.MAGIC_PREFIX:
+            raise InputError(f"{path}: not a .npy file: {_what_else(start)}")
+        file.seek(0)
+        try:
+            return np.load(file, allow_pickle=False)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # NumPy's parser of headers lets out whatever it meets
+            raise InputError(f"{path}: damaged: {error}") from error
+
+
+def _what_else(start: bytes) -> str:
+    if not start:
+        return "it is empty"
+    if start.startswith(b"PK"):
+        return "it is a zip file, as .npz files are; save one array with numpy.save"
+    if start == b"versio":
+        return "it may be a Git LFS pointer; fetch the file with git lfs pull"
+    return f"it starts with {start!r}"
 
 
 def is_real_matrix(value: Any) -> bool:
@@ -64,12 +84,34 @@ def is_real_matrix(value: Any) -> bool:
     return bool(value.dtype.kind == "f")
 
 
+def prepare_streams() -> None:
+    """Streams that take any line: closed ones go nowhere, what an encoding lacks is escaped."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def printable(text: str) -> str:
+    """Without control characters, which are escaped: names in files are anybody's."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+unsaid: list[OSError] = []  # why lines did not reach stdout
+
+
 def say(text: str = "") -> None:
-    """A line on stdout, above any bar. Once the reader of a pipe is gone, work goes on silently."""
+    """A line on stdout, above any bar. Where it cannot be written, work goes on: silently if it is a pipe whose reader
+    is gone, else `unsaid` has the reason."""
     try:
         with tqdm.external_write_mode(sys.stdout):
-            print(text, flush=True)
+            print(printable(text), flush=True)
     except BrokenPipeError:
+        silence()
+    except OSError as error:
+        unsaid.append(error)
         silence()
 
 
@@ -119,7 +161,7 @@ class Bar:
 
     def part(self, name: str, units: float) -> _Part:
         """Announces the next piece of work; its progress is reported to the result."""
-        self._bar.set_description_str(name)
+        self._bar.set_description_str(printable(name))
         self._done, start = self._done + units, self._done
         return _Part(self._bar, start, units)
 

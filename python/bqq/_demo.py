@@ -140,13 +140,18 @@ def _image(file: Any) -> npt.NDArray[Any]:
         from PIL import Image, ImageOps
     except ImportError as error:
         raise InputError(f"reading images needs Pillow: {_PLOT_EXTRA}") from error
-    with reading(file), Image.open(file) as stored:
-        image = ImageOps.exif_transpose(stored)
-        if image.mode in ("L", "F", "I") or image.mode.startswith("I;"):
-            return np.asarray(image)
-        if image.mode in ("1", "LA"):
-            return np.asarray(image.convert("L"))
-        return np.asarray(image.convert("RGB"))[..., 0]
+    try:
+        with reading(file), Image.open(file) as stored:
+            image = ImageOps.exif_transpose(stored)
+            if image.mode in ("L", "F", "I") or image.mode.startswith("I;"):
+                return np.asarray(image)
+            if image.mode in ("1", "LA"):
+                return np.asarray(image.convert("L"))
+            return np.asarray(image.convert("RGB"))[..., 0]
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # each of Pillow's readers has exceptions of its own
+        raise InputError(f"{file}: cannot be read as an image: {error}") from error
 
 
 def _prepare_folder(out: Path) -> None:

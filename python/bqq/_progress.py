@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -24,10 +25,12 @@ class reporter:
             return self._progress or None
         from tqdm.auto import tqdm  # only where a bar is asked for
 
-        self._bar = tqdm(total=None, unit="step", unit_scale=True, desc=self._title)
+        if sys.stderr is None:  # as under pythonw: nowhere to draw it
+            return None
 
         def report(done: int, total: int) -> None:
-            self._bar.total = total
+            if self._bar is None:  # made with its total: a widget of a notebook does not change its own
+                self._bar = tqdm(total=total, unit="step", unit_scale=True, desc=self._title)
             self._bar.update(done - self._bar.n)
 
         return report

@@ -27,22 +27,26 @@ from bqq._console import (
     count,
     is_real_matrix,
     kilobytes,
+    prepare_streams,
+    printable,
     read_container,
     read_npy,
     reading,
     say,
     silence,
+    unsaid,
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Exit codes: 0 done, 2 unusable input, 1 other failures, 130 Ctrl-C."""
+    prepare_streams()
     try:
-        args = _parser().parse_args(argv)
+        args = _parse(sys.argv[1:] if argv is None else list(argv))
         run: Callable[[argparse.Namespace], None] = args.run
         run(args)
         sys.stdout.flush()
-        return 0
+        return _fail(f"what should stand on the standard output: {unsaid[0]}", 1) if unsaid else 0
     except InputError as error:
         return _fail(error, 2)
     except KeyboardInterrupt:
@@ -66,7 +70,7 @@ def _check_isa() -> None:
 
 
 def _fail(error: object, code: int) -> int:
-    print("bqq: error:", " ".join(str(error).split()), file=sys.stderr)
+    print("bqq: error:", printable(" ".join(str(error).split())), file=sys.stderr)
     return code
 
 
@@ -76,6 +80,20 @@ def _fail(error: object, code: int) -> int:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see {self.prog} --help)")
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = _parser()
+    try:
+        return parser.parse_args(argv)
+    except InputError:
+        if argv[:1] != ["compress"] or any(word.startswith("-") for word in argv[-2:]):
+            raise
+        try:  # an option that takes any number of globs has swallowed IN and OUT, which came last
+            return parser.parse_args([*argv[:-2], "--", *argv[-2:]])
+        except InputError:
+            pass
+        raise
 
 
 def _integer(low: int, high: int | None = None) -> Callable[[str], int]:
@@ -238,7 +256,7 @@ def _info(args: argparse.Namespace) -> None:
 def _print_tensors(tensors: dict[str, Any], stored: dict[str, int]) -> None:
     table = Table(
         [
-            ("name", "<", max(map(len, tensors))),
+            ("name", "<", max(len(printable(name)) for name in tensors)),
             ("type", "<", max(len(_type(v)) for v in tensors.values())),
             ("shape", ">", max(len(by(v.shape)) for v in tensors.values())),
             ("bytes", ">", max(len(f"{size:,}") for size in stored.values())),
@@ -249,7 +267,7 @@ def _print_tensors(tensors: dict[str, Any], stored: dict[str, int]) -> None:
         ]
     )
     for name, value in sorted(tensors.items()):
-        cells = [name, _type(value), by(value.shape), f"{stored[name]:,}"]
+        cells = [printable(name), _type(value), by(value.shape), f"{stored[name]:,}"]
         if isinstance(value, bqq.Matrix):
             bits = 8 * stored[name] / math.prod(value.shape)
             cells += [str(value.p), str(value.l), by(value.patch), f"{bits:.3f}"]
@@ -283,6 +301,10 @@ def _type(value: Any) -> str:
 # --- compress ---
 
 
+_MOST = 1e38  # of values: scales beyond would not fit float32
+_MOST_FLOAT16 = 65504.0
+
+
 @dataclass(frozen=True)
 class _Job:
     """One matrix to compress, and how much of the whole work it is."""
@@ -310,10 +332,15 @@ def _compress(args: argparse.Namespace) -> None:
         tensors = read_container(args.input)
         metadata = tensors.metadata
         names = _select(args, tensors)
+        for name in [] if args.only else [name for name in names if _is_mask(tensors[name])]:
+            say(f"{name}: has values below {-_MOST:g}, as masks have; left as it is")
+            names.remove(name)
+    _check_names(args, tensors)
     jobs = [_job(args, name, tensors.pop(name)) for name in names]
+    if not jobs:
+        raise InputError(f"{args.input}: nothing to compress")
     matrices = _compress_all(args, jobs)
-    with blame(args.output):
-        bqq.save(args.output, tensors | matrices, metadata=metadata, scales=args.scales)
+    _save(args, tensors | matrices, metadata)
     _print_summary(args, list(matrices.values()), len(tensors), time.perf_counter() - start)
 
 
@@ -328,6 +355,8 @@ def _check_paths(args: argparse.Namespace) -> None:
         raise InputError(f"{target}: the output is a .safetensors file, name it so")
     if target.exists() and not args.force:
         raise InputError(f"{target} exists; --force replaces it")
+    if target.exists() and not target.is_file():
+        raise InputError(f"{target} is no file, it cannot be replaced")
     if not target.parent.is_dir():
         raise InputError(f"{target.parent}: no such folder")
     if not os.access(target.parent, os.W_OK):
@@ -347,14 +376,37 @@ def _select(args: argparse.Namespace, tensors: dict[str, Any]) -> list[str]:
         and not any(fnmatchcase(name, glob) for glob in args.skip)
     ]
     if not names:
-        raise InputError(f"{args.input}: nothing to compress, no 2-D float tensor is selected")
+        others = sorted({v.dtype for v in tensors.values() if isinstance(v, bqq.RawTensor) and len(v.shape) == 2})
+        hint = f"; 2-D tensors of {', '.join(others)} have to be converted first" if others else ""
+        raise InputError(f"{args.input}: nothing to compress, no 2-D float tensor is selected{hint}")
     return names
+
+
+def _is_mask(value: Any) -> bool:
+    """Has the lowest of numbers, as what is added to attention before a softmax."""
+    array = np.asarray(value)
+    return float(array.min()) < -_MOST and float(array.max()) <= _MOST
+
+
+def _largest(W: npt.NDArray[Any]) -> float:
+    """max |w|, or NaN."""
+    return float(np.maximum(-W.min(), W.max()))
+
+
+def _check_names(args: argparse.Namespace, tensors: dict[str, Any]) -> None:
+    """Names that reading allows and saving does not."""
+    if "" in tensors:
+        raise InputError(f"{args.input}: a tensor has no name; the output needs one for each")
 
 
 def _job(args: argparse.Namespace, name: str, value: Any) -> _Job:
     source = str(args.input) if args.input.suffix == ".npy" else f"{args.input}, tensor {name!r}"
     with blame(source):
         W = _arrays.as_float32_matrix("W", value)
+        if (largest := _largest(W)) > _MOST:
+            raise ValueError(f"W has {largest:g}, expected values up to {_MOST:g}")
+        if args.scales == "float16" and largest > _MOST_FLOAT16:
+            raise ValueError(f"W has {largest:g}, float16 scales hold at most {_MOST_FLOAT16:g}: use --scales float32")
         m, n = W.shape
         return _Job(name, source, W, _core.layout(m, n, args.bits, args.l or 0, args.patch or 0))
 
@@ -363,7 +415,7 @@ def _compress_all(args: argparse.Namespace, jobs: list[_Job]) -> dict[str, bqq.M
     matrices = {}
     table = Table(
         [
-            ("name", "<", max(len(job.name) for job in jobs)),
+            ("name", "<", max(len(printable(job.name)) for job in jobs)),
             ("shape", ">", max(len(by((job.layout["m"], job.layout["n"]))) for job in jobs)),
             ("l", ">", 4),
             ("patch", ">", 9),
@@ -392,9 +444,20 @@ def _compress_all(args: argparse.Namespace, jobs: list[_Job]) -> dict[str, bqq.M
             part.finish()
             bits, size = f"{q.bits_per_weight:.3f}", f"{q.nbytes / 1000:,.1f}"
             error = f"{100 * q.error(job.W):.2f}"
-            table.row([job.name, by(q.shape), str(q.l), by(q.patch), bits, size, error])
+            table.row([printable(job.name), by(q.shape), str(q.l), by(q.patch), bits, size, error])
             matrices[job.name] = q
     return matrices
+
+
+def _save(args: argparse.Namespace, tensors: dict[str, Any], metadata: dict[str, str]) -> None:
+    with blame(args.output):
+        try:
+            bqq.save(args.output, tensors, metadata=metadata, scales=args.scales)
+        except ValueError as error:
+            if args.scales == "float32" or "float16" not in str(error):
+                raise
+            say(f"{error}; done so")  # "... store scales as float32"
+            bqq.save(args.output, tensors, metadata=metadata)
 
 
 def _print_summary(args: argparse.Namespace, matrices: list[bqq.Matrix], passed: int, seconds: float) -> None:

@@ -234,8 +234,8 @@ def test_torch(dtype):
 def test_torch_parameters_and_out():
     torch = pytest.importorskip("torch")
     q = random_matrix(21, 13, p=2, l=5)
-    x = torch.nn.Parameter(torch.from_numpy(numbers(np.random.default_rng(0), (13, 6))))
-    expected = dense(q) @ x.detach().double().numpy()
+    x = torch.nn.Parameter(torch.from_numpy(numbers(np.random.default_rng(0), (13, 6)))).detach()
+    expected = dense(q) @ x.double().numpy()
     close((q @ x).numpy(), expected)
     wide = torch.zeros(6, 50)
     for out in (torch.zeros(21, 6), torch.zeros(21, 6, dtype=torch.float64), wide[:, 3:24].T):
