@@ -1,6 +1,6 @@
 // Rates of the product's kernels and of the float gemm on every instruction set of this machine, one thread, operands
-// in the first-level cache. Best of many short runs: what a kernel can do, not what a loaded machine gives it. How whole
-// products go by them: bench_methods.cpp.
+// in the first-level cache. Best of many short runs: what a kernel can do, not what a loaded machine gives it. How
+// whole products go by them: bench_methods.cpp.
 //
 //   cmake -S . -B build -DBQQ_BUILD_BENCH=ON && cmake --build build --target bench_kernels && build/bench_kernels
 #include "kernels/dispatch.hpp"

@@ -11,8 +11,8 @@
 //   tdpbssd       twice that, on bytes
 #include "kernels/pack_bf16_inl.hpp"
 #include "kernels/product_amx_inl.hpp"
-#include "kernels/tuning.hpp"
 #include "kernels/tiles_amx_inl.hpp"
+#include "kernels/tuning.hpp"
 
 namespace {
 
