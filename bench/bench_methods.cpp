@@ -200,10 +200,10 @@ void print(const char* name, const bqq_cost& float32, const bqq_cost& fast) {
 
 // The costs of all ways at this level, from products of small and large blocks.
 int calibrate(bool quick) {
-    const std::vector<Shape> shapes = quick
-                                          ? std::vector<Shape>{{96, 96, 0}}
-                                          : std::vector<Shape>{{100, 100, 0},     {384, 384, 0},   {1024, 1024, 64},
-                                                               {1024, 1024, 128}, {2048, 2048, 0}, {2048, 2048, 2048}};
+    const std::vector<Shape> shapes =
+        quick ? std::vector<Shape>{{96, 96, 0}}
+              : std::vector<Shape>{{100, 100, 0},   {384, 384, 0},      {1024, 1024, 64},  {1024, 1024, 128},
+                                   {2048, 2048, 0}, {2048, 2048, 2048}, {4096, 4096, 4096}};
     const std::vector<Index> batches =
         quick ? std::vector<Index>{1, 8}
               : std::vector<Index>{1, 2, 3, 4, 6, 8, 11, 13, 16, 17, 20, 24, 29, 32, 40, 48, 64, 100, 256};
@@ -213,6 +213,7 @@ int calibrate(bool quick) {
             Products products(make_layout(shape.m, shape.n, p, 0, shape.patch), batches.back());
             for (int precision = 0; precision < kPrecisions; ++precision)
                 for (const Index batch : batches) {
+                    if (shape.m > 2048 && (p > 1 || batch > 64)) continue; // seconds each
                     const Times times = products.times(Precision(precision), batch, quick ? 1 : 5, 3);
                     const double best = *std::min_element(times.begin(), times.end());
                     for (std::size_t kind = 0; kind < kKinds; ++kind)

@@ -14,35 +14,36 @@ constexpr size_t kLaneTableBlock = 16 << 10;
 /* What the ways of a product cost at each level (bqq_cost): build/bench_methods calibrate, on a Xeon with AMX, levels
  * capped by BQQ_ISA; build/bench_methods check says how good the choice is on a machine. AVX2 on a Zen 3, which has
  * nothing better: a multiply-add of gemm took as long as 2.8 bits of lanes with tables of four inputs there, 2.9 here;
- * the kernels of today were not measured on one. The gemm of AVX-512 and VNNI, 11 and 12 here, is a middle between that
- * and a Zen 4 (20 of these). NEON takes the generic ones, not measured. */
+ * the kernels of today were not measured on one. The gemm of AVX-512 and VNNI, 11 here, is a middle between that
+ * and a Zen 4 (20 of these). A bit of AMX tiles in the fast class is 0.39 in the second-level cache, more beyond. NEON
+ * takes the generic costs, not measured. */
 constexpr bqq_costs kCostsGeneric = {
-    {{18.7, 2935, 374, 20.6}, {63.7, 14130, 0, 2.42}}, // tables
-    {{3.66, 842, 437, 36.3}, {6.82, 2728, 0, 0}},      // lanes
-    {{}, {}},                                          // tiles
-    {{}, {}},                                          // dense
+    {{18.8, 3270, 81, 19.8}, {65.6, 13915, 0, 2.59}}, // tables
+    {{3.12, 875, 319, 39.3}, {7.01, 2650, 0, 0}},     // lanes
+    {{}, {}},                                         // tiles
+    {{}, {}},                                         // dense
 };
 constexpr bqq_costs kCostsAvx2 = {
-    {{7.69, 1357, 646, 0.397}, {3.22, 647, 930, 1.19}}, // tables
-    {{4.86, 459, 280, 10.4}, {2.24, 458, 419, 21.8}},   // lanes
-    {{}, {}},                                           // tiles
-    {{1.88, 121, 1163, 17.9}, {}},                      // dense
+    {{8.05, 1373, 729, 0.256}, {3.4, 637, 983, 1.13}}, // tables
+    {{5.06, 477, 311, 9.9}, {2.28, 460, 452, 22.9}},   // lanes
+    {{}, {}},                                          // tiles
+    {{2.04, 138, 1000, 18}, {}},                       // dense
 };
 constexpr bqq_costs kCostsAvx512 = {
-    {{5.03, 402, 839, 0.764}, {4.11, 754, 1066, 1.71}}, // tables
-    {{3.53, 272, 341, 21.5}, {2.2, 363, 430, 16.5}},    // lanes
+    {{5.01, 500, 815, 0.569}, {4.22, 751, 1123, 1.56}}, // tables
+    {{3.81, 342, 289, 14.3}, {2.24, 354, 501, 15.6}},   // lanes
     {{}, {}},                                           // tiles
-    {{1.35, 117, 1384, 15}, {}},                        // dense
+    {{1.29, 150, 1009, 15}, {}},                        // dense
 };
 constexpr bqq_costs kCostsVnni = {
-    {{4.19, 834, 628, 0.81}, {1.35, 497, 938, 0.979}}, // tables
-    {{3.34, 422, 157, 24.1}, {2.02, 438, 346, 20.1}},  // lanes
+    {{4.4, 782, 912, 0.675}, {1.4, 480, 1122, 0.935}}, // tables
+    {{3.59, 361, 355, 24.3}, {2.08, 419, 509, 22.2}},  // lanes
     {{}, {}},                                          // tiles
-    {{0.432, 104, 956, 15}, {}},                       // dense
+    {{0.631, 93, 983, 15}, {}},                        // dense
 };
 constexpr bqq_costs kCostsAmx = {
-    {{4.28, 751, 777, 0.686}, {1.32, 480, 1001, 1.08}}, // tables
-    {{3.56, 347, 282, 22.2}, {2.01, 400, 413, 25.8}},   // lanes
-    {{2.31, 237, 650, 1.9}, {0.308, 372, 842, 0.752}},  // tiles
-    {{0.669, 85, 1144, 11.5}, {}},                      // dense
+    {{4.44, 723, 834, 0.56}, {1.43, 454, 1060, 0.841}}, // tables
+    {{3.58, 333, 298, 23.2}, {2.17, 383, 455, 19.8}},   // lanes
+    {{2.3, 270, 533, 1.78}, {0.46, 398, 737, 0.474}},   // tiles
+    {{0.691, 82, 936, 10.9}, {}},                       // dense
 };

@@ -44,6 +44,9 @@ struct ProductMethod {
 
     /// Columns there has to be room for where there are `count`: lanes are filled up.
     Index room(Index count) const;
+    /// Room for a vector of `length` elements, whole units: an odd number of cache lines, since vectors a power of two
+    /// apart would share a few sets of a cache. Vectors in lanes lie side by side.
+    Index spaced(Index length) const { return kind == lanes ? length : length + kPanelRows; }
     /// `count` <= columns vectors of `length` elements in memory at `at` with room(count) * length.
     template <class T> VectorsOf<T> arrange(T* at, Index length, Index count) const {
         if (kind == lanes) return {at, room(count), 1, count};

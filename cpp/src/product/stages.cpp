@@ -25,7 +25,7 @@ struct Panels {
 } // namespace
 
 Inputs::Inputs(const Prepared& h, const ProductMethod& method, Index columns, Arena& arena)
-    : columns(columns), h_(h), method_(method), ld_(h.z_units().cols()) {
+    : columns(columns), h_(h), method_(method), ld_(method.spaced(h.z_units().cols())) {
     const Index room = h.layout.K * method.room(columns);
     x_ = arena.floats(room * ld_);
     sigma_ = arena.take<double>(room);
@@ -93,7 +93,7 @@ void Inputs::centre(Columns group) {
 }
 
 StageBuffer::StageBuffer(const Prepared& h, const ProductMethod& method, Index block_rows, Index columns, Arena& arena)
-    : h_(h), method_(method), columns_(columns), ld_(h.y_units().cols()) {
+    : h_(h), method_(method), columns_(columns), ld_(method.spaced(h.y_units().cols())) {
     const Index vectors = block_rows * method.room(columns);
     w_ = arena.floats(vectors * ld_);
     sums_ = arena.floats(vectors * kPanelRows);
