@@ -75,7 +75,6 @@ inline void sfloats(vs a, vf* out) {
 
 } // namespace
 
-#include "kernels/counts_avx2_inl.hpp"
 #include "kernels/dense_avx2_inl.hpp"
 #include "kernels/fast_avx2_inl.hpp"
 #include "kernels/gemm_rounded_avx2_inl.hpp"
@@ -87,7 +86,6 @@ extern "C" void bqq_kernels_avx2(bqq_kernels* table) {
     fill_loops(table);
     fill_lanes(table, kLanesAvx2);
     fill_shorts<Words256>(table);
-    table->gemm_counts = gemm_counts_in_bytes<Words256>;
     table->product[0] = bqq_product{tables_f32, lookup_f32};
     table->product[1] = bqq_product{tables_i8, lookup_i8};
     table->dense = dense;

@@ -69,7 +69,6 @@ inline void sfloats(vs a, vf* out) {
 
 } // namespace
 
-#include "kernels/counts_avx2_inl.hpp"
 #include "kernels/lanes_inl.hpp"
 #include "kernels/product_avx512_inl.hpp"
 #include "kernels/words_avx512_inl.hpp"
@@ -79,7 +78,6 @@ inline void sfloats(vs a, vf* out) {
 extern "C" void bqq_kernels_avx512(bqq_kernels* table) {
     fill_loops(table);
     fill_lanes(table, kLanesAvx512);
-    table->gemm_counts = gemm_counts_in_bytes<Words512>;
     table->largest = nullptr; // products of 16-bit numbers take two instructions: as long as those of floats
     table->product[0] = bqq_product{tables_f32, lookup_f32};
     table->rates.table = kTableRateAvx512, table->rates.table_rows = kTableRowsAvx512, table->rates.gemm = kGemmAvx512;

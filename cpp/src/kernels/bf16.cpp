@@ -18,35 +18,6 @@ constexpr int kTileRows = 12, kTileVectors = 2;
 
 inline __m512i load(const uint32_t* p) { return _mm512_loadu_si512(p); }
 
-// Bits to [rows][ceil(cols/4)] of four bytes.
-void pack_bytes_along(size_t rows, size_t cols, const float* A, size_t lda, uint32_t* out, size_t stride) {
-    for (size_t i = 0; i < rows; ++i, A += lda, out += stride)
-        for (size_t j = 0; j < cols; j += 16) {
-            const __mmask16 inside = j + 16 <= cols ? __mmask16(0xFFFF) : __mmask16((1u << (cols - j)) - 1u);
-            const __m512i v = _mm512_cvtps_epi32(_mm512_maskz_loadu_ps(inside, A + j));
-            _mm_storeu_si128((__m128i*)(out + j / 4), _mm512_cvtepi32_epi8(v));
-        }
-}
-
-// Byte `shift`/8 of rows of whole numbers to [rows/4][cols] of four bytes, one above the other. Returns whether any
-// number has a higher byte.
-bool pack_bytes_down(size_t rows, size_t cols, const float* A, size_t lda, unsigned shift, uint32_t* out) {
-    const __m512i byte = _mm512_set1_epi32(255);
-    __m512i all = _mm512_setzero_si512();
-    for (size_t i = 0; i < rows; i += 4, A += 4 * lda, out += cols)
-        for (size_t j = 0; j < cols; j += 16) {
-            __m512i packed = _mm512_setzero_si512();
-            for (size_t q = 0; q < 4 && i + q < rows; ++q) {
-                const __m512i v = _mm512_srli_epi32(_mm512_cvtps_epi32(_mm512_loadu_ps(A + q * lda + j)), shift);
-                all = _mm512_or_si512(all, v);
-                packed = _mm512_or_si512(packed,
-                                         _mm512_sllv_epi32(_mm512_and_si512(v, byte), _mm512_set1_epi32(int(8 * q))));
-            }
-            _mm512_storeu_si512(out + j, packed);
-        }
-    return _mm512_test_epi32_mask(all, _mm512_set1_epi32(~255)) != 0;
-}
-
 struct Pairs {
     typedef __m512 Sum;
     static Sum multiply(Sum c, __m512i a, __m512i b) { return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b); }
@@ -118,22 +89,6 @@ struct Dots : Operands {
     }
 };
 
-struct Counts : Operands {
-    float* C;
-    size_t ldc;
-    bool high; // the second byte: adds 256 times its product
-    template <int MR, int NV> void tile(size_t i, size_t j) {
-        Tile<Bytes, MR, NV> t;
-        t.multiply(K, A + i * a_row, a_row, a_col, B + j, ldb);
-        for (int q = 0; q < MR; ++q)
-            for (int v = 0; v < NV; ++v) {
-                float* c = C + (i + size_t(q)) * ldc + j + size_t(16 * v);
-                const __m512 sum = _mm512_cvtepi32_ps(t.c[q][v]);
-                _mm512_storeu_ps(c, high ? _mm512_fmadd_ps(sum, _mm512_set1_ps(256), _mm512_loadu_ps(c)) : sum);
-            }
-    }
-};
-
 Operands pack(size_t M, size_t N, size_t K, const Left& A, const float* B, size_t ldb, float* workspace) {
     uint32_t* b = (uint32_t*)workspace;
     const size_t pairs = (K + 1) / 2, b_stride = odd_lines(N);
@@ -167,28 +122,10 @@ void gemm_dots_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_ro
     sums[0] = op.square, sums[1] = op.cross;
 }
 
-void gemm_counts(size_t M, size_t N, size_t K, const float* A, size_t lda, const float* B, size_t ldb, float* C,
-                 size_t ldc, float* workspace) {
-    Counts op;
-    uint32_t* b = (uint32_t*)workspace;
-    const size_t groups = (K + 3) / 4, stride = (groups + 3) / 4 * 4;
-    const bool more = pack_bytes_down(K, N, B, ldb, 0, b);
-    uint32_t* a = b + groups * N;
-    pack_bytes_along(M, K, A, lda, a, stride);
-    static_cast<Operands&>(op) = {groups, a, b, stride, 1, N};
-    op.C = C, op.ldc = ldc, op.high = false;
-    for_tiles<kTileRows, kTileVectors, 16>(op, M, N);
-    if (!more) return;
-    pack_bytes_down(K, N, B, ldb, 8, b);
-    op.high = true;
-    for_tiles<kTileRows, kTileVectors, 16>(op, M, N);
-}
-
 } // namespace
 
 extern "C" void bqq_kernels_bf16(bqq_kernels* table) {
     table->gemm_rounded = gemm_rounded;
     table->gemm_dots_rounded = gemm_dots_rounded;
-    table->gemm_counts = gemm_counts;
     table->largest = nullptr;
 }

@@ -11,6 +11,8 @@
 
 constexpr int kPad = 16; // floats a padded row is a multiple of
 
+constexpr int kMostCount = 2047; // of gemm_counts
+
 /* The product sees a bit matrix in units of 16 rows x 32 columns: sixteen little-endian 32-bit words, one a row,
  * element 32*block + k of the row in bit k. A panel is 16 rows. */
 constexpr int kPanelRows = 16, kUnitColumns = 32, kUnitBytes = 64;
@@ -40,6 +42,7 @@ typedef struct bqq_sums {
 typedef struct bqq_anneal {
     size_t rows, ld;
     float *bits, *c;       /* rows x ld */
+    uint16_t* packed;      /* rows x ld/16: the same bits, bit k in bit k % 16 of word k / 16 */
     const float* M;        /* ld x ld */
     const float* diagonal; /* G_kk, infinite in the padding */
     float T;               /* 0: greedy */
@@ -151,9 +154,10 @@ typedef struct bqq_kernels {
                               const float* B, size_t ldb, float most_b, const float* X, size_t ldx, double sums[2],
                               float* workspace);
 
-    /* C = A B for A of bits (floats 0 and 1, row-major) and B of whole numbers 0 to 65535; exact below 2^24. */
-    void (*gemm_counts)(size_t M, size_t N, size_t K, const float* A, size_t lda, const float* B, size_t ldb, float* C,
-                        size_t ldc, float* workspace);
+    /* C = A B for A of bits, bit k % 16 of A[i*lda + k/16], zero from K on, and B of whole numbers 0 to `most` <=
+     * kMostCount; exact below 2^24. */
+    void (*gemm_counts)(size_t M, size_t N, size_t K, const uint16_t* A, size_t lda, const float* B, size_t ldb,
+                        size_t most, float* C, size_t ldc, float* workspace);
 
     /* f = x + zeta (x - x_old), g = a f + b, and the sums of f. f may be NULL. Padding of f and g becomes 0. */
     void (*extrapolate)(size_t rows, size_t cols, size_t ld, const float* x, const float* x_old, float zeta, float a,

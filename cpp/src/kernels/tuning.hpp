@@ -24,3 +24,6 @@ constexpr size_t kLaneTableBlock = 16 << 10;
 constexpr size_t kNever = size_t(1) << 40;
 constexpr size_t kLanesGeneric[] = {5, 5}, kLanesAvx2[] = {5, 12}, kLanesAvx512[] = {15, 18},
                  kLanesVnni[] = {14, kNever};
+
+/* Bytes of the tables of a product of bits and counts. */
+constexpr size_t kCountTable = 32 << 10;

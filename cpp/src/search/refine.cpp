@@ -17,7 +17,8 @@ constexpr Index kChunk = 32; // rows between two polls, columns of a block of co
 } // namespace
 
 Refiner::Refiner(const bqq_kernels& kernels, Index max_rows, Index max_cols, Index l, bool metric)
-    : kernels_(kernels), l_(l), ld_(padded(l)), changed_(std::size_t(max_cols)), flipped_(std::size_t(ld_)) {
+    : kernels_(kernels), l_(l), ld_(padded(l)), changed_(std::size_t(max_cols)), flipped_(std::size_t(ld_)),
+      packed_(std::size_t((max_rows + max_cols) * ld_ / kPad)) {
     const Index m = max_rows, n = max_cols, ld = ld_, most = std::max(m, n), squares = metric ? n * padded(n) : 0;
     y_.ldc = padded(m), z_.ldc = padded(n);
     const Index room = Index(gemm_workspace(std::size_t(most), std::size_t(ld), std::size_t(l)));
@@ -82,10 +83,15 @@ void Refiner::set_target(Index m, Index n, const float* W, Index ldw, double div
 void Refiner::set_bits(const std::uint8_t* Y, Index y_row, const std::uint8_t* Z, Index z_row) {
     std::fill(y_.bits, y_.bits + m_ * ld_, 0.0f);
     std::fill(z_.bits, z_.bits + n_ * ld_, 0.0f);
+    std::fill(packed_.begin(), packed_.end(), std::uint16_t(0));
+    y_.packed = packed_.data(), z_.packed = y_.packed + m_ * ld_ / kPad;
     for (Index k = 0; k < l_; ++k) {
         for (Index a = 0; a < m_; ++a) y_.bits[a * ld_ + k] = float(Y[a * y_row + k / 8] >> (k % 8) & 1);
         for (Index b = 0; b < n_; ++b) z_.bits[b * ld_ + k] = float(Z[k * z_row + b / 8] >> (b % 8) & 1);
     }
+    for (const Side* side : {&y_, &z_})
+        for (Index i = 0; i < side->count * ld_; ++i)
+            if (side->bits[i] != 0) side->packed[i / kPad] |= std::uint16_t(1u << i % kPad);
 }
 
 void Refiner::get_bits(std::uint8_t* Y, Index y_row, std::uint8_t* Z, Index z_row) const {
@@ -150,7 +156,7 @@ std::size_t Refiner::anneal_coupled(bqq_anneal problem, const std::function<void
                 if (changed_[std::size_t(a)]) kernels_.axpy(ld, H_[b * ldn + a], moved + a * ld_, own);
             const float h = H_[b * ldn + b];
             for (Index k = 0; k < ld_; ++k) own[k] /= h, change[k] = own[k];
-            problem.bits = z_.bits + b * ld_, problem.c = own, problem.X = z_.X + b * y_.ldc, problem.T = T / h;
+            problem.bits = z_.bits + b * ld_, problem.packed = z_.packed + b * ld_ / kPad, problem.c = own, problem.X = z_.X + b * y_.ldc, problem.T = T / h;
             const std::size_t count = kernels_.anneal(&problem);
             for (Index k = 0; k < ld_; ++k) change[k] = own[k] - change[k];
             changed_[std::size_t(b)] = count > 0;
@@ -181,8 +187,9 @@ std::size_t Refiner::sweep(Side& side, Side& other, double r, double s, double t
     for (Index k = l_; k < ld_; ++k) a[k] = b[k] = c[k] = held[k] = 0;
     kernels_.column_affine(l, ld, other.gram, a, other.nu, b, c, M_);
     for (Index k = 0; k < ld_; ++k) diagonal_[k] = k < l_ ? -M_[k * ld_ + k] : std::numeric_limits<float>::infinity();
-    if (other.count < 65536 && !(weighted_ && &other == &z_))
-        kernels_.gemm_counts(rows, ld, l, side.bits, ld, other.gram, ld, c_, ld, workspace_);
+    const float most = *std::max_element(other.nu, other.nu + l_);
+    if (most <= float(kMostCount) && !(weighted_ && &other == &z_))
+        kernels_.gemm_counts(rows, ld, l, side.packed, ld / kPad, other.gram, ld, std::size_t(most), c_, ld, workspace_);
     else
         kernels_.gemm(rows, ld, l, side.bits, ld, 1, other.gram, ld, nullptr, 0, nullptr, c_, ld);
     kernels_.correlate(rows, ld, side.bits, other.nu, held, coupled ? nullptr : side.X_other,
@@ -208,6 +215,7 @@ std::size_t Refiner::sweep(Side& side, Side& other, double r, double s, double t
     for (Index begin = 0; begin < side.count; begin += kChunk) {
         on_sweeps(0);
         problem.rows = std::size_t(std::min(kChunk, side.count - begin));
+        problem.packed = side.packed + begin * ld_ / kPad;
         problem.bits = side.bits + begin * ld_, problem.c = c_ + begin * ld_, problem.X = side.X + begin * other.ldc;
         flips += kernels_.anneal(&problem);
     }

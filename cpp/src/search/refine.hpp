@@ -39,6 +39,7 @@ class Refiner {
     struct Side {
         Index count = 0, ldc = 0;     ///< rows, and rows padded
         float* bits = nullptr;        ///< count x ld
+        std::uint16_t* packed = nullptr; ///< the same, 16 a number
         float* gram = nullptr;        ///< l x ld: <bit column k, bit column q>, in the metric for the columns
         float* nu = nullptr;          ///< ld: <bit column k, 1>, likewise
         float* gram_sums = nullptr;   ///< ld: sums of the columns of gram
@@ -66,6 +67,7 @@ class Refiner {
     std::vector<float> x_row_, x_col_;
     std::vector<char> changed_;
     std::vector<std::uint32_t> flipped_;
+    std::vector<std::uint16_t> packed_; ///< bits of both sides
     double scales_[4] = {}, XX_ = 0, error_ = 0, initial_error_ = 0;
     std::uint64_t state_ = 0;
 };
