@@ -41,20 +41,31 @@ inline unsigned lowest_bit(uint64_t mask) {
 #endif
 }
 
-constexpr size_t kLook = 64; // bits that are looked at together
+// Bits of a row that are looked at together.
+constexpr int kLook = 64;
 
-// Bit k set where flipping bit k of `count` bits would win.
-inline uint64_t winners(size_t count, const float* bits, const float* c, const float* diagonal, const float* e,
-                        vf cold) {
-    const vf one = vset(1), minus2 = vset(-2), two = vset(2);
-    uint64_t wins = 0;
-    for (size_t q = 0; q < count; q += kWidth) {
-        const vf d = vfma(minus2, vload(bits + q), one);
-        const vf gain = vsub(vmul(vmul(two, d), vload(c + q)), vload(diagonal + q));
-        wins |= uint64_t(vgreater(gain, vmul(cold, vload(e + q)))) << q;
+// A row's correlations and the bits whose flips would win, of `count` <= kLook bits from p.
+struct Look {
+    const float *bits, *diagonal, *e;
+    float* c;
+    vf cold;
+
+    // Bit k set where a flip would win after c += d x.
+    template <int count> inline uint64_t winners(vf d, const float* x) const {
+        const vf one = vset(1), minus2 = vset(-2), two = vset(2);
+        uint64_t wins = 0;
+        for (int q = 0; q < count; q += kWidth) {
+            vf now = vload(c + q);
+            if (x) {
+                now = vfma(d, vload(x + q), now);
+                vstore(c + q, now);
+            }
+            const vf gain = vsub(vmul(vmul(two, vfma(minus2, vload(bits + q), one)), now), vload(diagonal + q));
+            wins |= uint64_t(vgreater(gain, vmul(cold, vload(e + q)))) << q;
+        }
+        return wins;
     }
-    return wins;
-}
+};
 
 // Moves what depends on the bits of row a with its flips.
 inline void move_sums(const bqq_anneal& p, size_t a, size_t flips) {
@@ -70,33 +81,43 @@ inline void move_sums(const bqq_anneal& p, size_t a, size_t flips) {
     }
 }
 
+// Visits `count` bits of row a from bit g on, `flips` having flipped before. Most do not flip: one look at all of them,
+// and another at those behind a flip while its step is added. Returns the flips of the row so far.
+template <int count> size_t visit(const bqq_anneal& p, size_t a, size_t g, const float* e, size_t flips) {
+    float *bits = p.bits + a * p.ld, *c = p.c + a * p.ld;
+    const Look look{bits + g, p.diagonal + g, e + g, c + g, vset(-p.T)};
+    uint64_t wins = look.winners<count>(vset(0), nullptr);
+    while (wins) {
+        const unsigned lane = lowest_bit(wins);
+        const size_t k = g + lane;
+        if (!flips && p.pairs)
+            for (size_t q = 0; q < p.ld; q += kWidth) vstore(p.before + q, vload(bits + q));
+        const float* step = p.M + k * p.ld;
+        const vf d = vset(1 - 2 * bits[k]);
+        p.packed[(a * p.ld + k) / 16] ^= uint16_t(1u << k % 16);
+        p.flipped[flips++] = uint32_t(k);
+        wins = look.winners<count>(d, step + g) & ~uint64_t(1) << lane;
+        bits[k] = 1 - bits[k]; // after the look, which would wait for a part of a vector to be stored
+        add_row(g, d, step, c);
+        add_row(p.ld - g - count, d, step + g + count, c + g + count);
+    }
+    return flips;
+}
+
 size_t anneal(const bqq_anneal* problem) {
     const bqq_anneal& p = *problem;
-    const size_t ld = p.ld;
-    const vf cold = vset(-p.T);
     uint64_t state = *p.state;
     size_t total = 0;
     for (size_t a = 0; a < p.rows; ++a) {
-        float *bits = p.bits + a * ld, *c = p.c + a * ld;
         state = state * 6364136223846793005u + 1442695040888963407u;
         const float* e = p.pool + uint32_t(state >> 40) % uint32_t(p.pool_size);
         size_t flips = 0;
-        for (size_t g = 0; g < ld; g += kLook) {
-            // Most bits do not flip: one look at many of them, and another only at those behind a flip.
-            const size_t count = ld - g < kLook ? ld - g : kLook;
-            uint64_t wins = winners(count, bits + g, c + g, p.diagonal + g, e + g, cold);
-            while (wins) {
-                const unsigned lane = lowest_bit(wins);
-                const size_t k = g + lane;
-                if (!flips && p.pairs)
-                    for (size_t q = 0; q < ld; q += kWidth) vstore(p.before + q, vload(bits + q));
-                add_row(ld, vset(1 - 2 * bits[k]), p.M + k * ld, c);
-                bits[k] = 1 - bits[k];
-                p.packed[a * (ld / 16) + k / 16] ^= uint16_t(1u << k % 16);
-                p.flipped[flips++] = uint32_t(k);
-                wins = winners(count, bits + g, c + g, p.diagonal + g, e + g, cold) & ~uint64_t(1) << lane;
+        for (size_t g = 0; g < p.ld; g += kLook) switch (p.ld - g) {
+            case 16: flips = visit<16>(p, a, g, e, flips); break;
+            case 32: flips = visit<32>(p, a, g, e, flips); break;
+            case 48: flips = visit<48>(p, a, g, e, flips); break;
+            default: flips = visit<64>(p, a, g, e, flips);
             }
-        }
         if (flips) move_sums(p, a, flips);
         total += flips;
     }
