@@ -423,9 +423,9 @@ TEST(correlate) {
                 for (float& v : bits.v) v = v > 0.5f ? 1.0f : 0.0f;
                 const Padded P = c, x(reference::random(1, rows, 6));
                 const double r = -0.7, s = 0.3, size = 21;
-                kernel.correlate(std::size_t(rows), std::size_t(c.ld), bits.v.data(), nu.v.data(), held.v.data(),
-                                 with_X ? X.v.data() : nullptr, with_X ? x.v.data() : nullptr, float(r), float(s),
-                                 float(size), c.data());
+                const bqq_atoms atoms{nu.v.data(), held.v.data(), float(r), float(s), float(size)};
+                kernel.correlate(&atoms, std::size_t(rows), std::size_t(c.ld), bits.v.data(),
+                                 with_X ? X.v.data() : nullptr, with_X ? x.v.data() : nullptr, c.data());
                 for (Index a = 0; a < rows; ++a) {
                     double rho = 0, w = 0;
                     for (Index k = 0; k < L; ++k) rho += bits(a, k), w += bits(a, k) * nu(0, k);
@@ -436,6 +436,58 @@ TEST(correlate) {
                     }
                 }
             }
+    });
+}
+
+TEST(project) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        for (const Index rows : {1, 5, 40})
+            for (const Index L : {3, 16, 48, 100}) {
+                Padded bits(reference::random(rows, L, 1));
+                for (float& v : bits.v) v = v > 0.5f ? 1.0f : 0.0f;
+                const Padded X(reference::random(rows, L, 2, -1, 1)), x(reference::random(1, rows, 3, -1, 1));
+                Padded sums(reference::random(1, L, 4)), dots(reference::random(1, L, 5));
+                const Padded first = sums, second = dots;
+                kernel.project(std::size_t(rows), std::size_t(bits.ld), bits.v.data(), X.v.data(), x.v.data(),
+                               sums.data(), dots.data());
+                CHECK(sums.clean());
+                CHECK(dots.clean());
+                for (Index q = 0; q < L; ++q) {
+                    double sum = first(0, q), dot = second(0, q);
+                    for (Index a = 0; a < rows; ++a) sum += x(0, a) * bits(a, q), dot += X(a, q) * bits(a, q);
+                    CHECK_NEAR(sums(0, q), sum, bound(rows, 1));
+                    CHECK_NEAR(dots(0, q), dot, bound(rows, 1));
+                }
+            }
+    });
+}
+
+TEST(add_pairs) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        for (const Index L : {1, 5, 16, 17, 50, 100}) {
+            const Index ld = (L + kPad - 1) / kPad * kPad;
+            const auto whole = [&](std::uint32_t seed, double unit) {
+                Mat a = reference::random(L, L, seed, 0, 200), b(ld, L);
+                for (Index k = 0; k < L; ++k)
+                    for (Index q = 0; q < L; ++q) b(k, q) = std::floor(a(k, q)) * unit;
+                return Padded(b);
+            };
+            Padded pairs = whole(1, 0.5), gram = whole(2, 1);
+            const Padded moved = pairs, before = gram, other = whole(3, 1);
+            std::vector<float> sums(std::size_t(ld), 9.0f), dots = sums;
+            kernel.add_pairs(std::size_t(ld), pairs.data(), gram.data(), other.v.data(), sums.data(), dots.data());
+            CHECK(gram.clean());
+            for (const float v : pairs.v) CHECK_EQ(v, 0);
+            for (Index q = 0; q < ld; ++q) {
+                double sum = 0, dot = 0;
+                for (Index k = 0; q < L && k < L; ++k) {
+                    CHECK_EQ(gram(k, q), before(k, q) + moved(k, q) + moved(q, k));
+                    sum += gram(k, q), dot += gram(k, q) * other(k, q);
+                }
+                CHECK_EQ(sums[std::size_t(q)], sum);
+                CHECK_NEAR(dots[std::size_t(q)], dot, bound(L, 400 * 200));
+            }
+        }
     });
 }
 

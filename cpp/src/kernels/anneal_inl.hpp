@@ -5,25 +5,87 @@
 
 namespace {
 
-void correlate(size_t rows, size_t ld, const float* bits, const float* nu, const float* held, const float* X,
-               const float* x, float r, float s, float size, float* c) {
-    const vf vr = vset(r), rr = vset(-r * r), rs = vset(-r * s);
-    for (size_t a = 0; a < rows; ++a, bits += ld, c += ld) {
-        vf ones = vset(0), weighted = vset(0);
-        for (size_t q = 0; q < ld; q += kWidth) {
-            const vf b = vload(bits + q);
-            ones = vadd(ones, b);
-            weighted = vfma(b, vload(nu + q), weighted);
-        }
-        const float rho = vsum(ones);
-        const vf slope = vset(-r * s * rho),
-                 constant = vfma(rs, vset(vsum(weighted)), vset((X ? s * x[a] : 0.0f) - size * s * s * rho));
-        for (size_t q = 0; q < ld; q += kWidth) {
-            vf sum = vsub(vfma(slope, vload(nu + q), constant), vload(held + q));
-            if (X) sum = vfma(vr, vload(X + a * ld + q), sum);
-            vstore(c + q, vfma(rr, vload(c + q), sum));
+// R rows, for which what they share is loaded once.
+template <int R> inline void correlate_rows(const bqq_atoms& p, size_t ld, const float* bits, const float* X,
+                                            const float* x, float* c) {
+    const vf vr = vset(p.r), rr = vset(-p.r * p.r), rs = vset(-p.r * p.s);
+    vf ones[R], weighted[R], slope[R], constant[R];
+    for (int i = 0; i < R; ++i) ones[i] = weighted[i] = vset(0);
+    for (size_t q = 0; q < ld; q += kWidth) {
+        const vf nu = vload(p.nu + q);
+        for (int i = 0; i < R; ++i) {
+            const vf b = vload(bits + size_t(i) * ld + q);
+            ones[i] = vadd(ones[i], b);
+            weighted[i] = vfma(b, nu, weighted[i]);
         }
     }
+    for (int i = 0; i < R; ++i) {
+        const float rho = vsum(ones[i]);
+        slope[i] = vset(-p.r * p.s * rho);
+        const vf own = vfma(vset(-p.size * p.s * p.s), vset(rho), vset(X ? p.s * x[i] : 0));
+        constant[i] = vfma(rs, vset(vsum(weighted[i])), own);
+    }
+    for (size_t q = 0; q < ld; q += kWidth) {
+        const vf nu = vload(p.nu + q), held = vload(p.held + q);
+        for (int i = 0; i < R; ++i) {
+            vf sum = vsub(vfma(slope[i], nu, constant[i]), held);
+            if (X) sum = vfma(vr, vload(X + size_t(i) * ld + q), sum);
+            float* at = c + size_t(i) * ld + q;
+            vstore(at, vfma(rr, vload(at), sum));
+        }
+    }
+}
+
+void correlate(const bqq_atoms* atoms, size_t rows, size_t ld, const float* bits, const float* X, const float* x,
+               float* c) {
+    constexpr int R = 4;
+    size_t a = 0;
+    for (; a + R <= rows; a += R)
+        correlate_rows<R>(*atoms, ld, bits + a * ld, X ? X + a * ld : nullptr, X ? x + a : nullptr, c + a * ld);
+    for (; a < rows; ++a)
+        correlate_rows<1>(*atoms, ld, bits + a * ld, X ? X + a * ld : nullptr, X ? x + a : nullptr, c + a * ld);
+}
+
+template <int V> inline void project_of(size_t rows, size_t ld, const float* bits, const float* X, const float* x,
+                                        float* sums, float* dots) {
+    vf sum[V], dot[V];
+    for (int v = 0; v < V; ++v) sum[v] = vload(sums + v * kWidth), dot[v] = vload(dots + v * kWidth);
+    for (size_t a = 0; a < rows; ++a, bits += ld, X += ld) {
+        const vf xa = vset(x[a]);
+        for (int v = 0; v < V; ++v) {
+            const vf b = vload(bits + v * kWidth);
+            sum[v] = vfma(xa, b, sum[v]);
+            dot[v] = vfma(b, vload(X + v * kWidth), dot[v]);
+        }
+    }
+    for (int v = 0; v < V; ++v) vstore(sums + v * kWidth, sum[v]), vstore(dots + v * kWidth, dot[v]);
+}
+
+void project(size_t rows, size_t ld, const float* bits, const float* X, const float* x, float* sums, float* dots) {
+    constexpr int kVectors = kPad / kWidth, kTwo = kVectors < 4 ? 2 * kVectors : kVectors;
+    size_t q = 0;
+    for (; q + kTwo * kWidth <= ld; q += kTwo * kWidth)
+        project_of<kTwo>(rows, ld, bits + q, X + q, x, sums + q, dots + q);
+    if (q < ld) project_of<kVectors>(rows, ld, bits + q, X + q, x, sums + q, dots + q);
+}
+
+void add_pairs(size_t ld, float* pairs, float* gram, const float* other, float* sums, float* dots) {
+    float turned[kWidth * kWidth];
+    for (size_t j = 0; j < ld; j += kWidth) {
+        vf sum = vset(0), dot = sum;
+        for (size_t i = 0; i < ld; i += kWidth) {
+            vtranspose(pairs + j * ld + i, ld, turned, kWidth);
+            for (size_t k = 0; k < size_t(kWidth); ++k) {
+                const size_t at = (i + k) * ld + j;
+                const vf now = vadd(vload(gram + at), vadd(vload(pairs + at), vload(turned + k * kWidth)));
+                vstore(gram + at, now);
+                sum = vadd(sum, now);
+                dot = vfma(vset(1), vmul(now, vload(other + at)), dot);
+            }
+        }
+        vstore(sums + j, sum), vstore(dots + j, dot);
+    }
+    for (size_t i = 0; i < ld * ld; i += kWidth) vstore(pairs + i, vset(0));
 }
 
 // y += d x over a row; d is 1 or -1.
@@ -127,6 +189,8 @@ size_t anneal(const bqq_anneal* problem) {
 
 void fill_anneal(bqq_kernels* table) {
     table->correlate = correlate;
+    table->project = project;
+    table->add_pairs = add_pairs;
     table->anneal = anneal;
 }
 

@@ -27,9 +27,9 @@ Refiner::Refiner(const bqq_kernels& kernels, Index max_rows, Index max_cols, Ind
         {&y_.X_other, m * ld},         {&z_.X_other, n * ld},    {&y_.gram, ld * ld}, {&z_.gram, ld * ld},
         {&y_.atoms, ld * y_.ldc},      {&z_.atoms, ld * z_.ldc}, {&y_.nu, ld},        {&z_.nu, ld},
         {&y_.gram_sums, ld},           {&z_.gram_sums, ld},      {&M_, ld * ld},      {&pairs_, ld * ld},
-        {&pairs_T_, ld * ld},          {&c_, most * ld},         {&diagonal_, ld},    {&before_, ld},
-        {&pool_, kPool + ld},          {&coefficients_, 4 * ld}, {&workspace_, room}, {&H_, squares},
-        {&base_, metric ? n * ld : 0},
+        {&c_, most * ld},              {&diagonal_, ld},         {&before_, ld},      {&pool_, kPool + ld},
+        {&coefficients_, 4 * ld},      {&X_sums_, ld},           {&X_dots_, ld},      {&gram_dots_, ld},
+        {&workspace_, room},           {&H_, squares},           {&base_, metric ? n * ld : 0},
     };
     memory_ = zeroed(parts);
 }
@@ -130,12 +130,27 @@ void Refiner::recount() {
     }
 }
 
-// What the scales and the other side need of the pair counts and bits of a side, after they changed.
-void Refiner::sum_up(Side& side) {
-    const std::size_t ld = std::size_t(ld_);
-    kernels_.column_dots(std::size_t(l_), ld, nullptr, side.gram, ld, nullptr, 0, side.gram_sums);
-    kernels_.column_dots(std::size_t(side.count), ld, side.X_sum, side.bits, ld, nullptr, 0, coefficients_);
-    side.X_dot = sum(l_, coefficients_);
+// What the scales and the other side need of the pair counts and bits of a side, from scratch.
+void Refiner::sum_up(Side& side, const Side& other) {
+    const std::size_t l = std::size_t(l_), ld = std::size_t(ld_);
+    kernels_.column_dots(l, ld, nullptr, side.gram, ld, nullptr, 0, side.gram_sums);
+    kernels_.column_dots(l, ld, nullptr, side.gram, ld, other.gram, ld, gram_dots_);
+    clear_projections();
+    kernels_.project(std::size_t(side.count), ld, side.bits, side.X_other, side.X_sum, X_sums_, X_dots_);
+    set_totals(side);
+}
+
+void Refiner::clear_projections() {
+    std::fill(X_sums_, X_sums_ + ld_, 0.0f);
+    std::fill(X_dots_, X_dots_ + ld_, 0.0f);
+}
+
+void Refiner::set_totals(Side& side) {
+    side.totals = {};
+    for (Index k = 0; k < l_; ++k) {
+        side.totals.X_sum += double(X_sums_[k]), side.totals.X_dot += double(X_dots_[k]);
+        side.totals.nu += double(side.nu[k]), side.totals.gram += double(side.gram_sums[k]);
+    }
 }
 
 // Columns in the metric: correlations are c_b = (H E^T Psi)_b, and a change of column b by flips with steps d_k M_k
@@ -176,10 +191,8 @@ std::size_t Refiner::anneal_coupled(bqq_anneal problem, const std::function<void
 std::size_t Refiner::sweep(Side& side, Side& other, double r, double s, double t, double T,
                            const std::function<void(Index)>& on_sweeps) {
     const std::size_t l = std::size_t(l_), ld = std::size_t(ld_), rows = std::size_t(side.count);
-    const bool coupled = weighted_ && &side == &z_;
-    kernels_.transpose(l, rows, side.atoms, std::size_t(side.ldc), side.X_other, ld);
     float *a = coefficients_, *b = a + ld, *c = b + ld, *held = c + ld;
-    const double u = scales_[3], all = s * (t * sum(l_, other.nu) + u * other.size);
+    const double u = scales_[3], all = s * (t * other.totals.nu + u * other.size);
     for (Index k = 0; k < l_; ++k) {
         held[k] = float(r * (t * double(other.gram_sums[k]) + u * double(other.nu[k])) + all);
         a[k] = float(-r * r), b[k] = float(-r * s), c[k] = float(-r * s * double(other.nu[k]) - s * s * other.size);
@@ -192,63 +205,77 @@ std::size_t Refiner::sweep(Side& side, Side& other, double r, double s, double t
         kernels_.gemm_counts(rows, ld, l, side.packed, ld / kPad, other.gram, ld, std::size_t(most), c_, ld, workspace_);
     else
         kernels_.gemm(rows, ld, l, side.bits, ld, 1, other.gram, ld, nullptr, 0, nullptr, c_, ld);
-    kernels_.correlate(rows, ld, side.bits, other.nu, held, coupled ? nullptr : side.X_other,
-                       coupled ? nullptr : side.X_sum, float(r), float(s), float(other.size), c_);
+    const bqq_atoms atoms{other.nu, held, float(r), float(s), float(other.size)};
     bqq_anneal problem{};
     problem.ld = ld, problem.M = M_, problem.diagonal = diagonal_, problem.T = float(T);
     problem.pool = pool_, problem.pool_size = std::size_t(kPool), problem.state = &state_;
     problem.atoms = other.atoms, problem.ldx = std::size_t(other.ldc);
     problem.before = before_, problem.flipped = flipped_.data();
-    if (coupled) {
-        for (Index k = 0; k < ld_; ++k) a[k] = k < l_ ? float(r) : 0, b[k] = k < l_ ? float(s) : 0, c[k] = 0;
-        kernels_.column_affine(rows, ld, side.X_other, a, side.X_sum, b, c, base_);
-        kernels_.gemm(rows, ld, rows, H_, std::size_t(z_.ldc), 1, c_, ld, base_, ld, nullptr, base_, ld);
-        const std::size_t flips = anneal_coupled(problem, on_sweeps);
-        count_in_metric();
-        sum_up(side);
-        return flips;
-    }
-    // Few bits flip in a sweep: what depends on them is moved, not made again.
-    std::fill(pairs_, pairs_ + l * ld, 0.0f);
+    return weighted_ && &side == &z_ ? sweep_coupled(atoms, problem, on_sweeps)
+                                     : sweep_rows(side, other, atoms, problem, on_sweeps);
+}
+
+// Rows in chunks, each through all steps while it is in the cache.
+std::size_t Refiner::sweep_rows(Side& side, const Side& other, const bqq_atoms& atoms, bqq_anneal problem,
+                                const std::function<void(Index)>& on_sweeps) {
+    const std::size_t l = std::size_t(l_), ld = std::size_t(ld_);
     problem.pairs = pairs_;
+    clear_projections();
     std::size_t flips = 0;
     for (Index begin = 0; begin < side.count; begin += kChunk) {
         on_sweeps(0);
-        problem.rows = std::size_t(std::min(kChunk, side.count - begin));
-        problem.packed = side.packed + begin * ld_ / kPad;
-        problem.bits = side.bits + begin * ld_, problem.c = c_ + begin * ld_, problem.X = side.X + begin * other.ldc;
+        const std::size_t rows = problem.rows = std::size_t(std::min(kChunk, side.count - begin));
+        problem.bits = side.bits + begin * ld_, problem.packed = side.packed + begin * ld_ / kPad;
+        problem.c = c_ + begin * ld_, problem.X = side.X + begin * other.ldc;
+        kernels_.transpose(l, rows, side.atoms + begin, std::size_t(side.ldc), side.X_other, ld);
+        kernels_.correlate(&atoms, rows, ld, problem.bits, side.X_other, side.X_sum + begin, problem.c);
         flips += kernels_.anneal(&problem);
+        kernels_.project(rows, ld, problem.bits, side.X_other, side.X_sum + begin, X_sums_, X_dots_);
     }
-    if (!flips) return 0;
-    kernels_.transpose(l, l, pairs_, ld, pairs_T_, ld);
-    kernels_.axpy(l * ld, 1, pairs_, side.gram);
-    kernels_.axpy(l * ld, 1, pairs_T_, side.gram);
+    // Few bits flip in a sweep: what depends on them is moved, not made again.
+    kernels_.add_pairs(ld, pairs_, side.gram, other.gram, side.gram_sums, gram_dots_);
     for (Index k = 0; k < l_; ++k) side.nu[k] = side.gram[k * ld_ + k];
-    sum_up(side);
+    set_totals(side);
     return flips;
 }
 
-// The scales for the bits as they are. `moved` is the side swept last: its X_other fits the bits of the side that was
-// held.
+std::size_t Refiner::sweep_coupled(const bqq_atoms& atoms, const bqq_anneal& problem,
+                                   const std::function<void(Index)>& on_sweeps) {
+    const std::size_t l = std::size_t(l_), ld = std::size_t(ld_), n = std::size_t(n_);
+    float *a = coefficients_, *b = a + ld, *c = b + ld;
+    kernels_.transpose(l, n, z_.atoms, std::size_t(z_.ldc), z_.X_other, ld);
+    kernels_.correlate(&atoms, n, ld, z_.bits, nullptr, nullptr, c_);
+    for (Index k = 0; k < ld_; ++k) a[k] = k < l_ ? atoms.r : 0, b[k] = k < l_ ? atoms.s : 0, c[k] = 0;
+    kernels_.column_affine(n, ld, z_.X_other, a, z_.X_sum, b, c, base_);
+    kernels_.gemm(n, ld, n, H_, std::size_t(z_.ldc), 1, c_, ld, base_, ld, nullptr, base_, ld);
+    const std::size_t flips = anneal_coupled(problem, on_sweeps);
+    count_in_metric();
+    sum_up(z_, y_);
+    return flips;
+}
+
+// The scales for the bits as they are, `moved` the side whose bits changed last.
 void Refiner::solve(const Side& moved) {
-    const std::size_t l = std::size_t(l_), ld = std::size_t(ld_);
-    const double m = y_.size, h0 = z_.size, all_y = sum(l_, y_.nu), all_z = sum(l_, z_.nu);
-    float* dots = coefficients_;
-    JointSystem e(4);
-    kernels_.column_dots(l, ld, nullptr, y_.gram, ld, z_.gram, ld, dots);
-    e.set(0, 0, sum(l_, dots));
-    e.set(0, 1, dot(l_, z_.nu, y_.gram_sums));
-    e.set(1, 1, h0 * sum(l_, y_.gram_sums));
-    e.set(0, 2, dot(l_, y_.nu, z_.gram_sums));
-    e.set(2, 2, m * sum(l_, z_.gram_sums));
-    e.set(1, 2, all_y * all_z);
-    e.set(0, 3, dot(l_, y_.nu, z_.nu));
-    e.set(1, 3, h0 * all_y);
-    e.set(2, 3, m * all_z);
+    const double m = y_.size, h0 = z_.size;
+    double grams = 0, y_with_z = 0, z_with_y = 0, both = 0;
+    for (Index k = 0; k < l_; ++k) {
+        grams += double(gram_dots_[k]);
+        y_with_z += double(y_.nu[k]) * double(z_.gram_sums[k]);
+        z_with_y += double(z_.nu[k]) * double(y_.gram_sums[k]);
+        both += double(y_.nu[k]) * double(z_.nu[k]);
+    }
+    JointSystem& e = system_;
+    e.set(0, 0, grams);
+    e.set(0, 1, z_with_y);
+    e.set(1, 1, h0 * y_.totals.gram);
+    e.set(0, 2, y_with_z);
+    e.set(2, 2, m * z_.totals.gram);
+    e.set(1, 2, y_.totals.nu * z_.totals.nu);
+    e.set(0, 3, both);
+    e.set(1, 3, h0 * y_.totals.nu);
+    e.set(2, 3, m * z_.totals.nu);
     e.set(3, 3, m * h0);
-    kernels_.column_dots(std::size_t(moved.count), ld, nullptr, moved.bits, ld, moved.X_other, ld, dots);
-    e.b[0] = sum(l_, dots);
-    e.b[1] = y_.X_dot, e.b[2] = z_.X_dot;
+    e.b[0] = moved.totals.X_dot, e.b[1] = y_.totals.X_sum, e.b[2] = z_.totals.X_sum;
     e.XX = XX_;
     error_ = detail::solve(e, scales_);
 }
@@ -260,8 +287,12 @@ double Refiner::run(const RefineOptions& options, std::uint64_t seed, Index bloc
     for (Index i = 0; i < kPool + ld_; ++i) pool_[i] = -std::log(1.0f - uniform());
     state_ = std::uint64_t(uniform() * 16777216.0f) << 32 | std::uint64_t(uniform() * 16777216.0f);
     recount();
-    sum_up(y_), sum_up(z_);
-    kernels_.transpose(std::size_t(l_), std::size_t(m_), y_.atoms, std::size_t(y_.ldc), y_.X_other, std::size_t(ld_));
+    for (Side* side : {&z_, &y_}) {
+        const Side& other = side == &y_ ? z_ : y_;
+        kernels_.transpose(std::size_t(l_), std::size_t(side->count), side->atoms, std::size_t(side->ldc),
+                           side->X_other, std::size_t(ld_));
+        sum_up(*side, other);
+    }
     solve(y_);
     initial_error_ = error_;
     const double size = double(m_) * double(n_), bits = double(l_) * double(m_ + n_);
