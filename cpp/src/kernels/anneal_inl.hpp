@@ -5,45 +5,44 @@
 
 namespace {
 
-// R rows, for which what they share is loaded once.
-template <int R> inline void correlate_rows(const bqq_atoms& p, size_t ld, const float* bits, const float* X,
-                                            const float* x, float* c) {
-    const vf vr = vset(p.r), rr = vset(-p.r * p.r), rs = vset(-p.r * p.s);
-    vf ones[R], weighted[R], slope[R], constant[R];
-    for (int i = 0; i < R; ++i) ones[i] = weighted[i] = vset(0);
-    for (size_t q = 0; q < ld; q += kWidth) {
-        const vf nu = vload(p.nu + q);
-        for (int i = 0; i < R; ++i) {
-            const vf b = vload(bits + size_t(i) * ld + q);
-            ones[i] = vadd(ones[i], b);
-            weighted[i] = vfma(b, nu, weighted[i]);
+constexpr size_t kRows = 32; // whose sums are kept at a time
+
+// c of `rows` <= kRows rows. Their sums first: one row's would be waited for.
+inline void correlate_rows(const bqq_atoms& p, size_t rows, size_t ld, const float* bits, const float* X,
+                           const float* x, float* c) {
+    const float *all_nu = p.nu, *all_held = p.held;
+    alignas(64) float slope[kRows], constant[kRows], own[kRows];
+    for (size_t a = rows; a % kWidth; ++a) slope[a] = constant[a] = own[a] = 0;
+    for (size_t a = 0; a < rows; ++a, bits += ld) {
+        vf ones = vset(0), weighted = vset(0);
+        for (size_t q = 0; q < ld; q += kWidth) {
+            const vf b = vload(bits + q);
+            ones = vadd(ones, b);
+            weighted = vfma(b, vload(all_nu + q), weighted);
         }
+        slope[a] = vsum(ones), constant[a] = vsum(weighted), own[a] = X ? p.s * x[a] : 0;
     }
-    for (int i = 0; i < R; ++i) {
-        const float rho = vsum(ones[i]);
-        slope[i] = vset(-p.r * p.s * rho);
-        const vf own = vfma(vset(-p.size * p.s * p.s), vset(rho), vset(X ? p.s * x[i] : 0));
-        constant[i] = vfma(rs, vset(vsum(weighted[i])), own);
+    const vf vr = vset(p.r), rr = vset(-p.r * p.r), rs = vset(-p.r * p.s), ss = vset(-p.size * p.s * p.s);
+    for (size_t a = 0; a < rows; a += kWidth) {
+        const vf rho = vload(slope + a);
+        vstore(constant + a, vfma(rs, vload(constant + a), vfma(ss, rho, vload(own + a))));
+        vstore(slope + a, vmul(rs, rho));
     }
-    for (size_t q = 0; q < ld; q += kWidth) {
-        const vf nu = vload(p.nu + q), held = vload(p.held + q);
-        for (int i = 0; i < R; ++i) {
-            vf sum = vsub(vfma(slope[i], nu, constant[i]), held);
-            if (X) sum = vfma(vr, vload(X + size_t(i) * ld + q), sum);
-            float* at = c + size_t(i) * ld + q;
-            vstore(at, vfma(rr, vload(at), sum));
+    for (size_t a = 0; a < rows; ++a, c += ld) {
+        const vf m = vset(slope[a]), first = vset(constant[a]);
+        for (size_t q = 0; q < ld; q += kWidth) {
+            vf sum = vsub(vfma(m, vload(all_nu + q), first), vload(all_held + q));
+            if (X) sum = vfma(vr, vload(X + a * ld + q), sum);
+            vstore(c + q, vfma(rr, vload(c + q), sum));
         }
     }
 }
 
 void correlate(const bqq_atoms* atoms, size_t rows, size_t ld, const float* bits, const float* X, const float* x,
                float* c) {
-    constexpr int R = 4;
-    size_t a = 0;
-    for (; a + R <= rows; a += R)
-        correlate_rows<R>(*atoms, ld, bits + a * ld, X ? X + a * ld : nullptr, X ? x + a : nullptr, c + a * ld);
-    for (; a < rows; ++a)
-        correlate_rows<1>(*atoms, ld, bits + a * ld, X ? X + a * ld : nullptr, X ? x + a : nullptr, c + a * ld);
+    for (size_t a = 0; a < rows; a += kRows)
+        correlate_rows(*atoms, rows - a < kRows ? rows - a : kRows, ld, bits + a * ld, X ? X + a * ld : nullptr,
+                       X ? x + a : nullptr, c + a * ld);
 }
 
 template <int V> inline void project_of(size_t rows, size_t ld, const float* bits, const float* X, const float* x,
@@ -130,61 +129,74 @@ struct Look {
 };
 
 // Moves what depends on the bits of row a with its flips.
-inline void move_sums(const bqq_anneal& p, size_t a, size_t flips) {
-    const float* bits = p.bits + a * p.ld;
+inline void move_sums(const bqq_anneal& p, size_t ld, size_t a, size_t flips) {
+    const float* bits = p.bits + a * ld;
     if (p.pairs)
-        for (size_t q = 0; q < p.ld; q += kWidth)
+        for (size_t q = 0; q < ld; q += kWidth)
             vstore(p.before + q, vmul(vset(0.5f), vadd(vload(p.before + q), vload(bits + q))));
     for (size_t i = 0; i < flips; ++i) {
         const size_t k = p.flipped[i];
         const vf d = vset(2 * bits[k] - 1);
         add_row(p.ldx, d, p.X + a * p.ldx, p.atoms + k * p.ldx);
-        if (p.pairs) add_row(p.ld, d, p.before, p.pairs + k * p.ld);
+        if (p.pairs) add_row(ld, d, p.before, p.pairs + k * ld);
     }
 }
 
 // Visits `count` bits of row a from bit g on, `flips` having flipped before. Most do not flip: one look at all of them,
 // and another at those behind a flip while its step is added. Returns the flips of the row so far.
-template <int count> size_t visit(const bqq_anneal& p, size_t a, size_t g, const float* e, size_t flips) {
-    float *bits = p.bits + a * p.ld, *c = p.c + a * p.ld;
+template <int count> inline size_t visit(const bqq_anneal& p, size_t ld, size_t a, size_t g, const float* e, size_t flips) {
+    float *bits = p.bits + a * ld, *c = p.c + a * ld;
     const Look look{bits + g, p.diagonal + g, e + g, c + g, vset(-p.T)};
     uint64_t wins = look.winners<count>(vset(0), nullptr);
     while (wins) {
         const unsigned lane = lowest_bit(wins);
         const size_t k = g + lane;
         if (!flips && p.pairs)
-            for (size_t q = 0; q < p.ld; q += kWidth) vstore(p.before + q, vload(bits + q));
-        const float* step = p.M + k * p.ld;
+            for (size_t q = 0; q < ld; q += kWidth) vstore(p.before + q, vload(bits + q));
+        const float* step = p.M + k * ld;
         const vf d = vset(1 - 2 * bits[k]);
-        p.packed[(a * p.ld + k) / 16] ^= uint16_t(1u << k % 16);
+        p.packed[(a * ld + k) / 16] ^= uint16_t(1u << k % 16);
         p.flipped[flips++] = uint32_t(k);
         wins = look.winners<count>(d, step + g) & ~uint64_t(1) << lane;
         bits[k] = 1 - bits[k]; // after the look, which would wait for a part of a vector to be stored
+        if (ld == size_t(count)) continue;
         add_row(g, d, step, c);
-        add_row(p.ld - g - count, d, step + g + count, c + g + count);
+        add_row(ld - g - count, d, step + g + count, c + g + count);
     }
     return flips;
 }
 
-size_t anneal(const bqq_anneal* problem) {
-    const bqq_anneal& p = *problem;
+// ld is `width`, or any if that is 0.
+template <int width> size_t anneal_rows(const bqq_anneal& p) {
+    const size_t ld = width ? width : p.ld;
+    const uint32_t pool_size = uint32_t(p.pool_size);
     uint64_t state = *p.state;
     size_t total = 0;
     for (size_t a = 0; a < p.rows; ++a) {
         state = state * 6364136223846793005u + 1442695040888963407u;
-        const float* e = p.pool + uint32_t(state >> 40) % uint32_t(p.pool_size);
-        size_t flips = 0;
-        for (size_t g = 0; g < p.ld; g += kLook) switch (p.ld - g) {
-            case 16: flips = visit<16>(p, a, g, e, flips); break;
-            case 32: flips = visit<32>(p, a, g, e, flips); break;
-            case 48: flips = visit<48>(p, a, g, e, flips); break;
-            default: flips = visit<64>(p, a, g, e, flips);
-            }
-        if (flips) move_sums(p, a, flips);
+        const float* e = p.pool + uint32_t(state >> 40) % pool_size;
+        size_t flips = 0, g = 0;
+        if (width) {
+            flips = visit<width ? width : kPad>(p, ld, a, 0, e, 0);
+        } else {
+            for (; g + kLook <= ld; g += kLook) flips = visit<kLook>(p, ld, a, g, e, flips);
+            for (; g < ld; g += kPad) flips = visit<kPad>(p, ld, a, g, e, flips);
+        }
+        if (flips) move_sums(p, ld, a, flips);
         total += flips;
     }
     *p.state = state;
     return total;
+}
+
+size_t anneal(const bqq_anneal* problem) {
+    switch (problem->ld) {
+    case 16: return anneal_rows<16>(*problem);
+    case 32: return anneal_rows<32>(*problem);
+    case 48: return anneal_rows<48>(*problem);
+    case 64: return anneal_rows<64>(*problem);
+    default: return anneal_rows<0>(*problem);
+    }
 }
 
 void fill_anneal(bqq_kernels* table) {

@@ -191,6 +191,12 @@ std::size_t Refiner::anneal_coupled(bqq_anneal problem, const std::function<void
 std::size_t Refiner::sweep(Side& side, Side& other, double r, double s, double t, double T,
                            const std::function<void(Index)>& on_sweeps) {
     const std::size_t l = std::size_t(l_), ld = std::size_t(ld_), rows = std::size_t(side.count);
+    // First what does not depend on the scales, which may not be there yet.
+    const float most = *std::max_element(other.nu, other.nu + l_);
+    if (most <= float(kMostCount) && !(weighted_ && &other == &z_))
+        kernels_.gemm_counts(rows, ld, l, side.packed, ld / kPad, other.gram, ld, std::size_t(most), c_, ld, workspace_);
+    else
+        kernels_.gemm(rows, ld, l, side.bits, ld, 1, other.gram, ld, nullptr, 0, nullptr, c_, ld);
     float *a = coefficients_, *b = a + ld, *c = b + ld, *held = c + ld;
     const double u = scales_[3], all = s * (t * other.totals.nu + u * other.size);
     for (Index k = 0; k < l_; ++k) {
@@ -200,11 +206,6 @@ std::size_t Refiner::sweep(Side& side, Side& other, double r, double s, double t
     for (Index k = l_; k < ld_; ++k) a[k] = b[k] = c[k] = held[k] = 0;
     kernels_.column_affine(l, ld, other.gram, a, other.nu, b, c, M_);
     for (Index k = 0; k < ld_; ++k) diagonal_[k] = k < l_ ? -M_[k * ld_ + k] : std::numeric_limits<float>::infinity();
-    const float most = *std::max_element(other.nu, other.nu + l_);
-    if (most <= float(kMostCount) && !(weighted_ && &other == &z_))
-        kernels_.gemm_counts(rows, ld, l, side.packed, ld / kPad, other.gram, ld, std::size_t(most), c_, ld, workspace_);
-    else
-        kernels_.gemm(rows, ld, l, side.bits, ld, 1, other.gram, ld, nullptr, 0, nullptr, c_, ld);
     const bqq_atoms atoms{other.nu, held, float(r), float(s), float(other.size)};
     bqq_anneal problem{};
     problem.ld = ld, problem.M = M_, problem.diagonal = diagonal_, problem.T = float(T);
