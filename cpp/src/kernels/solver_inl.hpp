@@ -88,7 +88,7 @@ void gemm_dots_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_ro
 
 // Row and column sums of a matrix seen vector by vector.
 struct Summer {
-    const bqq_sums& out;
+    const bqq_sums out; // a copy, or the stores could change it
     vf row, row_sq;
 
     Summer(const bqq_sums& sums, size_t ld) : out(sums) {
