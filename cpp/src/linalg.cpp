@@ -43,14 +43,12 @@ bool solve4(const double* A, const double* b, double* x) {
     for (int i = 0; i < n; ++i)
         for (int j = 0; j <= i; ++j) S[i][j] = S[j][i] = d[i] * A[n * i + j] * d[j];
     for (int k = 0; k < n; ++k) {
+        // Which of nearly equal pivots is the largest is chance: no branch on it.
         int most = k;
-        for (int i = k + 1; i < n; ++i)
-            if (std::fabs(S[i][i]) > std::fabs(S[most][most])) most = i;
-        if (most != k) {
-            std::swap(order[k], order[most]);
-            std::swap(S[k], S[most]);
-            for (int j = 0; j < n; ++j) std::swap(S[j][k], S[j][most]);
-        }
+        for (int i = k + 1; i < n; ++i) most = std::fabs(S[i][i]) > std::fabs(S[most][most]) ? i : most;
+        std::swap(order[k], order[most]);
+        for (int j = 0; j < n; ++j) std::swap(S[k][j], S[most][j]);
+        for (int j = 0; j < n; ++j) std::swap(S[j][k], S[j][most]);
         for (int j = 0; j < k; ++j) t[j] = S[j][j] * S[k][j];
         for (int i = k; k && i < n; ++i) {
             double sum = S[i][0] * t[0];
