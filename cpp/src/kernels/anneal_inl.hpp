@@ -15,11 +15,12 @@ inline void correlate_rows(const bqq_atoms& p, size_t rows, size_t ld, const flo
     for (size_t a = rows; a % kWidth; ++a) slope[a] = constant[a] = own[a] = 0;
     for (size_t a = 0; a < rows; ++a, bits += ld) {
         vf ones = vset(0), weighted = vset(0);
-        for (size_t q = 0; q < ld; q += kWidth) {
-            const vf b = vload(bits + q);
-            ones = vadd(ones, b);
-            weighted = vfma(b, vload(all_nu + q), weighted);
-        }
+        for (size_t q = 0; q < ld; q += kPad)
+            for (size_t v = q; v < q + kPad; v += kWidth) {
+                const vf b = vload(bits + v);
+                ones = vadd(ones, b);
+                weighted = vfma(b, vload(all_nu + v), weighted);
+            }
         slope[a] = vsum(ones), constant[a] = vsum(weighted), own[a] = X ? p.s * x[a] : 0;
     }
     const vf vr = vset(p.r), rr = vset(-p.r * p.r), rs = vset(-p.r * p.s), ss = vset(-p.size * p.s * p.s);
@@ -30,11 +31,12 @@ inline void correlate_rows(const bqq_atoms& p, size_t rows, size_t ld, const flo
     }
     for (size_t a = 0; a < rows; ++a, c += ld) {
         const vf m = vset(slope[a]), first = vset(constant[a]);
-        for (size_t q = 0; q < ld; q += kWidth) {
-            vf sum = vsub(vfma(m, vload(all_nu + q), first), vload(all_held + q));
-            if (X) sum = vfma(vr, vload(X + a * ld + q), sum);
-            vstore(c + q, vfma(rr, vload(c + q), sum));
-        }
+        for (size_t q = 0; q < ld; q += kPad)
+            for (size_t v = q; v < q + kPad; v += kWidth) {
+                vf sum = vsub(vfma(m, vload(all_nu + v), first), vload(all_held + v));
+                if (X) sum = vfma(vr, vload(X + a * ld + v), sum);
+                vstore(c + v, vfma(rr, vload(c + v), sum));
+            }
     }
 }
 
@@ -89,7 +91,8 @@ void add_pairs(size_t ld, float* pairs, float* gram, const float* other, float* 
 
 // y += d x over a row; d is 1 or -1.
 inline void add_row(size_t ld, vf d, const float* x, float* y) {
-    for (size_t q = 0; q < ld; q += kWidth) vstore(y + q, vfma(d, vload(x + q), vload(y + q)));
+    for (size_t q = 0; q < ld; q += kPad)
+        for (size_t v = q; v < q + kPad; v += kWidth) vstore(y + v, vfma(d, vload(x + v), vload(y + v)));
 }
 
 inline unsigned lowest_bit(uint64_t mask) {

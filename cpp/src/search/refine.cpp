@@ -113,18 +113,19 @@ void Refiner::count_in_metric() {
     kernels_.column_dots(n, ld, nullptr, base_, ld, nullptr, 0, z_.nu);
 }
 
-// From scratch: pair counts, and the atoms each side makes of X, atoms_ka = sum_b other_bk X_ba.
-void Refiner::recount() {
+// From scratch: the pair counts of a side.
+void Refiner::count_pairs(Side& side) {
+    const std::size_t l = std::size_t(l_), ld = std::size_t(ld_);
+    if (weighted_ && &side == &z_) return count_in_metric();
+    kernels_.gemm(l, ld, std::size_t(side.count), side.bits, 1, ld, side.bits, ld, nullptr, 0, nullptr, side.gram, ld);
+    for (Index k = 0; k < l_; ++k) side.nu[k] = side.gram[k * ld_ + k];
+}
+
+// From scratch: the atoms each side makes of X, atoms_ka = sum_b other_bk X_ba.
+void Refiner::make_atoms() {
     const std::size_t l = std::size_t(l_), ld = std::size_t(ld_);
     for (Side* side : {&y_, &z_}) {
         const Side& other = side == &y_ ? z_ : y_;
-        if (weighted_ && side == &z_) {
-            count_in_metric();
-        } else {
-            kernels_.gemm(l, ld, std::size_t(side->count), side->bits, 1, ld, side->bits, ld, nullptr, 0, nullptr,
-                          side->gram, ld);
-            for (Index k = 0; k < l_; ++k) side->nu[k] = side->gram[k * ld_ + k];
-        }
         kernels_.gemm(l, std::size_t(side->ldc), std::size_t(other.count), other.bits, 1, ld, other.X,
                       std::size_t(side->ldc), nullptr, 0, nullptr, side->atoms, std::size_t(side->ldc));
     }
@@ -287,7 +288,8 @@ double Refiner::run(const RefineOptions& options, std::uint64_t seed, Index bloc
                     0x80000000u | std::uint32_t(stack));
     for (Index i = 0; i < kPool + ld_; ++i) pool_[i] = -std::log(1.0f - uniform());
     state_ = std::uint64_t(uniform() * 16777216.0f) << 32 | std::uint64_t(uniform() * 16777216.0f);
-    recount();
+    count_pairs(y_), count_pairs(z_);
+    make_atoms();
     for (Side* side : {&z_, &y_}) {
         const Side& other = side == &y_ ? z_ : y_;
         kernels_.transpose(std::size_t(l_), std::size_t(side->count), side->atoms, std::size_t(side->ldc),
@@ -302,7 +304,7 @@ double Refiner::run(const RefineOptions& options, std::uint64_t seed, Index bloc
     for (state.begin(schedule, error_ / size); state.phase != AnnealPhase::done;) {
         const bool counts = state.phase == AnnealPhase::anneal;
         const double T = state.temperature();
-        if (state.recount_due()) recount();
+        if (state.recount_due()) make_atoms(); // pair counts are whole numbers and need it not
         std::size_t flips = sweep(y_, z_, scales_[0], scales_[1], scales_[2], T, on_sweeps);
         solve(y_);
         flips += sweep(z_, y_, scales_[0], scales_[2], scales_[1], T, on_sweeps);

@@ -64,7 +64,8 @@ class Refiner {
     void sum_up(Side& side, const Side& other);
     void clear_projections();
     void set_totals(Side& side);
-    void recount();
+    void count_pairs(Side& side);
+    void make_atoms();
     void solve(const Side& moved);
 
     const bqq_kernels& kernels_;
