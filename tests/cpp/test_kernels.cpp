@@ -539,7 +539,8 @@ TEST(anneal) {
                     std::vector<std::uint32_t> flipped(std::size_t(ld), 0u);
                     bqq_anneal problem{};
                     problem.rows = std::size_t(rows), problem.ld = std::size_t(ld);
-                    problem.bits = bits.data(), problem.packed = packed.data(), problem.c = c.data(), problem.M = gram.v.data();
+                    problem.bits = bits.data(), problem.packed = packed.data(), problem.c = c.data(),
+                    problem.M = gram.v.data();
                     problem.diagonal = diagonal.data(), problem.T = float(T), problem.pool = pool.v.data();
                     problem.pool_size = 40, problem.state = &state, problem.X = X.v.data();
                     problem.atoms = atoms.data(), problem.ldx = std::size_t(X.ld), problem.before = before.data();

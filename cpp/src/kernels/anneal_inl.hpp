@@ -147,7 +147,8 @@ inline void move_sums(const bqq_anneal& p, size_t ld, size_t a, size_t flips) {
 
 // Visits `count` bits of row a from bit g on, `flips` having flipped before. Most do not flip: one look at all of them,
 // and another at those behind a flip while its step is added. Returns the flips of the row so far.
-template <int count> inline size_t visit(const bqq_anneal& p, size_t ld, size_t a, size_t g, const float* e, size_t flips) {
+template <int count>
+inline size_t visit(const bqq_anneal& p, size_t ld, size_t a, size_t g, const float* e, size_t flips) {
     float *bits = p.bits + a * ld, *c = p.c + a * ld;
     const Look look{bits + g, p.diagonal + g, e + g, c + g, vset(-p.T)};
     uint64_t wins = look.winners<count>(vset(0), nullptr);
@@ -194,11 +195,16 @@ template <int width> size_t anneal_rows(const bqq_anneal& p) {
 
 size_t anneal(const bqq_anneal* problem) {
     switch (problem->ld) {
-    case 16: return anneal_rows<16>(*problem);
-    case 32: return anneal_rows<32>(*problem);
-    case 48: return anneal_rows<48>(*problem);
-    case 64: return anneal_rows<64>(*problem);
-    default: return anneal_rows<0>(*problem);
+    case 16:
+        return anneal_rows<16>(*problem);
+    case 32:
+        return anneal_rows<32>(*problem);
+    case 48:
+        return anneal_rows<48>(*problem);
+    case 64:
+        return anneal_rows<64>(*problem);
+    default:
+        return anneal_rows<0>(*problem);
     }
 }
 

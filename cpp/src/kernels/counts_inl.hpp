@@ -7,8 +7,8 @@
 
 namespace {
 
-constexpr size_t kHalf = 16;                                // bits of a row of A that are packed together
-constexpr size_t kCountRows = kCountTable / 8 / sizeof(vs); // rows of B that share tables: 4 entries of 2 vectors a row
+constexpr size_t kHalf = 16;                                    // bits of a row of A that are packed together
+constexpr size_t kCountRows = kLaneTableBlock / 8 / sizeof(vs); // of B, which share tables: 4 entries of 2 vectors each
 
 struct CountStrip {
     size_t M, rows, columns; // rows of B; columns < N vectors: those behind are not there
@@ -29,7 +29,8 @@ struct CountStrip {
                     const size_t j = v * Shorts::kLanes;
                     const float* b = B + i * ldb + j;
                     const vf zero = vset(0);
-                    return sround(i < rows ? vload(b) : zero, i < rows && j + kWidth < columns ? vload(b + kWidth) : zero);
+                    return sround(i < rows ? vload(b) : zero,
+                                  i < rows && j + kWidth < columns ? vload(b + kWidth) : zero);
                 };
                 const vs z = szero(), x0 = row(k), x1 = row(k + 1), x2 = row(k + 2), x3 = row(k + 3);
                 const vs low[4] = {z, x0, x1, sadd(x0, x1)}, high[4] = {z, x2, x3, sadd(x2, x3)};

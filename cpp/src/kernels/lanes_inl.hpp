@@ -48,7 +48,8 @@ template <class L, int N, class Input> inline void build_lanes(size_t groups, ui
 constexpr int log2_of(size_t x) { return x > 1 ? 1 + log2_of(x / 2) : 0; }
 
 // Adds the entries of nibbles g to `last` of a word. The index is rotated to where it counts in bytes.
-template <class L, int N, int g = 0, int last = 7> inline void add_nibbles(uint32_t word, const uint8_t* t, typename L::V* s) {
+template <class L, int N, int g = 0, int last = 7>
+inline void add_nibbles(uint32_t word, const uint8_t* t, typename L::V* s) {
     using V = typename L::V;
     constexpr size_t kEntry = N * sizeof(V);
     constexpr int shift = (4 * g - log2_of(kEntry) + 32) % 32;

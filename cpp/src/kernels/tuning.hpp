@@ -16,7 +16,8 @@ constexpr bqq_rates kRatesAvx2 = {125, 18, 44, 240};
 constexpr double kTableRateAvx512 = 200, kTableRowsAvx512 = 10, kGemmAvx512 = 60;
 constexpr double kCountVnni = 860;
 
-/* Bytes of the tables of one block for the most columns in the lanes: half of a first-level cache of 32 KB. */
+/* Bytes of the tables of one block for the most columns in the lanes, and of those of a product of bits and counts:
+ * half of a first-level cache of 32 KB. */
 constexpr size_t kLaneTableBlock = 16 << 10;
 /* Columns from which they are faster in the lanes than in registers, for the two classes, idle lanes counted: 4096 x
  * 4096, p = 2, bench.matmul with --batch on a Xeon with AMX, levels capped by BQQ_ISA. AVX2: Zen 3 as well, by the
@@ -24,6 +25,3 @@ constexpr size_t kLaneTableBlock = 16 << 10;
 constexpr size_t kNever = size_t(1) << 40;
 constexpr size_t kLanesGeneric[] = {5, 5}, kLanesAvx2[] = {5, 12}, kLanesAvx512[] = {15, 18},
                  kLanesVnni[] = {14, kNever};
-
-/* Bytes of the tables of a product of bits and counts. */
-constexpr size_t kCountTable = 32 << 10;

@@ -23,13 +23,15 @@ Refiner::Refiner(const bqq_kernels& kernels, Index max_rows, Index max_cols, Ind
     y_.ldc = padded(m), z_.ldc = padded(n);
     const Index room = Index(gemm_workspace(std::size_t(most), std::size_t(ld), std::size_t(l)));
     const PaddedFloats parts[] = {
-        {&y_.X, m * z_.ldc},           {&z_.X, n * y_.ldc},      {&y_.bits, m * ld},  {&z_.bits, n * ld},
-        {&y_.X_other, m * ld},         {&z_.X_other, n * ld},    {&y_.gram, ld * ld}, {&z_.gram, ld * ld},
-        {&y_.atoms, ld * y_.ldc},      {&z_.atoms, ld * z_.ldc}, {&y_.nu, ld},        {&z_.nu, ld},
-        {&y_.gram_sums, ld},           {&z_.gram_sums, ld},      {&M_, ld * ld},      {&pairs_, ld * ld},
-        {&c_, most * ld},              {&diagonal_, ld},         {&before_, ld},      {&pool_, kPool + ld},
-        {&coefficients_, 4 * ld},      {&X_sums_, ld},           {&X_dots_, ld},      {&gram_dots_, ld},
-        {&workspace_, room},           {&H_, squares},           {&base_, metric ? n * ld : 0},
+        {&y_.X, m * z_.ldc},      {&z_.X, n * y_.ldc},   {&y_.bits, m * ld},
+        {&z_.bits, n * ld},       {&y_.X_other, m * ld}, {&z_.X_other, n * ld},
+        {&y_.gram, ld * ld},      {&z_.gram, ld * ld},   {&y_.atoms, ld * y_.ldc},
+        {&z_.atoms, ld * z_.ldc}, {&y_.nu, ld},          {&z_.nu, ld},
+        {&y_.gram_sums, ld},      {&z_.gram_sums, ld},   {&M_, ld * ld},
+        {&pairs_, ld * ld},       {&c_, most * ld},      {&diagonal_, ld},
+        {&before_, ld},           {&pool_, kPool + ld},  {&coefficients_, 4 * ld},
+        {&X_sums_, ld},           {&X_dots_, ld},        {&gram_dots_, ld},
+        {&workspace_, room},      {&H_, squares},        {&base_, metric ? n * ld : 0},
     };
     memory_ = zeroed(parts);
 }
@@ -172,7 +174,8 @@ std::size_t Refiner::anneal_coupled(bqq_anneal problem, const std::function<void
                 if (changed_[std::size_t(a)]) kernels_.axpy(ld, H_[b * ldn + a], moved + a * ld_, own);
             const float h = H_[b * ldn + b];
             for (Index k = 0; k < ld_; ++k) own[k] /= h, change[k] = own[k];
-            problem.bits = z_.bits + b * ld_, problem.packed = z_.packed + b * ld_ / kPad, problem.c = own, problem.X = z_.X + b * y_.ldc, problem.T = T / h;
+            problem.bits = z_.bits + b * ld_, problem.packed = z_.packed + b * ld_ / kPad, problem.c = own,
+            problem.X = z_.X + b * y_.ldc, problem.T = T / h;
             const std::size_t count = kernels_.anneal(&problem);
             for (Index k = 0; k < ld_; ++k) change[k] = own[k] - change[k];
             changed_[std::size_t(b)] = count > 0;
@@ -195,7 +198,8 @@ std::size_t Refiner::sweep(Side& side, Side& other, double r, double s, double t
     // First what does not depend on the scales, which may not be there yet.
     const float most = *std::max_element(other.nu, other.nu + l_);
     if (most <= float(kMostCount) && !(weighted_ && &other == &z_))
-        kernels_.gemm_counts(rows, ld, l, side.packed, ld / kPad, other.gram, ld, std::size_t(most), c_, ld, workspace_);
+        kernels_.gemm_counts(rows, ld, l, side.packed, ld / kPad, other.gram, ld, std::size_t(most), c_, ld,
+                             workspace_);
     else
         kernels_.gemm(rows, ld, l, side.bits, ld, 1, other.gram, ld, nullptr, 0, nullptr, c_, ld);
     float *a = coefficients_, *b = a + ld, *c = b + ld, *held = c + ld;

@@ -38,17 +38,17 @@ class Refiner {
   private:
     // One side of the factorisation: `count` rows of l bits (Y, or Z transposed), and what the other side makes of X.
     struct Side {
-        Index count = 0, ldc = 0;     ///< rows, and rows padded
-        float* bits = nullptr;        ///< count x ld
+        Index count = 0, ldc = 0;        ///< rows, and rows padded
+        float* bits = nullptr;           ///< count x ld
         std::uint16_t* packed = nullptr; ///< the same, 16 a number
-        float* gram = nullptr;        ///< l x ld: <bit column k, bit column q>, in the metric for the columns
-        float* nu = nullptr;          ///< ld: <bit column k, 1>, likewise
-        float* gram_sums = nullptr;   ///< ld: sums of the columns of gram
-        double size = 0;              ///< <1, 1>, likewise
-        float* X = nullptr;           ///< count x (the other's ldc): X for the rows, (X H)^T for the columns
-        float* atoms = nullptr;       ///< l x ldc: bit column k of the other side times its X; moves with its flips
-        float* X_other = nullptr;     ///< count x ld: rows of its transpose, scratch
-        const float* X_sum = nullptr; ///< sums of the rows of X H, of the columns of X H
+        float* gram = nullptr;           ///< l x ld: <bit column k, bit column q>, in the metric for the columns
+        float* nu = nullptr;             ///< ld: <bit column k, 1>, likewise
+        float* gram_sums = nullptr;      ///< ld: sums of the columns of gram
+        double size = 0;                 ///< <1, 1>, likewise
+        float* X = nullptr;              ///< count x (the other's ldc): X for the rows, (X H)^T for the columns
+        float* atoms = nullptr;          ///< l x ldc: bit column k of the other side times its X; moves with its flips
+        float* X_other = nullptr;        ///< count x ld: rows of its transpose, scratch
+        const float* X_sum = nullptr;    ///< sums of the rows of X H, of the columns of X H
         struct Totals {
             double nu, gram, X_sum, X_dot; ///< sums of nu, of gram_sums, of bits^T X_sum, of bits X_other
         } totals{};
