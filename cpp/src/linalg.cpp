@@ -33,26 +33,30 @@ void scaled_solve(const MatrixXd& A, const VectorXd& b, double* x) {
     Map<VectorXd>(x, b.size()) = d.cwiseProduct(regular ? VectorXd(ldlt.solve(rhs)) : minimum_norm(scaled, rhs));
 }
 
-// The same for 4 x 4, which is solved in every step and sweep; false where A is singular. L below the diagonal of S and
-// D on it, rows in the order of their pivots.
+// The same for 4 x 4, which is solved in every step and sweep; false where A is singular. Which of nearly equal pivots
+// is the largest is chance: no branch on it.
 bool solve4(const double* A, const double* b, double* x) {
     constexpr int n = 4;
-    double S[n][n], d[n], y[n], t[n];
+    double scaled[n][n], d[n], y[n];
     int order[n] = {0, 1, 2, 3};
     for (int i = 0; i < n; ++i) d[i] = A[5 * i] > 0 ? 1 / std::sqrt(A[5 * i]) : 0;
     for (int i = 0; i < n; ++i)
-        for (int j = 0; j <= i; ++j) S[i][j] = S[j][i] = d[i] * A[n * i + j] * d[j];
-    for (int k = 0; k < n; ++k) {
-        // Which of nearly equal pivots is the largest is chance: no branch on it.
+        for (int j = 0; j <= i; ++j) scaled[i][j] = scaled[j][i] = d[i] * A[n * i + j] * d[j];
+    for (int k = 0; k < n - 1; ++k) {
         int most = k;
-        for (int i = k + 1; i < n; ++i) most = std::fabs(S[i][i]) > std::fabs(S[most][most]) ? i : most;
+        for (int i = k + 1; i < n; ++i)
+            most = scaled[order[i]][order[i]] > scaled[order[most]][order[most]] ? i : most;
         std::swap(order[k], order[most]);
-        for (int j = 0; j < n; ++j) std::swap(S[k][j], S[most][j]);
-        for (int j = 0; j < n; ++j) std::swap(S[j][k], S[j][most]);
+    }
+    // L below the diagonal of S, D on it.
+    double S[n][n];
+    for (int k = 0; k < n; ++k) {
+        double t[n];
         for (int j = 0; j < k; ++j) t[j] = S[j][j] * S[k][j];
-        for (int i = k; k && i < n; ++i) {
-            double sum = S[i][0] * t[0];
-            for (int j = 1; j < k; ++j) sum += S[i][j] * t[j];
+        for (int i = k; i < n; ++i) {
+            S[i][k] = scaled[order[i]][order[k]];
+            double sum = 0;
+            for (int j = 0; j < k; ++j) sum += S[i][j] * t[j];
             S[i][k] -= sum;
         }
         if (!(S[k][k] > kLeastPivot)) return false;
