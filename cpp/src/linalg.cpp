@@ -44,8 +44,7 @@ bool solve4(const double* A, const double* b, double* x) {
         for (int j = 0; j <= i; ++j) scaled[i][j] = scaled[j][i] = d[i] * A[n * i + j] * d[j];
     for (int k = 0; k < n - 1; ++k) {
         int most = k;
-        for (int i = k + 1; i < n; ++i)
-            most = scaled[order[i]][order[i]] > scaled[order[most]][order[most]] ? i : most;
+        for (int i = k + 1; i < n; ++i) most = scaled[order[i]][order[i]] > scaled[order[most]][order[most]] ? i : most;
         std::swap(order[k], order[most]);
     }
     // L below the diagonal of S, D on it.

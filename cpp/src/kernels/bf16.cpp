@@ -5,9 +5,8 @@
 // cpu: avx512vnni,avx512bf16
 // msvc: /arch:AVX512
 //
-// The solver's dense products on short operands: bfloat16 pairs (vdpbf16ps, twice the float32 rate) where rounding is
-// harmless, bytes (vpdpbusd, four times) where operands are small whole numbers. Operands are packed first, as 32-bit
-// groups of 2 or 4 neighbours along K: A as [M][K/group] or [K/group][M], B as [K/group][N].
+// The solver's rounded products on bfloat16 pairs (vdpbf16ps, twice the float32 rate). Operands are packed first, as
+// pairs of neighbours along K: A as [M][K/2] or [K/2][M], B as [K/2][N].
 #include "kernels/for_tiles_inl.hpp"
 #include "kernels/pack_bf16_inl.hpp"
 #include "kernels/x86.hpp"
@@ -18,37 +17,26 @@ constexpr int kTileRows = 12, kTileVectors = 2;
 
 inline __m512i load(const uint32_t* p) { return _mm512_loadu_si512(p); }
 
-struct Pairs {
-    typedef __m512 Sum;
-    static Sum multiply(Sum c, __m512i a, __m512i b) { return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b); }
-    static Sum zero() { return _mm512_setzero_ps(); }
-};
-struct Bytes {
-    typedef __m512i Sum;
-    static Sum multiply(Sum c, __m512i a, __m512i b) { return _mm512_dpbusd_epi32(c, b, a); }
-    static Sum zero() { return _mm512_setzero_si512(); }
-};
-
-// K counts groups. A(i,k) = A[i*a_row + k*a_col].
-template <class Group, int MR, int NV> struct Tile {
-    typename Group::Sum c[MR][NV];
+// K counts pairs. A(i,k) = A[i*a_row + k*a_col].
+template <int MR, int NV> struct Tile {
+    __m512 c[MR][NV];
 
     void multiply(size_t K, const uint32_t* A, size_t a_row, size_t a_col, const uint32_t* B, size_t ldb) {
         for (int i = 0; i < MR; ++i)
-            for (int v = 0; v < NV; ++v) c[i][v] = Group::zero();
+            for (int v = 0; v < NV; ++v) c[i][v] = _mm512_setzero_ps();
         for (size_t k = 0; k < K; ++k, A += a_col, B += ldb) {
             __m512i b[NV];
             for (int v = 0; v < NV; ++v) b[v] = load(B + 16 * v);
             for (int i = 0; i < MR; ++i) {
                 const __m512i a = _mm512_set1_epi32(int(A[size_t(i) * a_row]));
-                for (int v = 0; v < NV; ++v) c[i][v] = Group::multiply(c[i][v], a, b[v]);
+                for (int v = 0; v < NV; ++v) c[i][v] = _mm512_dpbf16_ps(c[i][v], (__m512bh)a, (__m512bh)b[v]);
             }
         }
     }
 };
 
 struct Operands {
-    size_t K; // groups
+    size_t K; // pairs
     const uint32_t *A, *B;
     size_t a_row, a_col, ldb;
 };
@@ -58,7 +46,7 @@ struct Store : Operands {
     float* C;
     size_t ldd, ldc;
     template <int MR, int NV> void tile(size_t i, size_t j) {
-        Tile<Pairs, MR, NV> t;
+        Tile<MR, NV> t;
         t.multiply(K, A + i * a_row, a_row, a_col, B + j, ldb);
         for (int q = 0; q < MR; ++q) {
             const __m512 start = _mm512_set1_ps(bias ? bias[i + size_t(q)] : 0.0f);
@@ -76,7 +64,7 @@ struct Dots : Operands {
     size_t ldx;
     double square, cross;
     template <int MR, int NV> void tile(size_t i, size_t j) {
-        Tile<Pairs, MR, NV> t;
+        Tile<MR, NV> t;
         t.multiply(K, A + i * a_row, a_row, a_col, B + j, ldb);
         __m512 s = _mm512_setzero_ps(), x = s;
         for (int q = 0; q < MR; ++q)
