@@ -16,7 +16,8 @@ constexpr bqq_rates kRatesAvx2 = {125, 18, 44, 240};
 constexpr double kTableRateAvx512 = 200, kTableRowsAvx512 = 10, kGemmAvx512 = 60;
 constexpr double kCountVnni = 860;
 
-/* Bytes of the tables of one block for the most columns in the lanes: half of a first-level cache of 32 KB. */
+/* Bytes of the tables of one block for the most columns in the lanes, and of those of a product of bits and counts:
+ * half of a first-level cache of 32 KB. */
 constexpr size_t kLaneTableBlock = 16 << 10;
 /* Columns from which they are faster in the lanes than in registers, for the two classes, idle lanes counted: 4096 x
  * 4096, p = 2, bench.matmul with --batch on a Xeon with AMX, levels capped by BQQ_ISA. AVX2: Zen 3 as well, by the
