@@ -1,6 +1,6 @@
 // Rates of the product's kernels and of the float gemm on every instruction set of this machine, one thread, operands
-// in the first-level cache. Best of many short runs: what a kernel can do, not what a loaded machine gives it. The last
-// line of a level has the rates of cpp/src/kernels/tuning.hpp.
+// in the first-level cache. Best of many short runs: what a kernel can do, not what a loaded machine gives it. How
+// whole products go by them: bench_methods.cpp.
 //
 //   cmake -S . -B build -DBQQ_BUILD_BENCH=ON && cmake --build build --target bench_kernels && build/bench_kernels
 #include "kernels/dispatch.hpp"
@@ -82,7 +82,6 @@ int main() {
     std::printf("%-8s %-8s %6s %22s %26s\n", "level", "class", "batch", "tables, ns a block",
                 "lookup, G bit additions/s");
     for (const std::string& name : bqq::detail::isa_available()) {
-        double table = 0, table_rows = 0; // of the float32 class at the largest batch
         const bqq_kernels kernel = bqq::detail::kernels_capped(name);
         for (int precision = 0; precision < kPrecisions; ++precision)
             for (const std::size_t batch : {1, 2, 4, 8}) {
@@ -93,8 +92,6 @@ int main() {
                 });
                 std::printf("%-8s %-8s %6zu %22.1f %26.0f\n", name.c_str(), precision ? "fast" : "float32", batch,
                             1e9 * build / double(blocks * batch), double(ldo * ldx * batch) / look * 1e-9);
-                if (precision == 0)
-                    table = double(ldo * ldx * batch) / look * 1e-9, table_rows = double(ldo) * build / look;
             }
         for (int precision = 0; precision < kPrecisions; ++precision)
             for (const std::size_t vectors : {1, 2}) {
@@ -108,8 +105,8 @@ int main() {
         constexpr std::size_t n = 96;
         Elements<float> A(n * n), B(n * n), C(n * n);
         const double gemm = seconds([&] { kernel.gemm(n, n, n, A.at, n, 1, B.at, n, nullptr, 0, nullptr, C.at, n); });
-        std::printf("%-8s rates: table %.0f, table_rows %.0f, gemm %.0f (%zu x %zu x %zu), count ", name.c_str(), table,
-                    table_rows, double(n * n * n) / gemm * 1e-9, n, n, n);
+        std::printf("%-8s gemm, G multiply-adds/s (%zu x %zu x %zu): %.0f; bits counted for a dense tile, G/s: ",
+                    name.c_str(), n, n, n, double(n * n * n) / gemm * 1e-9);
         if (kernel.dense)
             std::printf("%.0f\n", count_rate(kernel, bits.at, out.at));
         else

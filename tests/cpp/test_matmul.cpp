@@ -8,6 +8,7 @@
 #include "bqq/prepared.hpp"
 #include "half.hpp"
 #include "kernels/dispatch.hpp"
+#include "product/method.hpp"
 
 #include <atomic>
 #include <cstdlib>
@@ -41,6 +42,7 @@ using bqq::ConstArray;
 using bqq::Dtype;
 using bqq::Error;
 using bqq::Index;
+using bqq::detail::ProductMethod;
 using reference::Mat;
 
 namespace {
@@ -49,6 +51,29 @@ ConstArray input(const std::vector<float>& x, Index rows, Index cols) {
     return {x.data(), Dtype::f32, rows, cols, cols, 1};
 }
 Array output(std::vector<float>& x, Index rows, Index cols) { return {x.data(), Dtype::f32, rows, cols, cols, 1}; }
+
+// The ways of a product of this matrix that this machine has.
+std::vector<ProductMethod::Kind> possible(const bqq::Layout& a, int precision) {
+    std::vector<ProductMethod::Kind> kinds;
+    for (const auto kind : {ProductMethod::tables, ProductMethod::lanes, ProductMethod::tiles, ProductMethod::dense})
+        if (ProductMethod::possible(bqq::detail::kernels(), a, bqq::Precision(precision), kind)) kinds.push_back(kind);
+    return kinds;
+}
+
+struct How {
+    Index row_stride; // of x
+    int threads, precision;
+};
+
+// y = W_hat X by a given way, for `batch` columns.
+void multiply_by(ProductMethod::Kind kind, const Aligned& buffer, const float* x, Index batch, std::vector<float>& y,
+                 const How& how) {
+    const bqq::Layout& a = bqq::detail::prepared_of(buffer.at).layout;
+    bqq::MatmulOptions options;
+    options.threads = how.threads, options.precision = bqq::Precision(how.precision);
+    bqq::detail::matmul_by({bqq::detail::kernels(), kind, options.precision, batch}, buffer.at,
+                           {x, Dtype::f32, a.n, batch, how.row_stride, 1}, output(y, a.m, batch), options);
+}
 
 double norm(const Mat& a) {
     double s = 0;
@@ -245,31 +270,53 @@ TEST(options_of_the_c_interface) {
     CHECK_EQ(size, std::size_t(7));
 }
 
-TEST(columns_do_not_depend_on_the_batch) { // among batches that go the same way: small ones, large ones
-    const Index m = 150, n = 300;
-    for (const Index patch : {0, 64})
-        for (const int precision : {0, 1})
-            for (const Index batch : {4, 70}) {
-                const bqq::Matrix q = reference::random_matrix(m, n, 2, 50, patch, 1);
-                const Aligned buffer = prepared(q);
+TEST(every_way_equals_the_oracle) { // also where another would be chosen
+    for (const Index side : {20, 33, 150, 300})
+        for (const Index patch : {0, 64})
+            for (const Index batch : {1, 2, 5, 17, 40, 70, 259}) {
+                if (side == 300 && batch > 40) continue; // the oracle is slow
+                const Index m = side, n = side + 7;
+                const bqq::Matrix q = reference::random_matrix(m, n, 3, 21, patch, 1);
                 const Mat X = reference::random(n, batch, 2, -1, 1);
-                std::vector<float> x(X.v.begin(), X.v.end()), whole(std::size_t(m * batch)), some(whole.size());
-                bqq::MatmulOptions options;
-                options.precision = bqq::Precision(precision);
+                const std::vector<float> x(X.v.begin(), X.v.end());
+                const Mat expected = reference::multiply(reference::dense(q.view()), X);
+                const Aligned buffer = prepared(q);
+                for (const int precision : {0, 1})
+                    for (const ProductMethod::Kind kind : possible(q.layout, precision))
+                        for (const int threads : {1, 3}) {
+                            std::vector<float> y(std::size_t(m * batch), NAN);
+                            multiply_by(kind, buffer, x.data(), batch, y, {batch, threads, precision});
+                            double error = 0;
+                            for (std::size_t i = 0; i < y.size(); ++i)
+                                error += std::pow(double(y[i]) - expected.v[i], 2);
+                            const double bound = precision == 0 ? 1e-10 : 5e-4;
+                            CHECK(error <= bound * norm(expected) * norm(expected));
+                        }
+            }
+}
+
+TEST(columns_do_not_depend_on_the_batch) { // that goes the same way
+    const Index m = 150, n = 300, batch = 70;
+    const Mat X = reference::random(n, batch, 2, -1, 1);
+    const std::vector<float> x(X.v.begin(), X.v.end());
+    for (const Index patch : {0, 64}) {
+        const bqq::Matrix q = reference::random_matrix(m, n, 2, 50, patch, 1);
+        const Aligned buffer = prepared(q);
+        std::vector<float> whole(std::size_t(m * batch)), some(whole.size());
+        for (const int precision : {0, 1})
+            for (const ProductMethod::Kind kind : possible(q.layout, precision))
                 for (const int threads : {1, 2, 5}) {
-                    options.threads = threads;
-                    bqq::matmul(buffer.at, input(x, n, batch), output(whole, m, batch), options);
+                    multiply_by(kind, buffer, x.data(), batch, whole, {batch, threads, precision});
                     for (const Index width : {1, 3, 20, 33, 64})
                         for (const Index c : {0, 1, 3, 6, 37, 58}) {
-                            if (c + width > batch || (width < 20) != (batch < 20)) continue;
-                            const ConstArray columns{x.data() + c, Dtype::f32, n, width, batch, 1};
-                            bqq::matmul(buffer.at, columns, output(some, m, width), options);
+                            if (c + width > batch) continue;
+                            multiply_by(kind, buffer, x.data() + c, width, some, {batch, threads, precision});
                             for (Index i = 0; i < m; ++i)
                                 for (Index e = 0; e < width; ++e)
                                     CHECK_EQ(some[std::size_t(i * width + e)], whole[std::size_t(i * batch + c + e)]);
                         }
                 }
-            }
+    }
 }
 
 TEST(one_very_wide_block) { // 25,000 additions of groups of four, one after the other, lose two digits

@@ -151,7 +151,8 @@ def tree(name: str, *options: str, source: Path = ROOT) -> Path:
 
 def shared_tree() -> Path:
     """The tree of everything that is compiled alike: both libraries, the C++ tests, emulated CUDA and its module."""
-    options = ["-DBQQ_BUILD_TESTS=ON", "-DBQQ_WERROR=ON", "-DBQQ_INSTALL=ON", "-DBQQ_CUDA=OFF"]
+    options = ["-DBQQ_BUILD_TESTS=ON", "-DBQQ_BUILD_BENCH=ON", "-DBQQ_WERROR=ON", "-DBQQ_INSTALL=ON"]
+    options += ["-DBQQ_CUDA=OFF"]
     return tree("release", *options, "-DCMAKE_INSTALL_LIBDIR=lib", *emulation(), *python_module())
 
 

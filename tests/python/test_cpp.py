@@ -34,6 +34,28 @@ def test_product_on_emulated_tiles(built: Path, tmp_path: Path) -> None:
     assert re.search(r"^[1-9]\d* tests, 0 failures$", out, re.M), out
 
 
+def test_bench_of_the_ways_of_a_product(tree: Path) -> None:
+    """It runs through all of them; its exit code is its verdict, which is the machine's."""
+    _build.compile_all(tree, "bench_methods")
+
+    def bench(what: str) -> tuple[int, list[str]]:
+        command = [str(tree / "bench_methods"), what, "quick"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout.splitlines()
+
+    code, (head, *rows, verdict) = bench("check")
+    ways = head.split()[4:8]
+    assert ways == ["tables", "lanes", "tiles", "dense"]
+    assert len(rows) == 2 * 4 * 2  # classes, stacks, batches
+    assert {row.split()[8] for row in rows} <= set(ways)
+    assert (code, verdict.split()[-1]) in ((0, "met"), (1, "missed"))
+    code, lines = bench("calibrate")
+    assert code == 0
+    assert re.fullmatch(r"constexpr bqq_costs kCosts\w+ = {", lines[1])
+    assert [line.split("// ")[1] for line in lines[2:-1]] == ways
+    assert bench("nothing")[0] == 2
+
+
 def symbols(*arguments: str | Path) -> list[str]:
     return run(["nm", *arguments], ROOT).splitlines()
 

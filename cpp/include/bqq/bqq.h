@@ -221,8 +221,8 @@ BQQ_API bqq_status bqq_prepared_size(const bqq_view* view, size_t* size);
 
 /// Re-orders the planes of `view` for the kernels into buffer: at least bqq_prepared_size bytes, 64-byte aligned, the
 /// caller's. The result does not refer to `view`, may be moved in memory (at 64-byte alignment) and used by any number
-/// of threads. It is not a file format: another version or instruction set (bqq_isa) may want another order, and refuses
-/// this one. O(bytes).
+/// of threads. It is not a file format: another version or instruction set (bqq_isa) may want another order, and
+/// refuses this one. O(bytes).
 BQQ_API bqq_status bqq_prepare(const bqq_view* view, void* buffer, size_t size);
 
 /// The same for products with W_hat^T (n x m), straight from the planes of `view`: byte for byte what bqq_prepare makes
@@ -243,10 +243,10 @@ typedef struct bqq_matmul_options {
 BQQ_API bqq_status bqq_matmul_options_init(bqq_matmul_options* options, size_t struct_size);
 
 /// out (m x batch) = W_hat * x (n x batch), any dtypes, summed in float32 or integers. out must not overlap x. A column
-/// of the result depends on its column of x alone, bit for bit, and on the batch in that large ones may be computed
-/// another way. `prepared`: filled by bqq_prepare or bqq_prepare_transposed. options NULL: defaults. Small products
-/// stay on the calling thread. O(p l (m K + n J) batch) bit operations. BQQ_INVALID_ARGUMENT names the shapes that do
-/// not fit; BQQ_OUT_OF_MEMORY.
+/// of the result depends on its column of x alone, bit for bit, and on the batch in that another number of columns
+/// may be computed another way. `prepared`: filled by bqq_prepare or bqq_prepare_transposed. options NULL: defaults.
+/// Small products stay on the calling thread. O(p l (m K + n J) batch) bit operations. BQQ_INVALID_ARGUMENT names the
+/// shapes that do not fit; BQQ_OUT_OF_MEMORY.
 BQQ_API bqq_status bqq_matmul(const void* prepared, const bqq_array* x, const bqq_array* out,
                               const bqq_matmul_options* options);
 

@@ -34,8 +34,8 @@ BQQ_API std::size_t prepared_size(const View& q, bool transposed = false);
 BQQ_API void prepare(const View& q, void* buffer, std::size_t size, bool transposed = false);
 
 /// out (m x batch) = W_hat * X (n x batch). out must not overlap X. A column of the result depends on its column of X
-/// alone, bit for bit, not on threads or strides; on the batch only in that large ones may be computed another way
-/// (cpp/DESIGN.md), within the same error. O(p l (m K + n J) batch) bit operations, K x J blocks.
+/// alone, bit for bit, not on threads or strides; on the batch only in that another number of columns may be computed
+/// another way (cpp/DESIGN.md), within the same error. O(p l (m K + n J) batch) bit operations, K x J blocks.
 /// Throws Error(invalid_argument) on shapes that do not fit, std::bad_alloc.
 BQQ_API void matmul(const void* prepared, const ConstArray& X, const Array& out, const MatmulOptions& options = {});
 

@@ -12,6 +12,7 @@
 #include "kernels/pack_bf16_inl.hpp"
 #include "kernels/product_amx_inl.hpp"
 #include "kernels/tiles_amx_inl.hpp"
+#include "kernels/tuning.hpp"
 
 namespace {
 
@@ -128,4 +129,5 @@ extern "C" void bqq_kernels_amx(bqq_kernels* table) {
     table->gemm_dots_rounded = gemm_dots_rounded;
     table->tile[0] = bqq_product{tile_tables<TileFloat32>, tile_lookup<TileFloat32>};
     table->tile[1] = bqq_product{tile_tables<TileInt8>, tile_lookup<TileInt8>};
+    table->costs = kCostsAmx;
 }

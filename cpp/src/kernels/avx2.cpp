@@ -90,12 +90,12 @@ using PanelWords = BytePanelWords;
 
 extern "C" void bqq_kernels_avx2(bqq_kernels* table) {
     fill_loops(table);
-    fill_lanes(table, kLanesAvx2);
+    fill_lanes(table);
     fill_shorts<Words256>(table);
     table->unit_order = kBytes;
     table->product[0] = bqq_product{tables_planes, lookup_bytes<ByteUnits, 3>};
     table->product[1] = bqq_product{tables_i8, lookup_bytes<ByteUnits, 1>};
-    table->dense = dense<ByteUnits>;
+    table->dense = dense<ByteUnits, Rows256>;
     table->unit_columns = unit_columns<ByteUnits>;
-    table->rates = kRatesAvx2;
+    table->costs = kCostsAvx2;
 }

@@ -69,7 +69,7 @@ inline void sfloats(vs a, vf* out) {
 
 } // namespace
 
-#include "kernels/dense_avx2_inl.hpp"
+#include "kernels/dense_avx512_inl.hpp"
 #include "kernels/lanes_inl.hpp"
 #include "kernels/product_avx2_inl.hpp"
 #include "kernels/product_avx512_inl.hpp"
@@ -79,12 +79,12 @@ inline void sfloats(vs a, vf* out) {
 
 extern "C" void bqq_kernels_avx512(bqq_kernels* table) {
     fill_loops(table);
-    fill_lanes(table, kLanesAvx512);
+    fill_lanes(table);
     table->largest = nullptr; // products of 16-bit numbers take two instructions: as long as those of floats
     table->unit_order = kWords;
     table->product[0] = bqq_product{tables_f32, lookup_f32};
     table->product[1] = bqq_product{tables_i8, lookup_bytes<WordUnits, 1>};
-    table->dense = dense<WordUnits>;
+    table->dense = dense<WordUnits, Rows512>;
     table->unit_columns = unit_columns<WordUnits>;
-    table->rates.table = kTableRateAvx512, table->rates.table_rows = kTableRowsAvx512, table->rates.gemm = kGemmAvx512;
+    table->costs = kCostsAvx512;
 }

@@ -10,6 +10,7 @@
 
 extern "C" void bqq_kernels_generic(bqq_kernels* table) {
     fill_loops(table);
-    fill_lanes(table, kLanesGeneric);
+    fill_lanes(table);
     fill_product(table);
+    table->costs = kCostsGeneric;
 }

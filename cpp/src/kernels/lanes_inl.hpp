@@ -88,9 +88,7 @@ inline void add_entries(uint32_t word, const uint8_t* t, typename L::V* s) {
     constexpr size_t kEntry = N * sizeof(V);
     constexpr int shift = (G::at(g) - log2_of(kEntry) + 32) % 32;
     size_t index = (word >> shift | word << (32 - shift) % 32) & ((1u << G::bits(g)) - 1) * kEntry;
-#if defined(__GNUC__)
-    __asm__("" : "+r"(index)); // else the compiler adds up an address for each load: a third slower
-#endif
+    BQQ_HIDE(index);
     for (int v = 0; v < N; ++v)
         s[v] = L::add(s[v], L::load(t + index + size_t(first_entry<G>(g)) * kEntry + size_t(v) * sizeof(V)));
     if constexpr (g + 1 < end) add_entries<L, N, G, g + 1, end>(word, t, s);
@@ -256,17 +254,16 @@ void lanes_scales(size_t stacks, size_t l, const bqq_stack* scales, size_t width
         });
 }
 
-template <class L> void describe(bqq_lanes* k, size_t element, size_t chunk, size_t from) {
-    k->lanes = L::kLanes, k->most = 2 * L::kLanes, k->element = element, k->chunk = chunk, k->from = from;
+template <class L> void describe(bqq_lanes* k, size_t element, size_t chunk) {
+    k->lanes = L::kLanes, k->most = 2 * L::kLanes, k->element = element, k->chunk = chunk;
     k->entries = Groups<L>::kEntries, k->lookup = lanes_lookup<L>;
 }
 
-// From how many vectors on the two classes are faster this way than in registers.
-void fill_lanes(bqq_kernels* table, const size_t (&from)[kPrecisions]) {
+void fill_lanes(bqq_kernels* table) {
     bqq_lanes &exact = table->lanes[0], &fast = table->lanes[1];
-    describe<Floats>(&exact, 4, 4 * kChunkBlocks, from[0]);
+    describe<Floats>(&exact, 4, 4 * kChunkBlocks);
     exact.begin = lanes_begin_f32, exact.tables = lanes_tables_f32, exact.end = lanes_end_f32;
-    describe<Shorts>(&fast, 2, kChunkBlocks, from[1]);
+    describe<Shorts>(&fast, 2, kChunkBlocks);
     fast.begin = lanes_begin_i16, fast.tables = lanes_tables_i16, fast.end = lanes_end_i16;
     table->lanes_scales = lanes_scales;
 }

@@ -67,6 +67,7 @@ inline void sfloats(vs a, vf* out) {
 
 extern "C" void bqq_kernels_neon(bqq_kernels* table) {
     fill_loops(table);
-    fill_lanes(table, kLanesGeneric);
+    fill_lanes(table);
     fill_product(table);
+    table->costs = kCostsGeneric;
 }

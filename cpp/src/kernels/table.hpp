@@ -99,7 +99,6 @@ typedef struct bqq_lanes {
     size_t lanes, most;    /* narrowest and widest width */
     size_t element, chunk; /* chunk: blocks */
     size_t entries;        /* of the tables of one block and vector */
-    size_t from;           /* vectors from which it is faster than bqq_product */
     void (*begin)(size_t blocks, size_t width, const float* x, float* scale);
 
     /* tables: 64-byte aligned, entries * width * element bytes a block. x: of these blocks. */
@@ -113,6 +112,8 @@ typedef struct bqq_lanes {
     void (*end)(size_t rows, size_t width, const void* sums, const float* scale, float* out, int accumulate);
 } bqq_lanes;
 
+constexpr int kTileColumns = 128; // of a tile of bqq_dense, at most
+
 /* What the product needs of the scales of one stack of a block. */
 typedef struct bqq_stack {
     float r, shift, total;
@@ -120,7 +121,8 @@ typedef struct bqq_stack {
 
 /* A tile of W_hat, columns x 16 panels: out[b*ldo + 16 q + a] = row[16 q + a] + column[b] + sum_i r_i sum_g
  * popcount(Y_ag & Z_bg), with stack i in the segments first[i] <= g < first[i+1], Y_ag row a of the unit at
- * bits + block[g]*stride + 64 q and Z_bg = z[g*ldz + b]. panels <= kMaxPanels; row may be NULL (zero). */
+ * bits + block[g]*stride + 64 q and Z_bg = z[g*ldz + b]. panels <= kMaxPanels, columns <= kTileColumns; row may be
+ * NULL (zero). */
 typedef struct bqq_dense {
     size_t panels, columns, stacks;
     const uint32_t *first, *block; /* stacks + 1; one a segment */
@@ -133,14 +135,22 @@ typedef struct bqq_dense {
     size_t ldo;
 } bqq_dense;
 
-/* Measured rates in billions a second, by which a product chooses between tables and dense tiles.
- *   table         bits looked up in float32 tables for many columns, not counting the time to build the tables
- *   table_rows    rows of the bit matrix that are looked up in the time it takes to build the tables (a number)
- *   gemm          multiply-adds of gemm
- *   count         bits counted by dense */
-typedef struct bqq_rates {
-    double table, table_rows, gemm, count;
-} bqq_rates;
+/* What a way of a product takes, by which it is chosen among others (ProductMethod): measured, in picoseconds of one
+ * thread; only ratios matter.
+ *            tables, lanes, tiles                         dense
+ *   bit      to look one up, for a lane                   to count one
+ *   input    to build its tables, for a lane              an element of a tile, for a stack
+ *   end      for each row and column of W and column of X
+ *   more     a bit, for: a column missing to four;        a multiply-add of gemm
+ *            every `most` vectors; a column */
+typedef struct bqq_cost {
+    double bit, input, end, more;
+} bqq_cost;
+
+/* By class; dense: of the float32 class. */
+typedef struct bqq_costs {
+    bqq_cost tables[kPrecisions], lanes[kPrecisions], tiles[kPrecisions], dense[kPrecisions];
+} bqq_costs;
 
 typedef struct bqq_kernels {
     /* C[i,j] = D[i,j] + bias[i] + sum_k A(i,k) B[k,j],  A(i,k) = A[i*a_row + k*a_col];  i < M, j < N, k < K.
@@ -216,7 +226,6 @@ typedef struct bqq_kernels {
     /* A Metropolis sweep over the bits of `rows` binary least-squares problems: see the struct. Returns the flips. */
     size_t (*anneal)(const bqq_anneal* problem);
 
-    bqq_unit_order unit_order; /* of all entries below that take bits */
     bqq_product product[kPrecisions];
 
     /* The scales of one block, between the two stages of a product of one column. For each stack i and e < l
@@ -242,9 +251,11 @@ typedef struct bqq_kernels {
 
     /* Fills a tile of W_hat. */
     void (*dense)(const bqq_dense* tile);
-    bqq_rates rates; /* with dense */
     /* Bit a of columns[b] = element b of row a, for the 16 rows and 32 columns of a unit. With dense. */
     void (*unit_columns)(const uint8_t* unit, uint16_t* columns);
+
+    bqq_unit_order unit_order; /* of all entries that take bits */
+    bqq_costs costs;           /* of this instruction set as a whole: a higher one names all of them anew */
 } bqq_kernels;
 
 /* What an instruction-set file exports: one function that overwrites entries of the table. */

@@ -316,9 +316,8 @@ struct WordsVnni : Words512 {
 extern "C" void bqq_kernels_vnni(bqq_kernels* table) {
     fill_shorts<WordsVnni>(table);
     table->dense = dense;
-    table->rates.count = kCountVnni;
+    table->costs = kCostsVnni;
     table->unit_columns = unit_columns;
     table->product[0] = bqq_product{tables_f32, lookup<Float32Class>};
     table->product[1] = bqq_product{tables_i8, lookup<FastClass>};
-    for (int precision = 0; precision < kPrecisions; ++precision) table->lanes[precision].from = kLanesVnni[precision];
 }

@@ -43,9 +43,15 @@ class Threaded {
     Threaded(const Product& product, int crew, Index columns)
         : p_(product), h_(product.h), crew_(crew), columns_(columns), width_(product.method.columns),
           together_(rows_at_once(h_, width_)) {
-        const auto tasks = [&] { return ceil_div(h_.layout.J, together_) * ceil_div(columns, width_); };
+        const bool dense = product.method.kind == ProductMethod::dense;
+        const Index groups = ceil_div(columns, width_);
+        const auto tasks = [&] { return ceil_div(h_.layout.J, together_) * groups; };
         while (together_ > 1 && tasks() < kTasksPerThread * crew) together_ = ceil_div(together_, 2);
-        staged_ = product.method.kind != ProductMethod::dense && crew > 1 && tasks() < kFewTasksPerThread * crew;
+        staged_ = !dense && crew > 1 && tasks() < kFewTasksPerThread * crew;
+        rows_ = together_ * h_.layout.rows;
+        if (!dense || crew == 1) return;
+        const Index tiles = h_.layout.m * groups / (kTasksPerThread * crew) / DenseTiles::kRows; // cuts block rows, too
+        rows_ = std::min(rows_, std::max<Index>(tiles, 1) * DenseTiles::kRows);
     }
 
     void run(const ConstArray& X) {
@@ -83,9 +89,9 @@ class Threaded {
     }
 
     void at_once() {
-        const Index groups = inputs_->groups(), rows = together_ * h_.layout.rows;
-        Pool::run(ceil_div(h_.layout.J, together_) * groups, crew_, [&](Index task, int worker) {
-            const Index begin = task / groups * rows, end = std::min(h_.layout.m, begin + rows);
+        const Index groups = inputs_->groups(), m = h_.layout.m;
+        Pool::run(ceil_div(m, rows_) * groups, crew_, [&](Index task, int worker) {
+            const Index begin = task / groups * rows_, end = std::min(m, begin + rows_);
             p_.rows(*inputs_, inputs_->group(task % groups), begin, end, scratch_[std::size_t(worker)]);
         });
     }
@@ -134,7 +140,7 @@ class Threaded {
     const Product& p_;
     const Prepared& h_;
     int crew_;
-    Index columns_, width_, together_; // columns that are held, and that go together; block rows that go together
+    Index columns_, width_, together_, rows_; // columns held, going together; block rows together; rows of a task
     bool staged_;
     std::optional<Inputs> inputs_;
     std::vector<Scratch> scratch_;
@@ -150,7 +156,7 @@ std::size_t workspace_size(const void* prepared, Index batch) {
     std::size_t most = 0; // fewer columns may go with more block rows
     for (const Precision precision : {Precision::float32, Precision::fast})
         for (Index count = 1; count <= std::clamp<Index>(batch, 1, kDenseColumns); ++count) {
-            const ProductMethod method(kernels(), h, precision, count);
+            const ProductMethod method(kernels(), h.layout, precision, count);
             Arena arena;
             Inputs(h, method, method.columns, arena);
             Scratch(h, kernels(), method, rows_at_once(h, method.columns), arena);
@@ -169,7 +175,7 @@ void matmul_rows(const void* prepared, const ConstArray& X, const Array& out, In
                      ", expected a range within 0 to " + std::to_string(a.m));
     if (!workspace || !is_aligned(workspace)) bad_argument("workspace is null or not 64-byte aligned");
     if (X.cols == 0) return;
-    const ProductMethod method(kernels(), h, options.precision, X.cols);
+    const ProductMethod method(kernels(), a, options.precision, X.cols);
     const Index columns = method.columns, together = rows_at_once(h, columns);
     Arena arena(workspace);
     Inputs in(h, method, columns, arena);
@@ -185,16 +191,21 @@ void matmul_rows(const void* prepared, const ConstArray& X, const Array& out, In
     }
 }
 
-void matmul(const void* prepared, const ConstArray& X, const Array& out, const MatmulOptions& options) {
+void detail::matmul_by(const ProductMethod& method, const void* prepared, const ConstArray& X, const Array& out,
+                       const MatmulOptions& options) {
     const Prepared& h = prepared_of(prepared);
     const Layout& a = h.layout;
-    check(a, X, out, options);
-    if (X.cols == 0) return;
-    const ProductMethod method(kernels(), h, options.precision, X.cols);
     const Product product{h, kernels(), method, out, options.accumulate};
     const double work = double(a.p) * double(a.l) * double(a.m * a.K + a.n * a.J) * double(X.cols);
     const int crew = work < kThreadedWork ? 1 : resolve_threads(options.threads);
     Threaded(product, crew, std::min(X.cols, std::max(kColumnsAtOnce, method.columns))).run(X);
+}
+
+void matmul(const void* prepared, const ConstArray& X, const Array& out, const MatmulOptions& options) {
+    const Layout& a = prepared_of(prepared).layout;
+    check(a, X, out, options);
+    if (X.cols == 0) return;
+    matmul_by({kernels(), a, options.precision, X.cols}, prepared, X, out, options);
 }
 
 } // namespace bqq

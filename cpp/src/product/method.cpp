@@ -2,42 +2,95 @@
 
 #include "product/tuning.hpp"
 
+#include <cmath>
+
 namespace bqq::detail {
 namespace {
 
-// Whether dense tiles are faster than tables.
-bool dense_pays(const bqq_rates& rates, const Layout& a, Index batch) {
-    const double p = double(a.p), columns = double(batch), turns = double(ceil_div(batch, kDenseColumns));
-    const double table = (1 + rates.table_rows / double(a.rows)) / rates.table;
-    return a.J >= kDenseBlockRows && columns * (p * table - 1 / rates.gemm) > turns * p * double(a.l) / rates.count;
-}
+// What a product does for one column.
+struct Work {
+    double bits, inputs, ends; // looked up; of which tables are built; read and written
+    explicit Work(const Layout& a) {
+        const Units z(a.J * a.p * a.l, a.cols), y(a.rows, a.K * a.p * a.l);
+        const double tall = double(ceil_div(z.rows(), kTallRows)); // of stage 1, which share tables
+        bits = double(a.K * z.rows()) * double(z.cols()) + double(a.J * y.rows()) * double(y.cols());
+        inputs = double(a.K * z.cols()) * tall + double(a.J * y.cols());
+        ends = double(a.m + a.n);
+    }
+};
 
-ProductMethod::Kind choose(const bqq_kernels& kernels, const Layout& a, Precision precision, Index batch) {
-    const int class_ = int(precision);
-    const bool tall = std::min(a.m, a.J * a.p * a.l) >= kTilesRows; // in both stages
-    const bool dense = kernels.dense && precision == Precision::float32 && dense_pays(kernels.rates, a, batch);
-    if (dense) return ProductMethod::dense;
-    if (kernels.tile[class_].lookup && batch >= kTilesFrom[class_] && tall) return ProductMethod::tiles;
-    return batch >= Index(kernels.lanes[class_].from) ? ProductMethod::lanes : ProductMethod::tables;
-}
-
-} // namespace
-
-ProductMethod::ProductMethod(const bqq_kernels& kernels, const Prepared& h, Precision precision, Index batch)
-    : kind(choose(kernels, h.layout, precision, batch)),
-      kernel(&(kind == tiles ? kernels.tile : kernels.product)[int(precision)]), wide(&kernels.lanes[int(precision)]),
-      centred(precision != Precision::float32) {
-    const Index most[] = {kMaxVectors, Index(wide->most), kTileVectors, kDenseColumns};
-    columns = std::clamp<Index>(batch, 1, most[kind]);
-}
-
-Index ProductMethod::room(Index count) const {
-    if (kind != lanes) return count;
-    const Index lanes = Index(wide->lanes), most = Index(wide->most), rest = count % most;
+Index lane_room(const bqq_lanes& wide, Index count) {
+    const Index lanes = Index(wide.lanes), most = Index(wide.most), rest = count % most;
     Index last = rest ? lanes : 0;
     while (last < rest) last *= 2;
     return count - rest + last;
 }
+
+} // namespace
+
+std::array<double, 4> ProductMethod::effort(const bqq_kernels& kernels, const Layout& a, Precision precision, Kind kind,
+                                            Index batch) {
+    const Work work(a);
+    const bqq_lanes& wide = kernels.lanes[int(precision)];
+    const double columns = double(batch), ends = columns * work.ends;
+    const auto in_lanes = [&](Index room, double more) -> std::array<double, 4> {
+        return {double(room) * work.bits, double(room) * work.inputs, ends, more * work.bits};
+    };
+    switch (kind) {
+    case tables:
+        return in_lanes(batch, batch > 1 ? double(ceil_div(batch, 4) * 4 - batch) : 0);
+    case lanes:
+        return in_lanes(lane_room(wide, batch), double(ceil_div(batch, Index(wide.most))));
+    case tiles:
+        return in_lanes(ceil_div(batch, 16) * 16, columns);
+    default: {
+        const double area = double(a.m) * double(a.n), made = area * double(a.p * ceil_div(batch, kDenseColumns));
+        return {made * double(ceil_div(a.l, kUnitColumns) * kUnitColumns), made, ends, area * columns};
+    }
+    }
+}
+
+const bqq_cost& ProductMethod::cost(const bqq_kernels& kernels, Precision precision, Kind kind) {
+    const bqq_costs& c = kernels.costs;
+    const bqq_cost* all[] = {c.tables, c.lanes, c.tiles, c.dense};
+    return all[kind][int(precision)];
+}
+
+namespace {
+
+ProductMethod::Kind choose(const bqq_kernels& kernels, const Layout& a, Precision precision, Index batch) {
+    ProductMethod::Kind best = ProductMethod::tables;
+    double least = HUGE_VAL;
+    for (const auto kind : {ProductMethod::tables, ProductMethod::lanes, ProductMethod::tiles, ProductMethod::dense}) {
+        if (!ProductMethod::possible(kernels, a, precision, kind)) continue;
+        const bqq_cost& cost = ProductMethod::cost(kernels, precision, kind);
+        const auto effort = ProductMethod::effort(kernels, a, precision, kind, batch);
+        const double time =
+            effort[0] * cost.bit + effort[1] * cost.input + effort[2] * cost.end + effort[3] * cost.more;
+        if (time < least) least = time, best = kind;
+    }
+    return best;
+}
+
+} // namespace
+
+bool ProductMethod::possible(const bqq_kernels& kernels, const Layout& a, Precision precision, Kind kind) {
+    if (kind == dense) return kernels.dense && precision == Precision::float32;
+    return kind != tiles ||
+           (kernels.tile[int(precision)].lookup && std::min(a.m, a.J * a.p * a.l) >= kTilesRows); // in both stages
+}
+
+ProductMethod::ProductMethod(const bqq_kernels& kernels, const Layout& a, Precision precision, Index batch)
+    : ProductMethod(kernels, choose(kernels, a, precision, batch), precision, batch) {}
+
+ProductMethod::ProductMethod(const bqq_kernels& kernels, Kind kind, Precision precision, Index batch)
+    : kind(kind), kernel(&(kind == tiles ? kernels.tile : kernels.product)[int(precision)]),
+      wide(&kernels.lanes[int(precision)]), centred(precision != Precision::float32) {
+    const Index most[] = {kMaxVectors, Index(wide->most), kTileVectors, kDenseColumns};
+    columns = std::clamp<Index>(batch, 1, most[kind]);
+}
+
+Index ProductMethod::room(Index count) const { return kind == lanes ? lane_room(*wide, count) : count; }
 
 Index ProductMethod::blocks(Index count) const {
     if (kind == lanes)

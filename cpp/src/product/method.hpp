@@ -4,6 +4,8 @@
 #include "bqq/prepared.hpp"
 #include "product/prepared.hpp"
 
+#include <array>
+
 namespace bqq::detail {
 
 /// `count` vectors: element i of vector c is at[i*step + c*ld]. One of step and ld is 1.
@@ -16,7 +18,7 @@ template <class T> struct VectorsOf {
 };
 using Vectors = VectorsOf<const float>;
 
-/// Chosen from shape, batch, precision and instruction set.
+/// Chosen from shape, batch, precision and instruction set; or given, for tests and benchmarks.
 struct ProductMethod {
     enum Kind {
         tables, ///< of the sums of four inputs, in registers, for small batches
@@ -30,7 +32,15 @@ struct ProductMethod {
     Index columns;             ///< that go together
     bool centred;              ///< the mean of a column goes its own way, exactly
 
-    ProductMethod(const bqq_kernels& kernels, const Prepared& h, Precision precision, Index batch);
+    /// The one that costs least by kernels.costs.
+    ProductMethod(const bqq_kernels& kernels, const Layout& a, Precision precision, Index batch);
+    /// A given one, which has to be possible.
+    ProductMethod(const bqq_kernels& kernels, Kind kind, Precision precision, Index batch);
+    static bool possible(const bqq_kernels& kernels, const Layout& a, Precision precision, Kind kind);
+    /// How often a product of `batch` columns pays each member of the cost of its way.
+    static std::array<double, 4> effort(const bqq_kernels& kernels, const Layout& a, Precision precision, Kind kind,
+                                        Index batch);
+    static const bqq_cost& cost(const bqq_kernels& kernels, Precision precision, Kind kind);
 
     /// Columns there has to be room for where there are `count`: lanes are filled up.
     Index room(Index count) const;
@@ -43,5 +53,10 @@ struct ProductMethod {
     Index blocks(Index count) const;
     Index table_bytes() const;
 };
+
+/// bqq::matmul with the method given, arguments unchecked, at least one column: how tests and benchmarks reach a way
+/// that would not be chosen.
+void matmul_by(const ProductMethod& method, const void* prepared, const ConstArray& X, const Array& out,
+               const MatmulOptions& options);
 
 } // namespace bqq::detail

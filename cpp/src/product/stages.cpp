@@ -225,6 +225,7 @@ Scratch::Scratch(const Prepared& h, const bqq_kernels& kernels, const ProductMet
     : y(arena.floats(method.room(method.columns) * h.y_units().rows())) {
     if (method.kind == ProductMethod::dense) {
         tiles.emplace(h, kernels, arena);
+        if (h.layout.n > kSumBlocks * kUnitColumns) held = arena.floats(method.columns * h.y_units().rows());
         return;
     }
     const Index room = method.room(method.columns), rows = together * h.inner_width() + 2 * kPanelRows;
@@ -270,9 +271,16 @@ void Product::dense(Index j, Index begin, Index end, const Inputs& in, Columns c
     const Layout& a = h.layout;
     const Panels all(begin, end);
     const VectorsOf<float> rows = method.arrange(scratch.y, all.rows(), columns.count);
+    float* const held = scratch.held;
+    if (held) std::fill(held, held + rows.count * rows.ld, 0.0f);
+    Index summed = 0; // elements of a row, one after the other
     for (Index k = 0; k < a.K; ++k)
         for (Index b = 0; b < a.cols_of(k); b += kDenseTileColumns) {
             const Index depth = std::min(kDenseTileColumns, a.cols_of(k) - b);
+            if (summed + depth > kSumBlocks * kUnitColumns) {
+                for (Index i = 0; i < rows.count * rows.ld; ++i) held[i] += rows.at[i];
+                summed = 0;
+            }
             const Vectors x = in.x(columns, k);
             scratch.tiles->select(j, k, b, depth);
             for_groups(all.top, all.bottom, [&](Index q, Index panels) {
@@ -280,9 +288,11 @@ void Product::dense(Index j, Index begin, Index end, const Inputs& in, Columns c
                 float* to = rows.from((q - all.top) * kPanelRows).at;
                 kernels.gemm(std::size_t(columns.count), std::size_t(panels * kPanelRows), std::size_t(depth),
                              x.from(b).at, std::size_t(x.ld), 1, tile, std::size_t(panels * kPanelRows),
-                             k || b ? to : nullptr, std::size_t(rows.ld), nullptr, to, std::size_t(rows.ld));
+                             summed ? to : nullptr, std::size_t(rows.ld), nullptr, to, std::size_t(rows.ld));
             });
+            summed += depth;
         }
+    for (Index i = 0; held && i < rows.count * rows.ld; ++i) rows.at[i] += held[i];
     const double none[kDenseColumns] = {};
     store_columns(rows.from(begin - all.top * kPanelRows), none, {nullptr, none},
                   part_of(out, j * a.rows + begin, end - begin, in.start + columns.first, columns.count), accumulate);

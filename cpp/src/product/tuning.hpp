@@ -33,19 +33,14 @@ constexpr Index kLanePanels = 128;
 
 // ---- which method ----
 
-/// Columns from which matrix units are faster than tables and lanes, for each precision: 4096 x 4096, p = 2,
-/// bench.matmul with --batch on a Xeon with AMX, and with BQQ_ISA=bf16.
-constexpr Index kTilesFrom[kPrecisions] = {10, 12};
-/// Rows of both stages from which they are used: below a panel they multiply padding, and sums of few rows that cancel
-/// show the 16 bits of the operands (2.4e-5 of a result with l = 1, against the 2e-5 of the float32 class).
+/// Rows of both stages from which matrix units are used: below a panel they multiply padding, and sums of few rows that
+/// cancel show the 16 bits of the operands (2.4e-5 of a result with l = 1, against the 2e-5 of the float32 class).
 constexpr Index kTilesRows = kPanelRows;
-/// Columns for which a dense tile of W_hat is made once. Chosen; bench.matmul shows its effect. Where the
-/// border to tables lies follows from the rates in kernels/tuning.hpp.
+/// Columns for which a dense tile of W_hat is made once, a multiple of those that go together otherwise (workspaces
+/// rely on it). Chosen; bench.matmul shows its effect. What each method costs stands in kernels/tuning.hpp.
 constexpr Index kDenseColumns = 256;
 /// Columns of such a tile; its rows are a group of panels, so that it takes 64 KB. Chosen, not measured.
-constexpr Index kDenseTileColumns = 128;
-/// Block rows from which the dense method is taken: so many threads can share the work. Chosen, not measured.
-constexpr Index kDenseBlockRows = 4;
+constexpr Index kDenseTileColumns = kTileColumns;
 
 // ---- threads ----
 
