@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -105,8 +106,19 @@ def distances(points: Array) -> Array:
 
 
 def points_of_tsp(text: str) -> Array:
-    rows = [line.split() for line in text.splitlines()]
-    return np.array([[float(a) for a in r[1:]] for r in rows if len(r) == 3 and r[0].isdigit()])
+    """The cities of a TSPLIB file. Raises ValueError for one that is not given by points in the plane."""
+    lines = [line.strip() for line in text.removeprefix("\ufeff").splitlines()]
+    start = lines.index("NODE_COORD_SECTION") + 1 if "NODE_COORD_SECTION" in lines else 0
+    head = dict(re.split(r"\s*:\s*", line, maxsplit=1) for line in lines[: start or None] if ":" in line)
+    kind, size = head.get("EDGE_WEIGHT_TYPE"), head.get("DIMENSION", "")
+    if kind != "EUC_2D" or not size.isdigit():
+        raise ValueError(
+            f"EDGE_WEIGHT_TYPE is {kind}, DIMENSION {size or None}: expected EUC_2D and a number of cities"
+        )
+    rows = [line.split() for line in lines[start : start + int(size)]]
+    if [row[0] for row in rows if len(row) == 3] != [str(city + 1) for city in range(int(size))]:
+        raise ValueError(f"expected {size} cities, a line of number, x and y each")
+    return np.array([[float(x), float(y)] for _, x, y in rows])
 
 
 def distance(options: Options) -> Case:

@@ -4,6 +4,7 @@
 #include <Eigen/QR>
 
 #include <cmath>
+#include <utility>
 
 namespace bqq::detail {
 namespace {
@@ -20,26 +21,63 @@ VectorXd minimum_norm(const MatrixXd& A, const VectorXd& b) {
 }
 
 // Scaling to unit diagonal makes the rank decision independent of the units of the basis.
-template <class Matrix, class Vector> void scaled_solve(const Matrix& A, const Vector& b, double* x) {
-    Vector d = A.diagonal();
+constexpr double kLeastPivot = 1e-9;
+
+void scaled_solve(const MatrixXd& A, const VectorXd& b, double* x) {
+    VectorXd d = A.diagonal();
     for (Eigen::Index i = 0; i < d.size(); ++i) d[i] = d[i] > 0 ? 1 / std::sqrt(d[i]) : 0;
-    const Matrix scaled = d.asDiagonal() * A * d.asDiagonal();
-    const Vector rhs = d.cwiseProduct(b);
-    const Eigen::LDLT<Matrix> ldlt(scaled);
-    Map<VectorXd> out(x, b.size());
-    if (ldlt.info() == Eigen::Success && ldlt.vectorD().minCoeff() > 1e-9)
-        out = d.cwiseProduct(Vector(ldlt.solve(rhs)));
-    else
-        out = d.cwiseProduct(Vector(minimum_norm(scaled, rhs)));
+    const MatrixXd scaled = d.asDiagonal() * A * d.asDiagonal();
+    const VectorXd rhs = d.cwiseProduct(b);
+    const Eigen::LDLT<MatrixXd> ldlt(scaled);
+    const bool regular = ldlt.info() == Eigen::Success && ldlt.vectorD().minCoeff() > kLeastPivot;
+    Map<VectorXd>(x, b.size()) = d.cwiseProduct(regular ? VectorXd(ldlt.solve(rhs)) : minimum_norm(scaled, rhs));
+}
+
+// The same for 4 x 4, which is solved in every step and sweep; false where A is singular. Which of nearly equal pivots
+// is the largest is chance: no branch on it.
+bool solve4(const double* A, const double* b, double* x) {
+    constexpr int n = 4;
+    double scaled[n][n], d[n], y[n];
+    int order[n] = {0, 1, 2, 3};
+    for (int i = 0; i < n; ++i) d[i] = A[5 * i] > 0 ? 1 / std::sqrt(A[5 * i]) : 0;
+    for (int i = 0; i < n; ++i)
+        for (int j = 0; j <= i; ++j) scaled[i][j] = scaled[j][i] = d[i] * A[n * i + j] * d[j];
+    for (int k = 0; k < n - 1; ++k) {
+        int most = k;
+        for (int i = k + 1; i < n; ++i) most = scaled[order[i]][order[i]] > scaled[order[most]][order[most]] ? i : most;
+        std::swap(order[k], order[most]);
+    }
+    // L below the diagonal of S, D on it.
+    double S[n][n];
+    for (int k = 0; k < n; ++k) {
+        double t[n];
+        for (int j = 0; j < k; ++j) t[j] = S[j][j] * S[k][j];
+        for (int i = k; i < n; ++i) {
+            S[i][k] = scaled[order[i]][order[k]];
+            double sum = 0;
+            for (int j = 0; j < k; ++j) sum += S[i][j] * t[j];
+            S[i][k] -= sum;
+        }
+        if (!(S[k][k] > kLeastPivot)) return false;
+        for (int i = k + 1; i < n; ++i) S[i][k] /= S[k][k];
+    }
+    for (int i = 0; i < n; ++i) y[i] = d[order[i]] * b[order[i]];
+    y[1] -= S[1][0] * y[0];
+    y[2] -= S[2][0] * y[0] + S[2][1] * y[1];
+    y[3] -= S[3][0] * y[0] + (S[3][1] * y[1] + S[3][2] * y[2]);
+    for (int i = 0; i < n; ++i) y[i] /= S[i][i];
+    y[2] -= S[3][2] * y[3];
+    y[1] -= S[2][1] * y[2] + S[3][1] * y[3];
+    y[0] -= (S[1][0] * y[1] + S[2][0] * y[2]) + S[3][0] * y[3];
+    for (int i = 0; i < n; ++i) x[order[i]] = d[order[i]] * y[i];
+    return true;
 }
 
 } // namespace
 
 void solve_semidefinite(std::int64_t n, const double* A, const double* b, double* x) {
-    if (n == 4)
-        scaled_solve<Eigen::Matrix4d, Eigen::Vector4d>(Map<const Eigen::Matrix4d>(A), Map<const Eigen::Vector4d>(b), x);
-    else
-        scaled_solve<MatrixXd, VectorXd>(Map<const MatrixXd>(A, n, n), Map<const VectorXd>(b, n), x);
+    if (n == 4 && solve4(A, b, x)) return;
+    scaled_solve(Map<const MatrixXd>(A, n, n), Map<const VectorXd>(b, n), x);
 }
 
 // The Cholesky factor of H read from its last row and column backwards.

@@ -97,9 +97,9 @@ def _read(source: str | None) -> _Source:
     if source is None:
         return _Source("the red channel of a photo", _default_photo(), True)
     path, name = _split(source)
-    if path.suffix == ".npy":
+    if path.suffix.lower() == ".npy":
         title, value, is_image = path.name, read_npy(path), False
-    elif path.suffix == ".safetensors":
+    elif path.suffix.lower() == ".safetensors":
         title, value, is_image = *_tensor(path, name), False
     else:
         title, value, is_image = path.name, _image(path), True

@@ -325,7 +325,7 @@ def _compress(args: argparse.Namespace) -> None:
     _check_isa()
     _check_paths(args)
     metadata: dict[str, str] = {}
-    if args.input.suffix == ".npy":
+    if args.input.suffix.lower() == ".npy":
         tensors: dict[str, Any] = {"matrix": read_npy(args.input)}
         names = ["matrix"]
     else:
@@ -347,11 +347,11 @@ def _compress(args: argparse.Namespace) -> None:
 def _check_paths(args: argparse.Namespace) -> None:
     """What can be wrong with the paths is said before the work, not after it."""
     source, target = args.input, args.output
-    if source.suffix not in (".npy", ".safetensors"):
+    if source.suffix.lower() not in (".npy", ".safetensors"):
         raise InputError(f"{source}: expected a .npy or .safetensors file")
-    if source.suffix == ".npy" and (args.only or args.skip or args.min_size):
+    if source.suffix.lower() == ".npy" and (args.only or args.skip or args.min_size):
         raise InputError("--only, --skip and --min-size choose tensors of a .safetensors file")
-    if target.suffix != ".safetensors":
+    if target.suffix.lower() != ".safetensors":
         raise InputError(f"{target}: the output is a .safetensors file, name it so")
     if target.exists() and not args.force:
         raise InputError(f"{target} exists; --force replaces it")
@@ -400,7 +400,7 @@ def _check_names(args: argparse.Namespace, tensors: dict[str, Any]) -> None:
 
 
 def _job(args: argparse.Namespace, name: str, value: Any) -> _Job:
-    source = str(args.input) if args.input.suffix == ".npy" else f"{args.input}, tensor {name!r}"
+    source = str(args.input) if args.input.suffix.lower() == ".npy" else f"{args.input}, tensor {name!r}"
     with blame(source):
         W = _arrays.as_float32_matrix("W", value)
         if (largest := _largest(W)) > _MOST:

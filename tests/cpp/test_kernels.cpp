@@ -38,6 +38,14 @@ Mat values(const Padded& a) {
     return m;
 }
 
+// Rows of bits, 16 a word.
+std::vector<std::uint16_t> packed_bits(const Padded& a) {
+    std::vector<std::uint16_t> packed(a.v.size() / kPad, std::uint16_t(0));
+    for (std::size_t i = 0; i < a.v.size(); ++i)
+        if (a.v[i] != 0) packed[i / kPad] |= std::uint16_t(1u << i % kPad);
+    return packed;
+}
+
 template <class F> void on_each_isa(F&& f) {
     for (const std::string& name : bqq::detail::isa_available()) f(bqq::detail::kernels_capped(name));
 }
@@ -219,15 +227,15 @@ TEST(counts_are_exact) {
     on_each_isa([](const bqq_kernels& kernel) {
         for (const Index M : {1, 13, 40})
             for (const Index N : {1, 33})
-                for (const Index K : {1, 3, 16, 30, 255, 258, 300, 601}) {
-                    // 258: the largest bytes of sums that fill a chunk; 601: several chunks and both bytes
-                    const double most = K == 255 ? 65535.49 : K == 601 ? 27000 : 255.49 * double(1 + K % 2);
+                for (const Index K : {1, 3, 16, 30, 33, 64, 255, 601}) {
+                    const double most = K == 255 ? kMostCount : K == 601 ? 600 : 255;
                     Padded A(reference::random(M, K, 1)), B(reference::random(K, N, 2, 0, most)), C(Mat(M, N));
                     for (float& v : A.v) v = v > 0.5f ? 1.0f : 0.0f;
                     for (float& v : B.v) v = std::floor(v + 0.5f);
                     const Elements<float> workspace(gemm_workspace(std::size_t(M), std::size_t(B.ld), std::size_t(K)));
-                    kernel.gemm_counts(std::size_t(M), std::size_t(B.ld), std::size_t(K), A.v.data(), std::size_t(A.ld),
-                                       B.v.data(), std::size_t(B.ld), C.data(), std::size_t(C.ld), workspace.at);
+                    kernel.gemm_counts(std::size_t(M), std::size_t(B.ld), std::size_t(K), packed_bits(A).data(),
+                                       std::size_t(A.ld / kPad), B.v.data(), std::size_t(B.ld), std::size_t(most),
+                                       C.data(), std::size_t(C.ld), workspace.at);
                     for (Index i = 0; i < M; ++i)
                         for (Index j = 0; j < N; ++j) {
                             double sum = 0;
@@ -241,13 +249,13 @@ TEST(counts_are_exact) {
 TEST(counts_of_full_chunks_are_exact) {
     on_each_isa([](const bqq_kernels& kernel) {
         for (const Index K : {255, 256, 257, 512, 1028})
-            for (const double count : {255.0, 256.0, 65535.0}) {
-                if (double(K) * count >= 16777216) continue;
+            for (const double count : {0.0, 255.0, 256.0, double(kMostCount)}) {
                 const Index M = 5, N = 17;
                 Padded A(Mat(M, K, 1)), B(Mat(K, N, count)), C(Mat(M, N));
                 const Elements<float> workspace(gemm_workspace(std::size_t(M), std::size_t(B.ld), std::size_t(K)));
-                kernel.gemm_counts(std::size_t(M), std::size_t(B.ld), std::size_t(K), A.v.data(), std::size_t(A.ld),
-                                   B.v.data(), std::size_t(B.ld), C.data(), std::size_t(C.ld), workspace.at);
+                kernel.gemm_counts(std::size_t(M), std::size_t(B.ld), std::size_t(K), packed_bits(A).data(),
+                                   std::size_t(A.ld / kPad), B.v.data(), std::size_t(B.ld), std::size_t(count),
+                                   C.data(), std::size_t(C.ld), workspace.at);
                 for (Index i = 0; i < M; ++i)
                     for (Index j = 0; j < N; ++j) CHECK_EQ(C(i, j), double(K) * count);
             }
@@ -415,9 +423,9 @@ TEST(correlate) {
                 for (float& v : bits.v) v = v > 0.5f ? 1.0f : 0.0f;
                 const Padded P = c, x(reference::random(1, rows, 6));
                 const double r = -0.7, s = 0.3, size = 21;
-                kernel.correlate(std::size_t(rows), std::size_t(c.ld), bits.v.data(), nu.v.data(), held.v.data(),
-                                 with_X ? X.v.data() : nullptr, with_X ? x.v.data() : nullptr, float(r), float(s),
-                                 float(size), c.data());
+                const bqq_atoms atoms{nu.v.data(), held.v.data(), float(r), float(s), float(size)};
+                kernel.correlate(&atoms, std::size_t(rows), std::size_t(c.ld), bits.v.data(),
+                                 with_X ? X.v.data() : nullptr, with_X ? x.v.data() : nullptr, c.data());
                 for (Index a = 0; a < rows; ++a) {
                     double rho = 0, w = 0;
                     for (Index k = 0; k < L; ++k) rho += bits(a, k), w += bits(a, k) * nu(0, k);
@@ -431,9 +439,61 @@ TEST(correlate) {
     });
 }
 
+TEST(project) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        for (const Index rows : {1, 5, 40})
+            for (const Index L : {3, 16, 48, 100}) {
+                Padded bits(reference::random(rows, L, 1));
+                for (float& v : bits.v) v = v > 0.5f ? 1.0f : 0.0f;
+                const Padded X(reference::random(rows, L, 2, -1, 1)), x(reference::random(1, rows, 3, -1, 1));
+                Padded sums(reference::random(1, L, 4)), dots(reference::random(1, L, 5));
+                const Padded first = sums, second = dots;
+                kernel.project(std::size_t(rows), std::size_t(bits.ld), bits.v.data(), X.v.data(), x.v.data(),
+                               sums.data(), dots.data());
+                CHECK(sums.clean());
+                CHECK(dots.clean());
+                for (Index q = 0; q < L; ++q) {
+                    double sum = first(0, q), dot = second(0, q);
+                    for (Index a = 0; a < rows; ++a) sum += x(0, a) * bits(a, q), dot += X(a, q) * bits(a, q);
+                    CHECK_NEAR(sums(0, q), sum, bound(rows, 1));
+                    CHECK_NEAR(dots(0, q), dot, bound(rows, 1));
+                }
+            }
+    });
+}
+
+TEST(add_pairs) {
+    on_each_isa([](const bqq_kernels& kernel) {
+        for (const Index L : {1, 5, 16, 17, 50, 100}) {
+            const Index ld = (L + kPad - 1) / kPad * kPad;
+            const auto whole = [&](std::uint32_t seed, double unit) {
+                Mat a = reference::random(L, L, seed, 0, 200), b(ld, L);
+                for (Index k = 0; k < L; ++k)
+                    for (Index q = 0; q < L; ++q) b(k, q) = std::floor(a(k, q)) * unit;
+                return Padded(b);
+            };
+            Padded pairs = whole(1, 0.5), gram = whole(2, 1);
+            const Padded moved = pairs, before = gram, other = whole(3, 1);
+            std::vector<float> sums(std::size_t(ld), 9.0f), dots = sums;
+            kernel.add_pairs(std::size_t(ld), pairs.data(), gram.data(), other.v.data(), sums.data(), dots.data());
+            CHECK(gram.clean());
+            for (const float v : pairs.v) CHECK_EQ(v, 0);
+            for (Index q = 0; q < ld; ++q) {
+                double sum = 0, dot = 0;
+                for (Index k = 0; q < L && k < L; ++k) {
+                    CHECK_EQ(gram(k, q), before(k, q) + moved(k, q) + moved(q, k));
+                    sum += gram(k, q), dot += gram(k, q) * other(k, q);
+                }
+                CHECK_EQ(sums[std::size_t(q)], sum);
+                CHECK_NEAR(dots[std::size_t(q)], dot, bound(L, 400 * 200));
+            }
+        }
+    });
+}
+
 TEST(anneal) {
     on_each_isa([](const bqq_kernels& kernel) {
-        for (const Index L : {1, 5, 16, 17, 50})
+        for (const Index L : {1, 5, 16, 17, 50, 64, 81, 140})
             for (const double T : {0.0, 0.3, 3.0})
                 for (const bool with_counts : {false, true}) {
                     // A Gram matrix, correlations and exponential numbers; the scalar loop visits bits one by one.
@@ -453,6 +513,7 @@ TEST(anneal) {
                     const Padded pool(reference::random(1, 40 + ld, 10, 0, 4));
                     std::uint64_t state = 5, expected_state = 5;
 
+                    std::vector<std::uint16_t> packed = packed_bits(bits);
                     const Mat first = values(bits);
                     Mat b = first, cc = values(c), expected_atoms(L, width);
                     std::size_t flips = 0;
@@ -478,7 +539,8 @@ TEST(anneal) {
                     std::vector<std::uint32_t> flipped(std::size_t(ld), 0u);
                     bqq_anneal problem{};
                     problem.rows = std::size_t(rows), problem.ld = std::size_t(ld);
-                    problem.bits = bits.data(), problem.c = c.data(), problem.M = gram.v.data();
+                    problem.bits = bits.data(), problem.packed = packed.data(), problem.c = c.data(),
+                    problem.M = gram.v.data();
                     problem.diagonal = diagonal.data(), problem.T = float(T), problem.pool = pool.v.data();
                     problem.pool_size = 40, problem.state = &state, problem.X = X.v.data();
                     problem.atoms = atoms.data(), problem.ldx = std::size_t(X.ld), problem.before = before.data();
@@ -489,6 +551,7 @@ TEST(anneal) {
                     if (close) continue;
                     CHECK_EQ(done, flips);
                     CHECK(bits.clean());
+                    CHECK(packed == packed_bits(bits));
                     for (Index a = 0; a < rows; ++a)
                         for (Index k = 0; k < L; ++k) {
                             CHECK_EQ(bits(a, k), b(a, k));

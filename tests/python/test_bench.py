@@ -78,14 +78,29 @@ def test_standardised_and_labelled():
 
 
 def test_distance_of_a_tsplib_file(tmp_path):
-    lines = [f"{i + 1} {i % 10}.5 {10 * i}" for i in range(100)]
+    lines = [f" {i + 1} {i % 10}.5  {10 * i}" for i in range(100)]
     file = tmp_path / "points.tsp"
-    file.write_text("NAME : points\nNODE_COORD_SECTION\n" + "\n".join(lines) + "\nEOF\n")
+    head = "\ufeffNAME : points\nDIMENSION: 100\nEDGE_WEIGHT_TYPE :EUC_2D\n"
+    file.write_text(head + "NODE_COORD_SECTION\n" + "\n".join(lines) + "\nDISPLAY_DATA_SECTION\n1 5 5\nEOF\n", "utf-8")
     case = matrices.distance(matrices.Options(rd100=str(file)))
     assert case.same
     D = np.round(case.W - case.W[0, 0], 12)
     np.testing.assert_array_equal(D, D.T)
     assert D[0, 1] / D[0, 2] == pytest.approx(10 / 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("DIMENSION: 2\nEDGE_WEIGHT_TYPE: EXPLICIT\nEDGE_WEIGHT_SECTION\n0 1 2\n1 0 3\n", "EXPLICIT"),
+        ("DIMENSION: 2\nEDGE_WEIGHT_TYPE: GEO\nNODE_COORD_SECTION\n1 5 5\n2 6 6\n", "GEO"),
+        ("DIMENSION: 3\nEDGE_WEIGHT_TYPE: EUC_2D\nNODE_COORD_SECTION\n1 5 5\n2 6 6\nEOF\n", "3 cities"),
+        ("1 5 5\n2 6 6\n", "None"),
+    ],
+)
+def test_tsplib_files_of_another_kind(text, word):
+    with pytest.raises(ValueError, match=word):
+        matrices.points_of_tsp(text)
 
 
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])

@@ -157,3 +157,9 @@ def test_paths_that_are_no_text(folder: Path) -> None:
 def test_progress_without_stderr() -> None:
     code = "import sys, numpy, bqq; sys.stderr = None; bqq.decompose(numpy.eye(9), 1, steps=5, progress=True)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_suffixes_in_capitals(folder: Path) -> None:
+    (folder / "w.npy").rename(folder / "W.NPY")
+    run("compress", "W.NPY", "O.SAFETENSORS", *FAST, cwd=folder)
+    assert "24x20" in run("info", "O.SAFETENSORS", cwd=folder)

@@ -65,6 +65,11 @@ def test_find_package_is_shared_by_default(prefix: Path, tmp_path: Path) -> None
         run([tmp_path / "user_c"], tmp_path, {"BQQ_ISA": "abacus"})
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="ELF")
+def test_dlclose_leaves_the_code_of_sleeping_helpers(prefix: Path) -> None:
+    assert "NODELETE" in run(["readelf", "--dynamic", shared_library(prefix)], prefix)
+
+
 def test_find_package_static(prefix: Path, tmp_path: Path) -> None:
     use(tmp_path, f"-DCMAKE_PREFIX_PATH={prefix}", "-DBQQ_USE_STATIC=ON")
     assert "libbqq.so" not in linked(tmp_path / "user_c")

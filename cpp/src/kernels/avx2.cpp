@@ -81,7 +81,6 @@ namespace {
 using PanelWords = BytePanelWords;
 }
 
-#include "kernels/counts_avx2_inl.hpp"
 #include "kernels/dense_avx2_inl.hpp"
 #include "kernels/gemm_rounded_avx2_inl.hpp"
 #include "kernels/lanes_inl.hpp"
@@ -93,7 +92,6 @@ extern "C" void bqq_kernels_avx2(bqq_kernels* table) {
     fill_loops(table);
     fill_lanes(table);
     fill_shorts<Words256>(table);
-    table->gemm_counts = gemm_counts_in_bytes<Words256>;
     table->unit_order = kBytes;
     table->product[0] = bqq_product{tables_planes, lookup_bytes<ByteUnits, 3>};
     table->product[1] = bqq_product{tables_i8, lookup_bytes<ByteUnits, 1>};

@@ -69,7 +69,6 @@ inline void sfloats(vs a, vf* out) {
 
 } // namespace
 
-#include "kernels/counts_avx2_inl.hpp"
 #include "kernels/dense_avx512_inl.hpp"
 #include "kernels/lanes_inl.hpp"
 #include "kernels/product_avx2_inl.hpp"
@@ -81,7 +80,6 @@ inline void sfloats(vs a, vf* out) {
 extern "C" void bqq_kernels_avx512(bqq_kernels* table) {
     fill_loops(table);
     fill_lanes(table);
-    table->gemm_counts = gemm_counts_in_bytes<Words512>;
     table->largest = nullptr; // products of 16-bit numbers take two instructions: as long as those of floats
     table->unit_order = kWords;
     table->product[0] = bqq_product{tables_f32, lookup_f32};

@@ -5,9 +5,8 @@
 // cpu: avx512vnni,avx512bf16
 // msvc: /arch:AVX512
 //
-// The solver's dense products on short operands: bfloat16 pairs (vdpbf16ps, twice the float32 rate) where rounding is
-// harmless, bytes (vpdpbusd, four times) where operands are small whole numbers. Operands are packed first, as 32-bit
-// groups of 2 or 4 neighbours along K: A as [M][K/group] or [K/group][M], B as [K/group][N].
+// The solver's rounded products on bfloat16 pairs (vdpbf16ps, twice the float32 rate). Operands are packed first, as
+// pairs of neighbours along K: A as [M][K/2] or [K/2][M], B as [K/2][N].
 #include "kernels/for_tiles_inl.hpp"
 #include "kernels/pack_bf16_inl.hpp"
 #include "kernels/x86.hpp"
@@ -18,66 +17,26 @@ constexpr int kTileRows = 12, kTileVectors = 2;
 
 inline __m512i load(const uint32_t* p) { return _mm512_loadu_si512(p); }
 
-// Bits to [rows][ceil(cols/4)] of four bytes.
-void pack_bytes_along(size_t rows, size_t cols, const float* A, size_t lda, uint32_t* out, size_t stride) {
-    for (size_t i = 0; i < rows; ++i, A += lda, out += stride)
-        for (size_t j = 0; j < cols; j += 16) {
-            const __mmask16 inside = j + 16 <= cols ? __mmask16(0xFFFF) : __mmask16((1u << (cols - j)) - 1u);
-            const __m512i v = _mm512_cvtps_epi32(_mm512_maskz_loadu_ps(inside, A + j));
-            _mm_storeu_si128((__m128i*)(out + j / 4), _mm512_cvtepi32_epi8(v));
-        }
-}
-
-// Byte `shift`/8 of rows of whole numbers to [rows/4][cols] of four bytes, one above the other. Returns whether any
-// number has a higher byte.
-bool pack_bytes_down(size_t rows, size_t cols, const float* A, size_t lda, unsigned shift, uint32_t* out) {
-    const __m512i byte = _mm512_set1_epi32(255);
-    __m512i all = _mm512_setzero_si512();
-    for (size_t i = 0; i < rows; i += 4, A += 4 * lda, out += cols)
-        for (size_t j = 0; j < cols; j += 16) {
-            __m512i packed = _mm512_setzero_si512();
-            for (size_t q = 0; q < 4 && i + q < rows; ++q) {
-                const __m512i v = _mm512_srli_epi32(_mm512_cvtps_epi32(_mm512_loadu_ps(A + q * lda + j)), shift);
-                all = _mm512_or_si512(all, v);
-                packed = _mm512_or_si512(packed,
-                                         _mm512_sllv_epi32(_mm512_and_si512(v, byte), _mm512_set1_epi32(int(8 * q))));
-            }
-            _mm512_storeu_si512(out + j, packed);
-        }
-    return _mm512_test_epi32_mask(all, _mm512_set1_epi32(~255)) != 0;
-}
-
-struct Pairs {
-    typedef __m512 Sum;
-    static Sum multiply(Sum c, __m512i a, __m512i b) { return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b); }
-    static Sum zero() { return _mm512_setzero_ps(); }
-};
-struct Bytes {
-    typedef __m512i Sum;
-    static Sum multiply(Sum c, __m512i a, __m512i b) { return _mm512_dpbusd_epi32(c, b, a); }
-    static Sum zero() { return _mm512_setzero_si512(); }
-};
-
-// K counts groups. A(i,k) = A[i*a_row + k*a_col].
-template <class Group, int MR, int NV> struct Tile {
-    typename Group::Sum c[MR][NV];
+// K counts pairs. A(i,k) = A[i*a_row + k*a_col].
+template <int MR, int NV> struct Tile {
+    __m512 c[MR][NV];
 
     void multiply(size_t K, const uint32_t* A, size_t a_row, size_t a_col, const uint32_t* B, size_t ldb) {
         for (int i = 0; i < MR; ++i)
-            for (int v = 0; v < NV; ++v) c[i][v] = Group::zero();
+            for (int v = 0; v < NV; ++v) c[i][v] = _mm512_setzero_ps();
         for (size_t k = 0; k < K; ++k, A += a_col, B += ldb) {
             __m512i b[NV];
             for (int v = 0; v < NV; ++v) b[v] = load(B + 16 * v);
             for (int i = 0; i < MR; ++i) {
                 const __m512i a = _mm512_set1_epi32(int(A[size_t(i) * a_row]));
-                for (int v = 0; v < NV; ++v) c[i][v] = Group::multiply(c[i][v], a, b[v]);
+                for (int v = 0; v < NV; ++v) c[i][v] = _mm512_dpbf16_ps(c[i][v], (__m512bh)a, (__m512bh)b[v]);
             }
         }
     }
 };
 
 struct Operands {
-    size_t K; // groups
+    size_t K; // pairs
     const uint32_t *A, *B;
     size_t a_row, a_col, ldb;
 };
@@ -87,7 +46,7 @@ struct Store : Operands {
     float* C;
     size_t ldd, ldc;
     template <int MR, int NV> void tile(size_t i, size_t j) {
-        Tile<Pairs, MR, NV> t;
+        Tile<MR, NV> t;
         t.multiply(K, A + i * a_row, a_row, a_col, B + j, ldb);
         for (int q = 0; q < MR; ++q) {
             const __m512 start = _mm512_set1_ps(bias ? bias[i + size_t(q)] : 0.0f);
@@ -105,7 +64,7 @@ struct Dots : Operands {
     size_t ldx;
     double square, cross;
     template <int MR, int NV> void tile(size_t i, size_t j) {
-        Tile<Pairs, MR, NV> t;
+        Tile<MR, NV> t;
         t.multiply(K, A + i * a_row, a_row, a_col, B + j, ldb);
         __m512 s = _mm512_setzero_ps(), x = s;
         for (int q = 0; q < MR; ++q)
@@ -115,22 +74,6 @@ struct Dots : Operands {
             }
         square += _mm512_reduce_add_ps(s);
         cross += _mm512_reduce_add_ps(x);
-    }
-};
-
-struct Counts : Operands {
-    float* C;
-    size_t ldc;
-    bool high; // the second byte: adds 256 times its product
-    template <int MR, int NV> void tile(size_t i, size_t j) {
-        Tile<Bytes, MR, NV> t;
-        t.multiply(K, A + i * a_row, a_row, a_col, B + j, ldb);
-        for (int q = 0; q < MR; ++q)
-            for (int v = 0; v < NV; ++v) {
-                float* c = C + (i + size_t(q)) * ldc + j + size_t(16 * v);
-                const __m512 sum = _mm512_cvtepi32_ps(t.c[q][v]);
-                _mm512_storeu_ps(c, high ? _mm512_fmadd_ps(sum, _mm512_set1_ps(256), _mm512_loadu_ps(c)) : sum);
-            }
     }
 };
 
@@ -167,28 +110,10 @@ void gemm_dots_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_ro
     sums[0] = op.square, sums[1] = op.cross;
 }
 
-void gemm_counts(size_t M, size_t N, size_t K, const float* A, size_t lda, const float* B, size_t ldb, float* C,
-                 size_t ldc, float* workspace) {
-    Counts op;
-    uint32_t* b = (uint32_t*)workspace;
-    const size_t groups = (K + 3) / 4, stride = (groups + 3) / 4 * 4;
-    const bool more = pack_bytes_down(K, N, B, ldb, 0, b);
-    uint32_t* a = b + groups * N;
-    pack_bytes_along(M, K, A, lda, a, stride);
-    static_cast<Operands&>(op) = {groups, a, b, stride, 1, N};
-    op.C = C, op.ldc = ldc, op.high = false;
-    for_tiles<kTileRows, kTileVectors, 16>(op, M, N);
-    if (!more) return;
-    pack_bytes_down(K, N, B, ldb, 8, b);
-    op.high = true;
-    for_tiles<kTileRows, kTileVectors, 16>(op, M, N);
-}
-
 } // namespace
 
 extern "C" void bqq_kernels_bf16(bqq_kernels* table) {
     table->gemm_rounded = gemm_rounded;
     table->gemm_dots_rounded = gemm_dots_rounded;
-    table->gemm_counts = gemm_counts;
     table->largest = nullptr;
 }

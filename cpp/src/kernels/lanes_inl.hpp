@@ -81,17 +81,17 @@ template <class L, int N, int g = 0, class Input> inline void build_lanes(uint8_
 
 constexpr int log2_of(size_t x) { return x > 1 ? 1 + log2_of(x / 2) : 0; }
 
-// Adds the entries of groups g to the last of a word. The index is rotated to where it counts in bytes.
-template <class L, int N, int g = 0> inline void add_entries(uint32_t word, const uint8_t* t, typename L::V* s) {
+// Adds the entries of groups g to end - 1 of a word. The index is rotated to where it counts in bytes.
+template <class L, int N, class G = Groups<L>, int g = 0, int end = G::kGroups>
+inline void add_entries(uint32_t word, const uint8_t* t, typename L::V* s) {
     using V = typename L::V;
-    using G = Groups<L>;
     constexpr size_t kEntry = N * sizeof(V);
     constexpr int shift = (G::at(g) - log2_of(kEntry) + 32) % 32;
     size_t index = (word >> shift | word << (32 - shift) % 32) & ((1u << G::bits(g)) - 1) * kEntry;
     BQQ_HIDE(index);
     for (int v = 0; v < N; ++v)
         s[v] = L::add(s[v], L::load(t + index + size_t(first_entry<G>(g)) * kEntry + size_t(v) * sizeof(V)));
-    if constexpr (g + 1 < G::kGroups) add_entries<L, N, g + 1>(word, t, s);
+    if constexpr (g + 1 < end) add_entries<L, N, G, g + 1, end>(word, t, s);
 }
 
 // One panel and at most kChunkBlocks blocks.

@@ -85,14 +85,10 @@ void gemm_dots_rounded(size_t M, size_t N, size_t K, const float* A, size_t a_ro
                        size_t ldb, float, const float* X, size_t ldx, double sums[2], float*) {
     gemm_dots(M, N, K, A, a_row, a_col, B, ldb, X, ldx, sums);
 }
-void gemm_counts(size_t M, size_t N, size_t K, const float* A, size_t lda, const float* B, size_t ldb, float* C,
-                 size_t ldc, float*) {
-    gemm(M, N, K, A, lda, 1, B, ldb, nullptr, 0, nullptr, C, ldc); // below 2^24 float32 sums are exact
-}
 
 // Row and column sums of a matrix seen vector by vector.
 struct Summer {
-    const bqq_sums& out;
+    const bqq_sums out; // a copy, or the stores could change it
     vf row, row_sq;
 
     Summer(const bqq_sums& sums, size_t ld) : out(sums) {
@@ -228,7 +224,6 @@ void fill_solver(bqq_kernels* table) {
     table->bilinear = bilinear;
     table->gemm_rounded = gemm_rounded;
     table->gemm_dots_rounded = gemm_dots_rounded;
-    table->gemm_counts = gemm_counts;
     table->axpy = axpy;
     table->column_dots = column_dots;
     table->column_affine = column_affine;

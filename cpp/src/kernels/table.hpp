@@ -11,6 +11,8 @@
 
 constexpr int kPad = 16; // floats a padded row is a multiple of
 
+constexpr int kMostCount = 2047; // of gemm_counts
+
 /* The product sees a bit matrix in units of 16 rows x 32 columns, four bytes a row: element 32*block + k of the row in
  * bit k % 8 of byte k / 8. A panel is 16 rows. An instruction set has one of two orders of the bytes of a unit: kWords,
  * row by row, little-endian 32-bit words; kBytes, byte 0 of all rows, then byte 1, and so on. */
@@ -38,12 +40,19 @@ typedef struct bqq_sums {
     float* col_sq; /* sum_i x_ij^2 */
 } bqq_sums;
 
+/* Atoms Phi_k = r O_k + s 1 of the bits O of the other side, their constant part held: see correlate. */
+typedef struct bqq_atoms {
+    const float *nu, *held; /* ld: nu_k = <O_k, 1> */
+    float r, s, size;       /* size = <1, 1> */
+} bqq_atoms;
+
 /* Rows of bits b (floats 0 and 1), each a binary least-squares problem with the same Gram matrix G, given as M = -G,
  * and correlations c of its residual: flipping bit k by d = 1 - 2b lowers the squared error by 2 d c_k - G_kk. Bits are
  * visited in order; bit k flips if that gain exceeds -T e_k (e: exponentially distributed), and then c += d M_k. */
 typedef struct bqq_anneal {
     size_t rows, ld;
     float *bits, *c;       /* rows x ld */
+    uint16_t* packed;      /* rows x ld/16: the same bits, bit k in bit k % 16 of word k / 16 */
     const float* M;        /* ld x ld */
     const float* diagonal; /* G_kk, infinite in the padding */
     float T;               /* 0: greedy */
@@ -166,9 +175,10 @@ typedef struct bqq_kernels {
                               const float* B, size_t ldb, float most_b, const float* X, size_t ldx, double sums[2],
                               float* workspace);
 
-    /* C = A B for A of bits (floats 0 and 1, row-major) and B of whole numbers 0 to 65535; exact below 2^24. */
-    void (*gemm_counts)(size_t M, size_t N, size_t K, const float* A, size_t lda, const float* B, size_t ldb, float* C,
-                        size_t ldc, float* workspace);
+    /* C = A B for A of bits, bit k % 16 of A[i*lda + k/16], zero from K on, and B of whole numbers 0 to `most` <=
+     * kMostCount; exact below 2^24. */
+    void (*gemm_counts)(size_t M, size_t N, size_t K, const uint16_t* A, size_t lda, const float* B, size_t ldb,
+                        size_t most, float* C, size_t ldc, float* workspace);
 
     /* f = x + zeta (x - x_old), g = a f + b, and the sums of f. f may be NULL. Padding of f and g becomes 0. */
     void (*extrapolate)(size_t rows, size_t cols, size_t ld, const float* x, const float* x_old, float zeta, float a,
@@ -198,12 +208,20 @@ typedef struct bqq_kernels {
     /* y += a x, count a multiple of kPad. */
     void (*axpy)(size_t count, float a, const float* x, float* y);
 
-    /* Correlations of the residual with the atoms Phi_k = r O_k + s 1 of the other side, for every row b of bits:
+    /* Correlations of the residual with the atoms, for every row b of bits, rows x ld:
      *   c_q = r X_q + s x - ( r^2 P_q + r s w + (r s nu_q + size s^2) rho + held_q )
-     *   w = sum_k b_k nu_k,   rho = sum_k b_k,   P = b N,   N_kq = <O_k, O_q>,   nu_k = <O_k, 1>,   size = <1, 1>
+     *   w = sum_k b_k nu_k,   rho = sum_k b_k,   P = b N,   N_kq = <O_k, O_q>
      * c holds P and receives the result. X and x may both be NULL: zero. */
-    void (*correlate)(size_t rows, size_t ld, const float* bits, const float* nu, const float* held, const float* X,
-                      const float* x, float r, float s, float size, float* c);
+    void (*correlate)(const bqq_atoms* atoms, size_t rows, size_t ld, const float* bits, const float* X, const float* x,
+                      float* c);
+
+    /* sums_q += sum_a x_a b_aq and dots_q += sum_a X_aq b_aq, for `rows` rows of bits b. */
+    void (*project)(size_t rows, size_t ld, const float* bits, const float* X, const float* x, float* sums,
+                    float* dots);
+
+    /* gram += pairs + pairs^T and pairs = 0, both ld x ld and of halves of whole numbers below 2^22. Of what gram is
+     * then: sums_q = sum_k gram_kq, dots_q = sum_k gram_kq other_kq. */
+    void (*add_pairs)(size_t ld, float* pairs, float* gram, const float* other, float* sums, float* dots);
 
     /* A Metropolis sweep over the bits of `rows` binary least-squares problems: see the struct. Returns the flips. */
     size_t (*anneal)(const bqq_anneal* problem);

@@ -9,7 +9,8 @@
  * and not another distance was not recorded. */
 constexpr int kPrefetchBlocks = 16;
 
-/* Bytes of the tables of one block for the most columns in the lanes: half of a first-level cache of 32 KB. */
+/* Bytes of the tables of one block for the most columns in the lanes, and of those of a product of bits and counts:
+ * half of a first-level cache of 32 KB. */
 constexpr size_t kLaneTableBlock = 16 << 10;
 /* What the ways of a product cost at each level (bqq_cost): build/bench_methods calibrate, on a Xeon with AMX, levels
  * capped by BQQ_ISA; build/bench_methods check says how good the choice is on a machine. AVX2 on a Zen 3, which has

@@ -1,5 +1,5 @@
-// A vector of 32-bit words, each four bytes or two 16-bit numbers or one whole number, and of as many floats: what the
-// solver's products on short operands are written over (counts_avx2_inl.hpp, gemm_rounded_avx2_inl.hpp).
+// A vector of 32-bit words, each two 16-bit numbers or one sum of theirs, and of as many floats: what the
+// solver's products on short operands are written over (gemm_rounded_avx2_inl.hpp).
 #pragma once
 
 #include "kernels/x86.hpp"
@@ -16,20 +16,6 @@ struct Words256 {
     static Word load(const uint32_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
     static void store(uint32_t* p, Word a) { _mm256_storeu_si256((__m256i*)p, a); }
     static Word set(uint32_t a) { return _mm256_set1_epi32(int(a)); }
-    static Word whole(const float* p) { return _mm256_cvtps_epi32(_mm256_loadu_ps(p)); }
-    static Word bits_and(Word a, Word b) { return _mm256_and_si256(a, b); }
-    static Word bits_or(Word a, Word b) { return _mm256_or_si256(a, b); }
-    static Word left(Word a, int bits) { return _mm256_slli_epi32(a, bits); }
-    static Word right(Word a, int bits) { return _mm256_srli_epi32(a, bits); }
-    static Word add_halves(Word a) { return _mm256_madd_epi16(a, _mm256_set1_epi16(1)); }
-    static bool any(Word a) { return !_mm256_testz_si256(a, a); }
-    static Word add_byte_products(Word sum, Word counts, Word bits) {
-        return _mm256_add_epi16(sum, _mm256_maddubs_epi16(counts, bits));
-    }
-    static void put(float* c, Word a) { _mm256_storeu_ps(c, _mm256_cvtepi32_ps(a)); }
-    static void put_more(float* c, Word a, float factor) {
-        _mm256_storeu_ps(c, _mm256_fmadd_ps(_mm256_set1_ps(factor), _mm256_cvtepi32_ps(a), _mm256_loadu_ps(c)));
-    }
 
     typedef __m256 Float;
     static Float load(const float* p) { return _mm256_loadu_ps(p); }
@@ -61,12 +47,6 @@ struct Words256 {
         const Word low = rounded(_mm256_mul_ps(s, _mm256_loadu_ps(x)));
         const Word high = rounded(_mm256_mul_ps(s, _mm256_loadu_ps(x + 8)));
         store(p, _mm256_permute4x64_epi64(_mm256_packs_epi32(low, high), 0xD8)); // the packs work within 128 bits
-    }
-    // 16 floats, bits, as 4 words of bytes.
-    static void store_bytes(uint32_t* p, const float* x) {
-        const Word words = _mm256_permute4x64_epi64(_mm256_packs_epi32(whole(x), whole(x + 8)), 0xD8);
-        const __m128i low = _mm256_castsi256_si128(words), high = _mm256_extracti128_si256(words, 1);
-        _mm_storeu_si128((__m128i*)p, _mm_packs_epi16(low, high));
     }
 };
 

@@ -75,9 +75,10 @@ ProductMethod::Kind choose(const bqq_kernels& kernels, const Layout& a, Precisio
 } // namespace
 
 bool ProductMethod::possible(const bqq_kernels& kernels, const Layout& a, Precision precision, Kind kind) {
-    if (kind == dense) return kernels.dense && precision == Precision::float32;
-    return kind != tiles ||
-           (kernels.tile[int(precision)].lookup && std::min(a.m, a.J * a.p * a.l) >= kTilesRows); // in both stages
+    const bool tall = std::min(a.m, a.J * a.p * a.l) >= kRoundedRows; // in both stages
+    if (kind == tables) return tall || precision != Precision::float32 || kernels.unit_order == kWords;
+    if (kind == tiles) return tall && kernels.tile[int(precision)].lookup;
+    return kind == lanes || (kernels.dense && precision == Precision::float32);
 }
 
 ProductMethod::ProductMethod(const bqq_kernels& kernels, const Layout& a, Precision precision, Index batch)

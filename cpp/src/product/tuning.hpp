@@ -33,9 +33,10 @@ constexpr Index kLanePanels = 128;
 
 // ---- which method ----
 
-/// Rows of both stages from which matrix units are used: below a panel they multiply padding, and sums of few rows that
-/// cancel show the 16 bits of the operands (2.4e-5 of a result with l = 1, against the 2e-5 of the float32 class).
-constexpr Index kTilesRows = kPanelRows;
+/// Rows of both stages from which matrix units are used and, in the float32 class, tables of bytes: below a panel units
+/// multiply padding, and sums of few rows that cancel show the 16 and 21 bits of the operands (2.4e-5 of a result with
+/// l = 1, 4.6e-5 of one with m = 1, against the 2e-5 of the float32 class; test_matmul.py).
+constexpr Index kRoundedRows = kPanelRows;
 /// Columns for which a dense tile of W_hat is made once, a multiple of those that go together otherwise (workspaces
 /// rely on it). Chosen; bench.matmul shows its effect. What each method costs stands in kernels/tuning.hpp.
 constexpr Index kDenseColumns = 256;

@@ -10,9 +10,10 @@ namespace bqq::detail {
 namespace {
 
 // A power-of-two row length would map the rows of a tile column to the same cache sets: make it an odd number of lines.
+// Short rows meet in a set seldom enough.
 Index odd_lines(Index count) {
     const Index lines = ceil_div(count, kPad);
-    return (lines > 1 && lines % 2 == 0 ? lines + 1 : lines) * kPad;
+    return (lines >= 8 && lines % 2 == 0 ? lines + 1 : lines) * kPad;
 }
 
 // Columns of a product: what lies behind them in a padded row is nobody's.

@@ -17,18 +17,21 @@ constexpr Index kChunk = 32; // rows between two polls, columns of a block of co
 } // namespace
 
 Refiner::Refiner(const bqq_kernels& kernels, Index max_rows, Index max_cols, Index l, bool metric)
-    : kernels_(kernels), l_(l), ld_(padded(l)), changed_(std::size_t(max_cols)), flipped_(std::size_t(ld_)) {
+    : kernels_(kernels), l_(l), ld_(padded(l)), changed_(std::size_t(max_cols)), flipped_(std::size_t(ld_)),
+      packed_(std::size_t((max_rows + max_cols) * ld_ / kPad)) {
     const Index m = max_rows, n = max_cols, ld = ld_, most = std::max(m, n), squares = metric ? n * padded(n) : 0;
     y_.ldc = padded(m), z_.ldc = padded(n);
     const Index room = Index(gemm_workspace(std::size_t(most), std::size_t(ld), std::size_t(l)));
     const PaddedFloats parts[] = {
-        {&y_.X, m * z_.ldc},           {&z_.X, n * y_.ldc},      {&y_.bits, m * ld},  {&z_.bits, n * ld},
-        {&y_.X_other, m * ld},         {&z_.X_other, n * ld},    {&y_.gram, ld * ld}, {&z_.gram, ld * ld},
-        {&y_.atoms, ld * y_.ldc},      {&z_.atoms, ld * z_.ldc}, {&y_.nu, ld},        {&z_.nu, ld},
-        {&y_.gram_sums, ld},           {&z_.gram_sums, ld},      {&M_, ld * ld},      {&pairs_, ld * ld},
-        {&pairs_T_, ld * ld},          {&c_, most * ld},         {&diagonal_, ld},    {&before_, ld},
-        {&pool_, kPool + ld},          {&coefficients_, 4 * ld}, {&workspace_, room}, {&H_, squares},
-        {&base_, metric ? n * ld : 0},
+        {&y_.X, m * z_.ldc},      {&z_.X, n * y_.ldc},   {&y_.bits, m * ld},
+        {&z_.bits, n * ld},       {&y_.X_other, m * ld}, {&z_.X_other, n * ld},
+        {&y_.gram, ld * ld},      {&z_.gram, ld * ld},   {&y_.atoms, ld * y_.ldc},
+        {&z_.atoms, ld * z_.ldc}, {&y_.nu, ld},          {&z_.nu, ld},
+        {&y_.gram_sums, ld},      {&z_.gram_sums, ld},   {&M_, ld * ld},
+        {&pairs_, ld * ld},       {&c_, most * ld},      {&diagonal_, ld},
+        {&before_, ld},           {&pool_, kPool + ld},  {&coefficients_, 4 * ld},
+        {&X_sums_, ld},           {&X_dots_, ld},        {&gram_dots_, ld},
+        {&workspace_, room},      {&H_, squares},        {&base_, metric ? n * ld : 0},
     };
     memory_ = zeroed(parts);
 }
@@ -82,10 +85,15 @@ void Refiner::set_target(Index m, Index n, const float* W, Index ldw, double div
 void Refiner::set_bits(const std::uint8_t* Y, Index y_row, const std::uint8_t* Z, Index z_row) {
     std::fill(y_.bits, y_.bits + m_ * ld_, 0.0f);
     std::fill(z_.bits, z_.bits + n_ * ld_, 0.0f);
+    std::fill(packed_.begin(), packed_.end(), std::uint16_t(0));
+    y_.packed = packed_.data(), z_.packed = y_.packed + m_ * ld_ / kPad;
     for (Index k = 0; k < l_; ++k) {
         for (Index a = 0; a < m_; ++a) y_.bits[a * ld_ + k] = float(Y[a * y_row + k / 8] >> (k % 8) & 1);
         for (Index b = 0; b < n_; ++b) z_.bits[b * ld_ + k] = float(Z[k * z_row + b / 8] >> (b % 8) & 1);
     }
+    for (const Side* side : {&y_, &z_})
+        for (Index i = 0; i < side->count * ld_; ++i)
+            if (side->bits[i] != 0) side->packed[i / kPad] |= std::uint16_t(1u << i % kPad);
 }
 
 void Refiner::get_bits(std::uint8_t* Y, Index y_row, std::uint8_t* Z, Index z_row) const {
@@ -107,29 +115,45 @@ void Refiner::count_in_metric() {
     kernels_.column_dots(n, ld, nullptr, base_, ld, nullptr, 0, z_.nu);
 }
 
-// From scratch: pair counts, and the atoms each side makes of X, atoms_ka = sum_b other_bk X_ba.
-void Refiner::recount() {
+// From scratch: the pair counts of a side.
+void Refiner::count_pairs(Side& side) {
+    const std::size_t l = std::size_t(l_), ld = std::size_t(ld_);
+    if (weighted_ && &side == &z_) return count_in_metric();
+    kernels_.gemm(l, ld, std::size_t(side.count), side.bits, 1, ld, side.bits, ld, nullptr, 0, nullptr, side.gram, ld);
+    for (Index k = 0; k < l_; ++k) side.nu[k] = side.gram[k * ld_ + k];
+}
+
+// From scratch: the atoms each side makes of X, atoms_ka = sum_b other_bk X_ba.
+void Refiner::make_atoms() {
     const std::size_t l = std::size_t(l_), ld = std::size_t(ld_);
     for (Side* side : {&y_, &z_}) {
         const Side& other = side == &y_ ? z_ : y_;
-        if (weighted_ && side == &z_) {
-            count_in_metric();
-        } else {
-            kernels_.gemm(l, ld, std::size_t(side->count), side->bits, 1, ld, side->bits, ld, nullptr, 0, nullptr,
-                          side->gram, ld);
-            for (Index k = 0; k < l_; ++k) side->nu[k] = side->gram[k * ld_ + k];
-        }
         kernels_.gemm(l, std::size_t(side->ldc), std::size_t(other.count), other.bits, 1, ld, other.X,
                       std::size_t(side->ldc), nullptr, 0, nullptr, side->atoms, std::size_t(side->ldc));
     }
 }
 
-// What the scales and the other side need of the pair counts and bits of a side, after they changed.
-void Refiner::sum_up(Side& side) {
-    const std::size_t ld = std::size_t(ld_);
-    kernels_.column_dots(std::size_t(l_), ld, nullptr, side.gram, ld, nullptr, 0, side.gram_sums);
-    kernels_.column_dots(std::size_t(side.count), ld, side.X_sum, side.bits, ld, nullptr, 0, coefficients_);
-    side.X_dot = sum(l_, coefficients_);
+// What the scales and the other side need of the pair counts and bits of a side, from scratch.
+void Refiner::sum_up(Side& side, const Side& other) {
+    const std::size_t l = std::size_t(l_), ld = std::size_t(ld_);
+    kernels_.column_dots(l, ld, nullptr, side.gram, ld, nullptr, 0, side.gram_sums);
+    kernels_.column_dots(l, ld, nullptr, side.gram, ld, other.gram, ld, gram_dots_);
+    clear_projections();
+    kernels_.project(std::size_t(side.count), ld, side.bits, side.X_other, side.X_sum, X_sums_, X_dots_);
+    set_totals(side);
+}
+
+void Refiner::clear_projections() {
+    std::fill(X_sums_, X_sums_ + ld_, 0.0f);
+    std::fill(X_dots_, X_dots_ + ld_, 0.0f);
+}
+
+void Refiner::set_totals(Side& side) {
+    side.totals = {};
+    for (Index k = 0; k < l_; ++k) {
+        side.totals.X_sum += double(X_sums_[k]), side.totals.X_dot += double(X_dots_[k]);
+        side.totals.nu += double(side.nu[k]), side.totals.gram += double(side.gram_sums[k]);
+    }
 }
 
 // Columns in the metric: correlations are c_b = (H E^T Psi)_b, and a change of column b by flips with steps d_k M_k
@@ -150,7 +174,8 @@ std::size_t Refiner::anneal_coupled(bqq_anneal problem, const std::function<void
                 if (changed_[std::size_t(a)]) kernels_.axpy(ld, H_[b * ldn + a], moved + a * ld_, own);
             const float h = H_[b * ldn + b];
             for (Index k = 0; k < ld_; ++k) own[k] /= h, change[k] = own[k];
-            problem.bits = z_.bits + b * ld_, problem.c = own, problem.X = z_.X + b * y_.ldc, problem.T = T / h;
+            problem.bits = z_.bits + b * ld_, problem.packed = z_.packed + b * ld_ / kPad, problem.c = own,
+            problem.X = z_.X + b * y_.ldc, problem.T = T / h;
             const std::size_t count = kernels_.anneal(&problem);
             for (Index k = 0; k < ld_; ++k) change[k] = own[k] - change[k];
             changed_[std::size_t(b)] = count > 0;
@@ -170,10 +195,15 @@ std::size_t Refiner::anneal_coupled(bqq_anneal problem, const std::function<void
 std::size_t Refiner::sweep(Side& side, Side& other, double r, double s, double t, double T,
                            const std::function<void(Index)>& on_sweeps) {
     const std::size_t l = std::size_t(l_), ld = std::size_t(ld_), rows = std::size_t(side.count);
-    const bool coupled = weighted_ && &side == &z_;
-    kernels_.transpose(l, rows, side.atoms, std::size_t(side.ldc), side.X_other, ld);
+    // First what does not depend on the scales, which may not be there yet.
+    const float most = *std::max_element(other.nu, other.nu + l_);
+    if (most <= float(kMostCount) && !(weighted_ && &other == &z_))
+        kernels_.gemm_counts(rows, ld, l, side.packed, ld / kPad, other.gram, ld, std::size_t(most), c_, ld,
+                             workspace_);
+    else
+        kernels_.gemm(rows, ld, l, side.bits, ld, 1, other.gram, ld, nullptr, 0, nullptr, c_, ld);
     float *a = coefficients_, *b = a + ld, *c = b + ld, *held = c + ld;
-    const double u = scales_[3], all = s * (t * sum(l_, other.nu) + u * other.size);
+    const double u = scales_[3], all = s * (t * other.totals.nu + u * other.size);
     for (Index k = 0; k < l_; ++k) {
         held[k] = float(r * (t * double(other.gram_sums[k]) + u * double(other.nu[k])) + all);
         a[k] = float(-r * r), b[k] = float(-r * s), c[k] = float(-r * s * double(other.nu[k]) - s * s * other.size);
@@ -181,66 +211,77 @@ std::size_t Refiner::sweep(Side& side, Side& other, double r, double s, double t
     for (Index k = l_; k < ld_; ++k) a[k] = b[k] = c[k] = held[k] = 0;
     kernels_.column_affine(l, ld, other.gram, a, other.nu, b, c, M_);
     for (Index k = 0; k < ld_; ++k) diagonal_[k] = k < l_ ? -M_[k * ld_ + k] : std::numeric_limits<float>::infinity();
-    if (other.count < 65536 && !(weighted_ && &other == &z_))
-        kernels_.gemm_counts(rows, ld, l, side.bits, ld, other.gram, ld, c_, ld, workspace_);
-    else
-        kernels_.gemm(rows, ld, l, side.bits, ld, 1, other.gram, ld, nullptr, 0, nullptr, c_, ld);
-    kernels_.correlate(rows, ld, side.bits, other.nu, held, coupled ? nullptr : side.X_other,
-                       coupled ? nullptr : side.X_sum, float(r), float(s), float(other.size), c_);
+    const bqq_atoms atoms{other.nu, held, float(r), float(s), float(other.size)};
     bqq_anneal problem{};
     problem.ld = ld, problem.M = M_, problem.diagonal = diagonal_, problem.T = float(T);
     problem.pool = pool_, problem.pool_size = std::size_t(kPool), problem.state = &state_;
     problem.atoms = other.atoms, problem.ldx = std::size_t(other.ldc);
     problem.before = before_, problem.flipped = flipped_.data();
-    if (coupled) {
-        for (Index k = 0; k < ld_; ++k) a[k] = k < l_ ? float(r) : 0, b[k] = k < l_ ? float(s) : 0, c[k] = 0;
-        kernels_.column_affine(rows, ld, side.X_other, a, side.X_sum, b, c, base_);
-        kernels_.gemm(rows, ld, rows, H_, std::size_t(z_.ldc), 1, c_, ld, base_, ld, nullptr, base_, ld);
-        const std::size_t flips = anneal_coupled(problem, on_sweeps);
-        count_in_metric();
-        sum_up(side);
-        return flips;
-    }
-    // Few bits flip in a sweep: what depends on them is moved, not made again.
-    std::fill(pairs_, pairs_ + l * ld, 0.0f);
+    return weighted_ && &side == &z_ ? sweep_coupled(atoms, problem, on_sweeps)
+                                     : sweep_rows(side, other, atoms, problem, on_sweeps);
+}
+
+// Rows in chunks, each through all steps while it is in the cache.
+std::size_t Refiner::sweep_rows(Side& side, const Side& other, const bqq_atoms& atoms, bqq_anneal problem,
+                                const std::function<void(Index)>& on_sweeps) {
+    const std::size_t l = std::size_t(l_), ld = std::size_t(ld_);
     problem.pairs = pairs_;
+    clear_projections();
     std::size_t flips = 0;
     for (Index begin = 0; begin < side.count; begin += kChunk) {
         on_sweeps(0);
-        problem.rows = std::size_t(std::min(kChunk, side.count - begin));
-        problem.bits = side.bits + begin * ld_, problem.c = c_ + begin * ld_, problem.X = side.X + begin * other.ldc;
+        const std::size_t rows = problem.rows = std::size_t(std::min(kChunk, side.count - begin));
+        problem.bits = side.bits + begin * ld_, problem.packed = side.packed + begin * ld_ / kPad;
+        problem.c = c_ + begin * ld_, problem.X = side.X + begin * other.ldc;
+        kernels_.transpose(l, rows, side.atoms + begin, std::size_t(side.ldc), side.X_other, ld);
+        kernels_.correlate(&atoms, rows, ld, problem.bits, side.X_other, side.X_sum + begin, problem.c);
         flips += kernels_.anneal(&problem);
+        kernels_.project(rows, ld, problem.bits, side.X_other, side.X_sum + begin, X_sums_, X_dots_);
     }
-    if (!flips) return 0;
-    kernels_.transpose(l, l, pairs_, ld, pairs_T_, ld);
-    kernels_.axpy(l * ld, 1, pairs_, side.gram);
-    kernels_.axpy(l * ld, 1, pairs_T_, side.gram);
+    // Few bits flip in a sweep: what depends on them is moved, not made again.
+    kernels_.add_pairs(ld, pairs_, side.gram, other.gram, side.gram_sums, gram_dots_);
     for (Index k = 0; k < l_; ++k) side.nu[k] = side.gram[k * ld_ + k];
-    sum_up(side);
+    set_totals(side);
     return flips;
 }
 
-// The scales for the bits as they are. `moved` is the side swept last: its X_other fits the bits of the side that was
-// held.
+std::size_t Refiner::sweep_coupled(const bqq_atoms& atoms, const bqq_anneal& problem,
+                                   const std::function<void(Index)>& on_sweeps) {
+    const std::size_t l = std::size_t(l_), ld = std::size_t(ld_), n = std::size_t(n_);
+    float *a = coefficients_, *b = a + ld, *c = b + ld;
+    kernels_.transpose(l, n, z_.atoms, std::size_t(z_.ldc), z_.X_other, ld);
+    kernels_.correlate(&atoms, n, ld, z_.bits, nullptr, nullptr, c_);
+    for (Index k = 0; k < ld_; ++k) a[k] = k < l_ ? atoms.r : 0, b[k] = k < l_ ? atoms.s : 0, c[k] = 0;
+    kernels_.column_affine(n, ld, z_.X_other, a, z_.X_sum, b, c, base_);
+    kernels_.gemm(n, ld, n, H_, std::size_t(z_.ldc), 1, c_, ld, base_, ld, nullptr, base_, ld);
+    const std::size_t flips = anneal_coupled(problem, on_sweeps);
+    count_in_metric();
+    sum_up(z_, y_);
+    return flips;
+}
+
+// The scales for the bits as they are, `moved` the side whose bits changed last.
 void Refiner::solve(const Side& moved) {
-    const std::size_t l = std::size_t(l_), ld = std::size_t(ld_);
-    const double m = y_.size, h0 = z_.size, all_y = sum(l_, y_.nu), all_z = sum(l_, z_.nu);
-    float* dots = coefficients_;
-    JointSystem e(4);
-    kernels_.column_dots(l, ld, nullptr, y_.gram, ld, z_.gram, ld, dots);
-    e.set(0, 0, sum(l_, dots));
-    e.set(0, 1, dot(l_, z_.nu, y_.gram_sums));
-    e.set(1, 1, h0 * sum(l_, y_.gram_sums));
-    e.set(0, 2, dot(l_, y_.nu, z_.gram_sums));
-    e.set(2, 2, m * sum(l_, z_.gram_sums));
-    e.set(1, 2, all_y * all_z);
-    e.set(0, 3, dot(l_, y_.nu, z_.nu));
-    e.set(1, 3, h0 * all_y);
-    e.set(2, 3, m * all_z);
+    const double m = y_.size, h0 = z_.size;
+    double grams = 0, y_with_z = 0, z_with_y = 0, both = 0;
+    for (Index k = 0; k < l_; ++k) {
+        grams += double(gram_dots_[k]);
+        y_with_z += double(y_.nu[k]) * double(z_.gram_sums[k]);
+        z_with_y += double(z_.nu[k]) * double(y_.gram_sums[k]);
+        both += double(y_.nu[k]) * double(z_.nu[k]);
+    }
+    JointSystem& e = system_;
+    e.set(0, 0, grams);
+    e.set(0, 1, z_with_y);
+    e.set(1, 1, h0 * y_.totals.gram);
+    e.set(0, 2, y_with_z);
+    e.set(2, 2, m * z_.totals.gram);
+    e.set(1, 2, y_.totals.nu * z_.totals.nu);
+    e.set(0, 3, both);
+    e.set(1, 3, h0 * y_.totals.nu);
+    e.set(2, 3, m * z_.totals.nu);
     e.set(3, 3, m * h0);
-    kernels_.column_dots(std::size_t(moved.count), ld, nullptr, moved.bits, ld, moved.X_other, ld, dots);
-    e.b[0] = sum(l_, dots);
-    e.b[1] = y_.X_dot, e.b[2] = z_.X_dot;
+    e.b[0] = moved.totals.X_dot, e.b[1] = y_.totals.X_sum, e.b[2] = z_.totals.X_sum;
     e.XX = XX_;
     error_ = detail::solve(e, scales_);
 }
@@ -251,9 +292,14 @@ double Refiner::run(const RefineOptions& options, std::uint64_t seed, Index bloc
                     0x80000000u | std::uint32_t(stack));
     for (Index i = 0; i < kPool + ld_; ++i) pool_[i] = -std::log(1.0f - uniform());
     state_ = std::uint64_t(uniform() * 16777216.0f) << 32 | std::uint64_t(uniform() * 16777216.0f);
-    recount();
-    sum_up(y_), sum_up(z_);
-    kernels_.transpose(std::size_t(l_), std::size_t(m_), y_.atoms, std::size_t(y_.ldc), y_.X_other, std::size_t(ld_));
+    count_pairs(y_), count_pairs(z_);
+    make_atoms();
+    for (Side* side : {&z_, &y_}) {
+        const Side& other = side == &y_ ? z_ : y_;
+        kernels_.transpose(std::size_t(l_), std::size_t(side->count), side->atoms, std::size_t(side->ldc),
+                           side->X_other, std::size_t(ld_));
+        sum_up(*side, other);
+    }
     solve(y_);
     initial_error_ = error_;
     const double size = double(m_) * double(n_), bits = double(l_) * double(m_ + n_);
@@ -262,7 +308,7 @@ double Refiner::run(const RefineOptions& options, std::uint64_t seed, Index bloc
     for (state.begin(schedule, error_ / size); state.phase != AnnealPhase::done;) {
         const bool counts = state.phase == AnnealPhase::anneal;
         const double T = state.temperature();
-        if (state.recount_due()) recount();
+        if (state.recount_due()) make_atoms(); // pair counts are whole numbers and need it not
         std::size_t flips = sweep(y_, z_, scales_[0], scales_[1], scales_[2], T, on_sweeps);
         solve(y_);
         flips += sweep(z_, y_, scales_[0], scales_[2], scales_[1], T, on_sweeps);
