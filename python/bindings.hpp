@@ -24,15 +24,27 @@ using bqq::Index;
 using Floats = py::array_t<float, py::array::c_style>;
 using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
 
-/// Calls f, which takes the GIL. Where the interpreter has ended meanwhile, Python before 3.14 ends the thread with
-/// pthread_exit, which would unwind through C++ that must not be left that way. As in 3.14, the thread then sleeps
-/// until the process ends.
-template <class F> void take_gil(F&& f) {
+inline bool interpreter_has_ended() {
+#if PY_VERSION_HEX >= 0x030D0000
+    return Py_IsFinalizing() || !Py_IsInitialized();
+#else
+    return _Py_IsFinalizing() || !Py_IsInitialized();
+#endif
+}
+
+/// Calls f, which takes the GIL or runs Python. Where the interpreter has ended meanwhile, the thread sleeps until the
+/// process ends, as in Python 3.14. Before, Python ends a thread that waits for the GIL with pthread_exit, which would
+/// unwind through C++ that must not be left that way; and what it needs to take the GIL may be gone.
+template <class F> void in_python(F&& f) {
+    const auto sleep = [] {
+        for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+    };
+    if (interpreter_has_ended()) sleep();
 #if defined(__GLIBCXX__)
     try {
         f();
     } catch (abi::__forced_unwind&) {
-        for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+        sleep();
     }
 #else
     f();
@@ -44,7 +56,7 @@ class WithoutGil {
   public:
     WithoutGil() : state_(PyEval_SaveThread()) {}
     ~WithoutGil() {
-        take_gil([this] { PyEval_RestoreThread(state_); });
+        in_python([this] { PyEval_RestoreThread(state_); });
     }
     WithoutGil(const WithoutGil&) = delete;
     WithoutGil& operator=(const WithoutGil&) = delete;
@@ -57,7 +69,7 @@ class WithoutGil {
 class WithGil {
   public:
     WithGil() {
-        take_gil([this] { gil_.emplace(); });
+        in_python([this] { gil_.emplace(); });
     }
 
   private:
@@ -101,8 +113,13 @@ struct Options : bqq::DecomposeOptions {
     Options() {
         progress = [this](Index done, Index total) {
             const WithGil gil;
-            if (PyErr_CheckSignals()) throw py::error_already_set();
-            if (!report.is_none()) report(done, total);
+            in_python([&] { // no C++ objects in here: they would go without the GIL
+                if (PyErr_CheckSignals()) throw py::error_already_set();
+                if (report.is_none()) return;
+                PyObject* answer = PyObject_CallFunction(report.ptr(), "nn", Py_ssize_t(done), Py_ssize_t(total));
+                if (!answer) throw py::error_already_set();
+                Py_DECREF(answer);
+            });
             return true;
         };
     }

@@ -278,6 +278,7 @@ def _fake_cupy(stream: int) -> types.ModuleType:
 def _fake_torch(stream: int) -> types.ModuleType:
     class Tensor:
         device = types.SimpleNamespace(type="cuda", index=0)
+        requires_grad = False
 
         def __init__(self, array: npt.NDArray[Any]) -> None:
             self.array = FakeArray(array, stream=stream)
