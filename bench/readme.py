@@ -125,8 +125,8 @@ and Q4_0 as packaged for AVX2), medians of interleaved runs; above 1 is faster:
 [matmul_targets.csv](bench/results/matmul_targets.csv), `python -m bench.matmul_targets bench/results`.
 `precision="float32"` is as exact as float32; `"fast"` has a mean squared error below 5e-4 of the result's mean
 square, unless single inputs are extreme. Where it loses: to torch's bfloat16 and int8 (which use AMX) from batch 64 on,
-in the float32 class from batch 16 on; to NumPy in the float32 class for 384x384 at batch 4 and 256, with three stacks
-at batch 256, with four from batch 64 on.
+in the float32 class from batch 16 on, for 1536x384 earlier; to NumPy in the float32 class for 384x384 at batch 4 and
+256 and with three or four stacks at batch 256.
 
 The same CPU capped to AVX2, NumPy too (`BQQ_ISA=avx2 OPENBLAS_CORETYPE=Zen`; torch is not capped), p = 2:
 
