@@ -1,9 +1,8 @@
 // The ways of a product (ProductMethod) against each other: one thread, hot caches, CPU time, the ways by turns.
 //
-//   build/bench_methods check      is the way that the library chooses within 1.25 of the best one? A table over
-//   shapes,
-//                                  stacks, classes and batches; exit code 1 if not
-//   build/bench_methods calibrate  measures what each way costs and prints it as lines for cpp/src/kernels/tuning.hpp
+//   build/bench_methods check      is the chosen way within 1.25 of the best one? A table over shapes, stacks,
+//                                  classes and batches; exit code 1 if not
+//   build/bench_methods calibrate  measures what each way costs: lines for cpp/src/kernels/tuning.hpp
 //
 // At the instruction set in use: BQQ_ISA=avx2 build/bench_methods ... for a lower one. Minutes; a second argument
 // "quick" takes few and small cases, to see that it runs. Built by -DBQQ_BUILD_BENCH=ON.
