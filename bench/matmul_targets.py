@@ -30,6 +30,7 @@ AVX2 = {  # by p, class and peer, for each batch
     (2, "fast", "torch int8"): (4, 1.6, 1.1, 1.2, 1.2),
     (4, "fast", "torch int8"): (2, 0.9, 0.7, 0.75, 0.85),
 }
+MANY = {64: 3, 256: 2.2}  # with AVX-512, float32 class, p = 2, against NumPy
 TILES = {(64, "fast"): 4, (64, "float32"): 2.5, (256, "fast"): 2}  # with AMX, against torch's bfloat16 and int8
 
 Verdicts = Iterator[dict[str, object]]
@@ -127,7 +128,9 @@ def _large_batches(f: Figures) -> Verdicts:
         for (batch, precision), limit in TILES.items():
             peer = f.best(batch, among=("torch bfloat16", "torch int8"))
             yield from _against(f"{LARGE}, batch {batch}, p = 2, {precision}", f.ours(2, precision, batch), peer, limit)
-        return
+    for batch, limit in MANY.items() if f.isa in VECTOR else ():
+        name = f"{LARGE}, batch {batch}, p = 2, float32"
+        yield from _against(name, f.ours(2, "float32", batch), (1.0, "NumPy"), limit)
     for shape in f.shapes():
         for p in (1, 2, 3, 4):
             ours = {batch: f.ours(p, "float32", batch, shape) for batch in f.batches(shape)}

@@ -223,6 +223,8 @@ def test_product_targets_with_matrix_units():
     assert product_verdicts("amx", *rows) == {
         "amx: 4096x4096, batch 64, p = 2, fast over torch int8": "met",
         "amx: 4096x4096, batch 64, p = 2, float32 over torch int8": "missed",
+        "amx: 4096x4096, batch 64, p = 2, float32 over NumPy": "met",
+        "amx: 4096x4096, p = 2, float32: the worst batch over NumPy": "met",
     }
 
 
