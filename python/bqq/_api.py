@@ -226,8 +226,9 @@ def matmul(a: Any, b: Any, out: Any = None, *, precision: Precision = "float32",
     current stream of its library, without waiting; ``"fast"`` is the float32 class there, float16 and bfloat16
     operands with an ``out`` of one of them are exact to 2e-3 before rounding, and threads is ignored.
 
-    Raises ValueError or TypeError if shapes, dtypes or devices do not fit, or out overlaps the operand; RuntimeError
-    for an array on a device where bqq was built without CUDA or finds no device.
+    Raises ValueError or TypeError if shapes, dtypes or devices do not fit, out overlaps the operand, or a torch tensor
+    requires a gradient or is being traced, which the product would lose; RuntimeError for an array on a device where
+    bqq was built without CUDA or finds no device.
     """
     if isinstance(a, Matrix) == isinstance(b, Matrix):
         raise TypeError(f"matmul takes one bqq.Matrix and one array, got {type(a).__name__} and {type(b).__name__}")

@@ -115,11 +115,21 @@ def _check_device(name: str, tensor: Any) -> None:
 
 
 def check_gradient(name: str, value: Any) -> None:
-    """Raises ValueError for a torch tensor whose gradient would be lost without a word."""
-    if _module(value) == "torch" and value.requires_grad and _torch().is_grad_enabled():
+    """Raises ValueError for a torch tensor of which torch would lose something without a word.
+
+    A gradient, backward or forward, or a trace, in which the product would be a constant.
+    """
+    if _module(value) != "torch":
+        return
+    torch = _torch()
+    if value.requires_grad and torch.is_grad_enabled():
         raise ValueError(
             f"{name} requires a gradient, which products do not pass on: pass {name}.detach(), or use torch.no_grad()"
         )
+    if torch.autograd.forward_ad.unpack_dual(value).tangent is not None:
+        raise ValueError(f"{name} has a forward gradient, which products do not pass on: pass its primal")
+    if torch.jit.is_tracing():
+        raise ValueError(f"{name} is being traced, and the product would become a constant of the trace")
 
 
 def to_numpy(name: str, value: Any) -> tuple[Array, Callable[[Array], Any]]:

@@ -426,4 +426,5 @@ TEST(bad_calls_are_errors) {
     CHECK_THROWS(bqq::matmul(buffer.at, input(x, 30, 1), output(y, 20, 1), options), Error, "precision is 7");
     reinterpret_cast<std::uint64_t*>(buffer.at)[1] = 1; // as an older version would have written it
     CHECK_THROWS(bqq::matmul(buffer.at, input(x, 30, 1), output(y, 20, 1)), Error, "has layout 1");
+    CHECK_THROWS(bqq::matmul(buffer.at, input(x, 30, 1), output(y, 20, 1)), Error, "; prepare it again");
 }

@@ -277,6 +277,20 @@ def test_gradients_are_not_lost_without_a_word():
         np.testing.assert_array_equal(Q @ w, Q @ np.ones(9, np.float32))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's of its own tracer
+def test_forward_gradients_and_traces_are_not_lost_without_a_word():
+    torch = pytest.importorskip("torch")
+    x, forward = torch.ones(9), torch.autograd.forward_ad
+    with forward.dual_level():
+        dual = forward.make_dual(x, x)
+        check(ValueError, ["X has a forward gradient"], bqq.matmul, Q, dual)
+        check(ValueError, ["X has a forward gradient"], bqq.matmul, dual, Q)
+        np.testing.assert_array_equal(Q @ forward.unpack_dual(dual).primal, Q @ np.ones(9, np.float32))
+    with pytest.raises(ValueError, match="X is being traced"):
+        torch.jit.trace(lambda v: Q @ v, x)
+    np.testing.assert_array_equal(Q @ x, Q @ np.ones(9, np.float32))
+
+
 def test_arrays_without_values_of_their_own():
     torch = pytest.importorskip("torch")
     check(ValueError, ["W", "meta", "no values"], bqq.decompose, torch.empty(3, 3, device="meta"), 1)

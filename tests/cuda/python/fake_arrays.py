@@ -317,6 +317,9 @@ def _fake_torch(stream: int) -> types.ModuleType:
     module: Any = types.ModuleType("torch")
     module.float32, module.float64 = "float32", "float64"
     module.empty, module.cuda = empty, types.SimpleNamespace(current_stream=current_stream)
+    module.jit = types.SimpleNamespace(is_tracing=lambda: False)
+    unpack_dual = types.SimpleNamespace(unpack_dual=lambda tensor: types.SimpleNamespace(primal=tensor, tangent=None))
+    module.autograd = types.SimpleNamespace(forward_ad=unpack_dual)
     module.array_type = module.asarray = Tensor
     return module
 
