@@ -33,7 +33,7 @@ inline vf vmul(vf a, vf b) { return a * b; }
 inline vf vfma(vf a, vf b, vf c) { return a * b + c; }
 inline vf vmin(vf a, vf b) { return a < b ? a : b; }
 inline vf vmax(vf a, vf b) { return a > b ? a : b; }
-inline vf vabs(vf a) { return a < 0 ? -a : a; }
+inline vf vabs(vf a) { return a < vset(0) ? -a : a; }
 #else
 struct vf {
     float f[kWidth];
