@@ -21,6 +21,18 @@ Index groups_of(const Codec::Impl& codec, Index stages) {
     return sum;
 }
 
+std::pair<float, float> least_and_most(const float* entries) {
+    float low[4], high[4];
+    for (int i = 0; i < 4; ++i) low[i] = high[i] = entries[i];
+    for (int b = 4; b < kEntries; b += 4)
+        for (int i = 0; i < 4; ++i) {
+            low[i] = entries[b + i] < low[i] ? entries[b + i] : low[i];
+            high[i] = entries[b + i] > high[i] ? entries[b + i] : high[i];
+        }
+    return {std::min(std::min(low[0], low[1]), std::min(low[2], low[3])),
+            std::max(std::max(high[0], high[1]), std::max(high[2], high[3]))};
+}
+
 } // namespace
 
 /// What a query has found so far. most: keys that are kept, 0: all.
@@ -40,6 +52,14 @@ struct QueryTables::Collector {
             keys.push_back(std::uint64_t(sums[v]) << kPlaceBits | std::uint64_t(block * kScanBlock + v));
         }
         if (most && keys.size() >= 2 * most + 256) shrink();
+    }
+
+    /// What at least `most` sums are less than, given how many have which upper byte.
+    static std::uint16_t limit_of(const std::uint32_t* counts, std::size_t most) {
+        std::size_t rest = most;
+        unsigned at = 0;
+        for (; counts[at] < rest; ++at) rest -= counts[at];
+        return std::uint16_t(std::min(65535u, (at + 1) << 8));
     }
 
     /// Keeps the least, of equal ones the first, by counting upper and then lower bytes of the sums.
@@ -105,10 +125,11 @@ void QueryTables::make_bytes(Index query) {
     const Index groups = groups_of(codec_, coarse_);
     const float* all = floats_.at + query * K_;
     double widest = 0, sum = 0, least = 0;
+    std::vector<float> lows(z(groups));
     for (Index g = 0; g < groups; ++g) {
-        const auto [low, high] = std::minmax_element(all + kEntries * g, all + kEntries * (g + 1));
-        widest = std::max(widest, double(*high) - double(*low)), sum += double(*high) - double(*low);
-        least += double(*low);
+        const auto [low, high] = least_and_most(all + kEntries * g);
+        lows[z(g)] = low, least += double(low);
+        widest = std::max(widest, double(high - low)), sum += double(high - low);
     }
     const Stage& last = codec_.stages[z(coarse_ - 1)];
     const double norms = norms_ ? 255 * double(last.norm_step) : 0;
@@ -120,7 +141,7 @@ void QueryTables::make_bytes(Index query) {
 
     std::uint8_t* out = bytes_.at + query * table_bytes_;
     for (Index g = 0; g < groups; ++g, all += kEntries, out += kEntries) {
-        const float low = *std::min_element(all, all + kEntries), factor = float(scale);
+        const float low = lows[z(g)], factor = float(scale);
         for (Index b = 0; b < kEntries; ++b)
             out[b] = std::uint8_t(std::min(int((all[b] - low) * factor + 0.5f), kMostScanned));
     }
@@ -137,16 +158,40 @@ float QueryTables::value_of(float distance) const {
 
 float QueryTables::value(Index query, Index at) const {
     const float* tables = floats_.at + query * K_;
-    float even = 0, odd = 0;
+    float sums[8] = {}; // a chain of additions each
     for (std::size_t s = 0; s < codec_.stages.size(); ++s) {
         const Index bytes = codec_.stages[s].bytes;
         const std::uint8_t* code = packed_.part(Index(s)) + Packed::place(at, bytes, 0);
-        for (Index j = 0; j < bytes; ++j, code += kScanBlock, tables += 2 * kEntries) {
-            even += tables[*code & 15];
-            odd += tables[kEntries + (*code >> 4)];
+        Index j = 0;
+        for (; j + 4 <= bytes; j += 4, tables += 8 * kEntries)
+            for (int i = 0; i < 4; ++i, code += kScanBlock) {
+                sums[2 * i] += tables[2 * i * kEntries + (*code & 15)];
+                sums[2 * i + 1] += tables[(2 * i + 1) * kEntries + (*code >> 4)];
+            }
+        for (; j < bytes; ++j, code += kScanBlock, tables += 2 * kEntries)
+            sums[0] += tables[*code & 15], sums[1] += tables[kEntries + (*code >> 4)];
+    }
+    const float sum = ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+    return base_[z(query)] + (codec_.has_norm() ? codec_.norm(packed_.norm(at)) : 0.0f) + sum;
+}
+
+/// The first codes give those queries a limit that have none yet.
+void QueryTables::start(const bqq_scan& call, Index first, bool filtered, std::vector<Collector>& out) const {
+    if (filtered) return;
+    for (Index q = 0; q < Index(call.queries); ++q) {
+        Collector& c = out[z(first + q)];
+        if (!c.most || c.limit != 65535 || call.blocks * kScanBlock < 2 * c.most) continue;
+        std::uint32_t counts[256] = {};
+        for (std::size_t b = 0; b < call.blocks; ++b)
+            for (int v = 0; v < kScanBlock; ++v) ++counts[call.sums[(b * call.queries + z(q)) * kScanBlock + z(v)] >> 8];
+        c.limit = Collector::limit_of(counts, c.most);
+        for (std::size_t b = 0; b < call.blocks; ++b) {
+            const std::uint16_t* sums = call.sums + (b * call.queries + z(q)) * kScanBlock;
+            std::uint64_t bits = 0;
+            for (int v = 0; v < kScanBlock; ++v) bits |= std::uint64_t(sums[v] < c.limit) << v;
+            call.below[b * call.queries + z(q)] = bits;
         }
     }
-    return base_[z(query)] + (codec_.has_norm() ? codec_.norm(packed_.norm(at)) : 0.0f) + (even + odd);
 }
 
 void QueryTables::scan(Index begin, Index end, Allowed allowed, std::vector<Collector>& out) const {
@@ -177,6 +222,7 @@ void QueryTables::scan(Index begin, Index end, Allowed allowed, std::vector<Coll
                                     limits,       sums.at,
                                     below};
                 kernel.scan(&call);
+                if (block == begin && end <= packed_.count() / kScanBlock) start(call, first, allowed, out);
                 for (Index b = 0; b < count; ++b) {
                     const Index rest = packed_.count() - (block + b) * kScanBlock;
                     std::uint64_t mask = ~std::uint64_t(0) >> (rest >= kScanBlock ? 0 : kScanBlock - rest);

@@ -31,6 +31,7 @@ class QueryTables {
     struct Collector;
     void make_floats(const float* Q, Index first, Index ldq);
     void make_bytes(Index query);
+    void start(const bqq_scan& call, Index first, bool filtered, std::vector<Collector>& out) const;
     void scan(Index begin, Index end, Allowed allowed, std::vector<Collector>& out) const;
 
     const Packed& packed_;

@@ -1,6 +1,7 @@
 #include "codec/search.hpp"
 
 #include "arguments.hpp"
+#include "codec/tuning.hpp"
 #include "parallel.hpp"
 
 #include <algorithm>
@@ -14,7 +15,6 @@ namespace detail {
 namespace {
 
 constexpr std::uint64_t kPlace = (std::uint64_t(1) << 40) - 1; // of a key
-constexpr Index kThreadBlocks = 512;                           // that are worth a thread
 
 Index coarse_stages(const Packed& packed, const SearchOptions& options) {
     return options.coarse ? options.coarse : Index(packed.codec().stages.size());
@@ -66,10 +66,10 @@ void SearchTask::search(Index k, float* distances, std::int64_t* out, const Sear
     if (queries && (!distances || !out)) bad_argument("distances or ids is null");
     if (options.rescore && options.rescore < k)
         bad_value("rescore", options.rescore, "k, " + std::to_string(k) + ", or more");
-    const Index coarse = coarse_stages(packed, options), some = 2 * std::min(k, packed.count()) + 80,
-                most = options.rescore ? options.rescore
-                       : coarse < Index(packed.codec().stages.size()) ? 2 * some
-                                                                      : some;
+    const Index stages = Index(packed.codec().stages.size()), coarse = coarse_stages(packed, options);
+    const Index most = options.rescore   ? options.rescore
+                       : coarse < stages ? kCoarseRescore * std::min(k, packed.count()) + kCoarseMore
+                                         : kRescore * std::min(k, packed.count()) + kRescoreMore * (stages + 1);
     const int threads = resolve_threads(options.threads);
     const Index batch = batch_size(queries, threads), batches = ceil_div(queries, batch);
     if (batches < threads && packed.blocks() > kThreadBlocks)
