@@ -144,6 +144,7 @@ CodecFile CodecFile::open(const std::string& path, bool with_index) {
     const auto bad = [&](const std::string& what) { throw Error(ErrorCode::format, where + ": " + what); };
     const auto entry = file->metadata().find(kKey);
     if (entry == file->metadata().end()) bad("no codec: its metadata has no key \"bqq_codec\"");
+    if (file->metadata().size() > 1) bad("metadata of more than the codec");
     CodecReader reader(where + ": metadata of the codec");
     reader.read(entry->second.data(), entry->second.size());
     const CodecRecord& r = reader.record;

@@ -79,8 +79,8 @@ struct QueryTables::Collector {
         std::size_t kept = 0;
         for (const std::uint64_t key : keys) {
             const unsigned sum = unsigned(key >> kPlaceBits);
-            if (sum > last || (sum == last && rest-- == 0)) continue;
-            keys[kept++] = key;
+            if (sum < last || (sum == last && rest > 0)) keys[kept++] = key;
+            if (sum == last && rest > 0) --rest;
         }
         keys.resize(kept);
         limit = std::uint16_t(last);

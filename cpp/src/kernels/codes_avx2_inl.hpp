@@ -11,18 +11,18 @@ inline void store256(void* p, __m256i a) { _mm256_storeu_si256(static_cast<__m25
 
 struct Scores256 {
     static bool from(size_t count, const float* cost, float scale, uint16_t* scores) {
-        const __m256 s = _mm256_set1_ps(scale), sign = _mm256_set1_ps(-0.0f);
-        __m256 most = _mm256_setzero_ps();
+        const __m256 s = _mm256_set1_ps(scale), sign = _mm256_set1_ps(-0.0f), most = _mm256_set1_ps(kMostScore);
+        __m256 beyond = _mm256_setzero_ps();
         for (size_t k = 0; k < count; k += 16) {
             const __m256 a = _mm256_mul_ps(s, _mm256_loadu_ps(cost + k)),
                          b = _mm256_mul_ps(s, _mm256_loadu_ps(cost + k + 8));
-            // max returns its second operand where one is no number
-            most = _mm256_max_ps(_mm256_max_ps(_mm256_andnot_ps(sign, a), _mm256_andnot_ps(sign, b)), most);
+            beyond = _mm256_or_ps(beyond, _mm256_cmp_ps(_mm256_andnot_ps(sign, a), most, _CMP_NLE_UQ));
+            beyond = _mm256_or_ps(beyond, _mm256_cmp_ps(_mm256_andnot_ps(sign, b), most, _CMP_NLE_UQ));
             const __m256i packed = _mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
             store256(scores + k,
                      _mm256_xor_si256(_mm256_permute4x64_epi64(packed, 0xD8), _mm256_set1_epi16(int16_t(0x8000))));
         }
-        return !_mm256_movemask_ps(_mm256_cmp_ps(most, _mm256_set1_ps(kMostScore), _CMP_NLE_UQ));
+        return !_mm256_movemask_ps(beyond);
     }
     // phminposuw finds value and place of the least of eight.
     static int least(const uint16_t* scores, const uint16_t* noise) {

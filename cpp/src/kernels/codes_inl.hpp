@@ -14,9 +14,9 @@ constexpr float kMostScore = 32000; // of the start
 
 struct PlainScores {
     static bool from(size_t count, const float* cost, float scale, uint16_t* scores) {
-        float most = 0;
-        for (size_t k = 0; k < count; ++k) most = fabsf(cost[k] * scale) > most ? fabsf(cost[k] * scale) : most;
-        if (!(most <= kMostScore)) return false;
+        bool fits = true;
+        for (size_t k = 0; k < count; ++k) fits &= fabsf(cost[k] * scale) <= kMostScore;
+        if (!fits) return false;
         for (size_t k = 0; k < count; ++k) {
             const float c = cost[k] * scale;
             scores[k] = uint16_t(int(c + (c < 0 ? -0.5f : 0.5f)) + kScoreZero);
