@@ -234,7 +234,7 @@ class Trainer {
             codec_.stages.push_back(stage);
             found_.push_back(norms(R));
         }
-        codec_.centered = range(found_.back(), 1).second < range(found_.back(), 0).second;
+        codec_.centered = codec_.has_norm() && range(found_.back(), 1).second < range(found_.back(), 0).second;
         for (std::size_t s = 0; s < found_.size(); ++s) {
             const auto [low, high] = range(found_[s], codec_.centered);
             codec_.stages[s].norm_low = float(low), codec_.stages[s].norm_step = float(high / 255);
