@@ -106,7 +106,8 @@ def test_distances_are_those_of_decoded_vectors(X: Floats, Q: Floats, codec: ann
 
 def test_prefix_and_coarse(X: Floats, Q: Floats) -> None:
     codec = ann.train(X, 16, effort="fast")
-    assert sum(codec.stages) == 15 and len(codec.stages) > 1
+    assert sum(codec.stages) == 15
+    assert len(codec.stages) > 1
     first = codec.prefix(1)
     assert first.code_size == codec.stages[0] + 1
     np.testing.assert_array_equal(first.encode(X)[:, :-1], codec.encode(X)[:, : codec.stages[0]])
@@ -124,7 +125,8 @@ def test_efforts(X: Floats) -> None:
 
 def test_same_for_a_seed(X: Floats) -> None:
     a, b, c = (ann.train(X[:1000], 6, effort="fast", seed=s, threads=t) for s, t in ((1, 1), (1, 2), (2, 1)))
-    assert a == b and a != c
+    assert a == b
+    assert a != c
     assert repr(a) == "bqq.ann.Codec(d=32, code_size=6, metric='l2', stages=[5])"
 
 
@@ -154,8 +156,10 @@ def test_any_shape(N: int, d: int, size: int, metric: Any, kind: str) -> None:
     index = ann.Index(codec)
     index.add(X)
     D, I = index.search(X[:3], N + 2)
-    assert np.isfinite(codec.decode(codec.encode(X))).all() and not np.isnan(D).any()
-    assert (np.sort(I[:, :N], axis=1) == np.arange(N)).all() and (I[:, N:] == -1).all()
+    assert np.isfinite(codec.decode(codec.encode(X))).all()
+    assert not np.isnan(D).any()
+    assert (np.sort(I[:, :N], axis=1) == np.arange(N)).all()
+    assert (I[:, N:] == -1).all()
     assert len(index) == N
 
 
@@ -164,7 +168,9 @@ def test_ids(X: Floats, Q: Floats, codec: ann.Codec) -> None:
     index.add(X[:10], ids=range(100, 110))
     index.add(X[10:12])
     assert index.ids.tolist() == [*range(100, 110), 110, 111]
-    assert 105 in index and 5 not in index and len(index) == 12
+    assert 105 in index
+    assert 5 not in index
+    assert len(index) == 12
     assert index.remove([105, 105, 3]) == 1
     assert 105 not in index.search(Q, 12)[1]
     only = index.search(Q, 3, ids=[101, 111, 12345])[1]
@@ -184,7 +190,8 @@ def test_removing_and_adding_many_loses_none(codec: ann.Codec) -> None:
     index = ann.Index(codec)
     index.add_codes(codes)
     order = rng.permutation(N)
-    assert index.remove(order) == N and len(index) == 0
+    assert index.remove(order) == N
+    assert len(index) == 0
     index.add_codes(codes[order], ids=order)
     assert sorted(index.ids.tolist()) == list(range(N))
     np.testing.assert_array_equal(index.codes(np.arange(N)), codes)
@@ -198,7 +205,7 @@ def test_range_search(X: Floats, Q: Floats, metric: Any) -> None:
     D, I = index.search(Q, len(X), rescore=len(X))
     radius = float(D[0, 50])
     limits, distances, ids = index.range_search(Q, radius)
-    inside = D < radius if metric == "l2" else radius < D
+    inside = radius > D if metric == "l2" else radius < D
     assert np.diff(limits).tolist() == inside.sum(1).tolist()
     np.testing.assert_array_equal(ids, I[inside])
     np.testing.assert_array_equal(distances, D[inside])
@@ -210,12 +217,15 @@ def test_range_search(X: Floats, Q: Floats, metric: Any) -> None:
 def test_nothing(X: Floats, Q: Floats, codec: ann.Codec) -> None:
     index = ann.Index(codec)
     D, I = index.search(Q, 3)
-    assert (I == -1).all() and (np.finfo(np.float32).max == D).all()
+    assert (I == -1).all()
+    assert (np.finfo(np.float32).max == D).all()
     index.add(X[:0])
     index.add_codes(np.empty((0, codec.code_size), np.uint8))
-    assert len(index) == 0 and index.remove([]) == 0
+    assert len(index) == 0
+    assert index.remove([]) == 0
     assert index.search(Q[:0], 3)[0].shape == (0, 3)
-    assert codec.encode(X[:0]).shape == (0, 12) and codec.decode(codec.encode(X[:0])).shape == (0, 32)
+    assert codec.encode(X[:0]).shape == (0, 12)
+    assert codec.decode(codec.encode(X[:0])).shape == (0, 32)
 
 
 def test_a_matrix_is_searched_as_it_stands(Q: Floats) -> None:
@@ -231,7 +241,8 @@ def test_a_matrix_is_searched_as_it_stands(Q: Floats) -> None:
     np.testing.assert_allclose(q.row_squares(), (dense.astype(np.float64) ** 2).sum(1), rtol=1e-5)
     np.testing.assert_allclose(q.T.row_squares(), (dense.astype(np.float64) ** 2).sum(0), rtol=1e-5)
     l2 = ann.search(q, dense[:5], 1, metric="l2")
-    assert l2[1].ravel().tolist() == [0, 1, 2, 3, 4] and (l2[0] >= 0).all()
+    assert l2[1].ravel().tolist() == [0, 1, 2, 3, 4]
+    assert (l2[0] >= 0).all()
     more = bqq.encode(q, clustered(50, 32, seed=6))
     assert ann.search(more, Q, 60)[1].shape == (40, 60)
     assert (ann.search(more, Q, 60)[1][:, 50:] == -1).all()
@@ -335,7 +346,8 @@ def test_readers_beside_a_writer(X: Floats, Q: Floats, codec: ann.Codec) -> None
     stop.set()
     for reader in readers:
         reader.join()
-    assert not wrong and len(index) == 2000 - 19
+    assert not wrong
+    assert len(index) == 2000 - 19
 
 
 BAD: list[tuple[Any, type[Exception], str]] = [

@@ -174,8 +174,17 @@ struct Scan {
         aligned_memory::Aligned sums(2 * blocks * queries * kScanBlock + 64, 0xA5);
         std::vector<std::uint64_t> below(blocks * queries + 1, 0xA5A5);
         auto* out = reinterpret_cast<std::uint16_t*>(sums.at);
-        const bqq_scan scan{blocks, parts.size(), queries, parts.data(), bytes.data(), luts.data(),
-                            normed ? norms.data() : nullptr, weights.data(), limits.data(), out, below.data()};
+        const bqq_scan scan{blocks,
+                            parts.size(),
+                            queries,
+                            parts.data(),
+                            bytes.data(),
+                            luts.data(),
+                            normed ? norms.data() : nullptr,
+                            weights.data(),
+                            limits.data(),
+                            out,
+                            below.data()};
         table.scan(&scan);
         for (std::size_t b = 0; b < blocks; ++b)
             for (std::size_t q = 0; q < queries; ++q)
@@ -198,7 +207,8 @@ TEST(places_of_a_block_are_a_permutation) {
 }
 
 TEST(sums_and_limits_of_a_scan) {
-    const std::vector<std::vector<std::size_t>> parts = {{1}, {2}, {3}, {4}, {15}, {7, 8}, {15, 16, 16, 16}, {1, 1, 5}, {512}};
+    const std::vector<std::vector<std::size_t>> parts = {{1},       {2},  {3}, {4}, {15}, {7, 8}, {15, 16, 16, 16},
+                                                         {1, 1, 5}, {512}};
     for (std::size_t i = 0; i < parts.size(); ++i)
         for (std::size_t queries = 1; queries <= kScanQueries; ++queries)
             for (const bool normed : {false, true}) {

@@ -200,7 +200,8 @@ TEST(search_ranks_decoded_vectors) {
             std::vector<std::int64_t> ids(z(Q.count * k));
             SearchOptions options;
             options.rescore = 1500;
-            bqq::search(codec, codes.data(), rows.count, Q.data(), Q.count, Q.d, k, distances.data(), ids.data(), options);
+            bqq::search(codec, codes.data(), rows.count, Q.data(), Q.count, Q.d, k, distances.data(), ids.data(),
+                        options);
             const auto parts = codec.parts();
             for (Index q = 0; q < Q.count; ++q) {
                 std::vector<double> all;
@@ -214,7 +215,8 @@ TEST(search_ranks_decoded_vectors) {
                                      x = double(Q.v[z(q * 16 + j)]) * gain - o;
                         inner += x * (double(back.v[z(i * 16 + j)]) - o), query += x * x;
                     }
-                    const double stored = double(parts.norm_low) + double(codes[z(i * 8 + 7)]) * double(parts.norm_step),
+                    const double stored =
+                                     double(parts.norm_low) + double(codes[z(i * 8 + 7)]) * double(parts.norm_step),
                                  l2 = query + stored - 2 * inner;
                     all.push_back(metric == MetricType::l2 ? l2 : metric == MetricType::ip ? -inner : l2 / 2 - 1);
                 }

@@ -10,11 +10,11 @@ namespace bqq::detail {
 
 namespace {
 
-constexpr Index kCallBlocks = 16;                            // of one call of the kernel
-constexpr Index kTileBytes = 1 << 18;                        // of codes, which stay in a cache for all queries
-constexpr double kMostSum = 65000;                           // below the limit that nothing has reached yet
-constexpr int kBuckets = 1024;                               // of sums
-constexpr int kPlaceBits = 40;                               // of a key
+constexpr Index kCallBlocks = 16;     // of one call of the kernel
+constexpr Index kTileBytes = 1 << 18; // of codes, which stay in a cache for all queries
+constexpr double kMostSum = 65000;    // below the limit that nothing has reached yet
+constexpr int kBuckets = 1024;        // of sums
+constexpr int kPlaceBits = 40;        // of a key
 
 Index groups_of(const Codec::Impl& codec, Index stages) {
     Index sum = 0;
@@ -216,12 +216,16 @@ void QueryTables::scan(Index begin, Index end, Allowed allowed, std::vector<Coll
                     tables[q] = bytes_.at + (first + q) * table_bytes_, limits[q] = out[z(first + q)].limit;
                 for (Index s = 0; s < coarse_; ++s)
                     codes[z(s)] = packed_.part(s) + block * kScanBlock * Index(bytes[z(s)]);
-                const bqq_scan call{z(count),     z(coarse_),
-                                    z(queries),   codes.data(),
-                                    bytes.data(), tables,
+                const bqq_scan call{z(count),
+                                    z(coarse_),
+                                    z(queries),
+                                    codes.data(),
+                                    bytes.data(),
+                                    tables,
                                     norms_ ? norms_ + block * kScanBlock : nullptr,
                                     &weights_[z(first)],
-                                    limits,       sums.at,
+                                    limits,
+                                    sums.at,
                                     below};
                 kernel.scan(&call);
                 if (block == begin && end <= packed_.count() / kScanBlock) start(call, first, allowed, out);

@@ -5,8 +5,8 @@
 
 namespace bqq::detail {
 
-/// A stage has about one bit a dimension (half a bit: SIFT, 16 bytes, relative error .094 instead of .084), within these
-/// limits: few groups leave little to search, many take memory and time with their square.
+/// A stage has about one bit a dimension (half a bit: SIFT, 16 bytes, relative error .094 instead of .084), within
+/// these limits: few groups leave little to search, many take memory and time with their square.
 constexpr Index kLeastStageBytes = 8, kMostStageBytes = 32;
 
 /// Training: temperatures of the first and the last round, sweeps of a round, ridge on the entries as a share of the

@@ -157,7 +157,8 @@ void VectorIndex::codes(const std::int64_t* ids, Index count, std::uint8_t* out)
     const auto lock = impl_->guard.read();
     for (Index i = 0; i < count; ++i) {
         const Index at = impl_->place(ids[i]);
-        if (at < 0) bad_argument("ids[" + std::to_string(i) + "] is " + std::to_string(ids[i]) + ", which is not there");
+        if (at < 0)
+            bad_argument("ids[" + std::to_string(i) + "] is " + std::to_string(ids[i]) + ", which is not there");
         impl_->packed.unpack(at, out + i * codec().code_size());
     }
 }

@@ -37,15 +37,16 @@ struct Scores256 {
     }
     static void move(size_t count, const int16_t* from, const int16_t* to, uint16_t* scores) {
         for (size_t k = 0; k < count; k += 16)
-            store256(scores + k, _mm256_add_epi16(load256(scores + k),
-                                                  _mm256_sub_epi16(load256(to + k), load256(from + k))));
+            store256(scores + k,
+                     _mm256_add_epi16(load256(scores + k), _mm256_sub_epi16(load256(to + k), load256(from + k))));
     }
 };
 
-// Four look-ups fit a byte. Bytes are added as 16-bit numbers, once as they are and once their upper half alone, so that
-// upper and lower byte come apart at the end. Half a block at a time.
+// Four look-ups fit a byte. Bytes are added as 16-bit numbers, once as they are and once their upper half alone, so
+// that upper and lower byte come apart at the end. Half a block at a time.
 template <int Queries> void scan_256(const bqq_scan* s) {
-    const __m256i nibble = _mm256_set1_epi8(15), upper = _mm256_set1_epi16(int16_t(0xFF00)), zero = _mm256_setzero_si256();
+    const __m256i nibble = _mm256_set1_epi8(15), upper = _mm256_set1_epi16(int16_t(0xFF00)),
+                  zero = _mm256_setzero_si256();
     const auto high_of = [&](__m256i c) { return _mm256_and_si256(_mm256_srli_epi16(c, 4), nibble); };
     const auto look_up = [](const uint8_t* table, __m256i low, __m256i high) {
         const auto* at = reinterpret_cast<const __m128i*>(table);
@@ -103,10 +104,14 @@ template <int Queries> void scan_256(const bqq_scan* s) {
 
 inline void scan_avx2(const bqq_scan* s) {
     switch (s->queries) {
-    case 1: return scan_256<1>(s);
-    case 2: return scan_256<2>(s);
-    case 3: return scan_256<3>(s);
-    default: return scan_256<4>(s);
+    case 1:
+        return scan_256<1>(s);
+    case 2:
+        return scan_256<2>(s);
+    case 3:
+        return scan_256<3>(s);
+    default:
+        return scan_256<4>(s);
     }
 }
 
