@@ -62,7 +62,10 @@ SharedMatrix from_planes(Index m, Index n, const Bytes& Y, const Bytes& Z, const
     if (Y.ndim() != 5 || Z.ndim() != 5) throw Error(ErrorCode::format, "expected planes of 5 dimensions");
     bqq::Layout a;
     a.m = m, a.n = n, a.J = Y.shape(0), a.K = Y.shape(1), a.p = Y.shape(2), a.l = Z.shape(3);
-    a.rows = a.J > 0 ? (m + a.J - 1) / a.J : 0, a.cols = a.K > 0 ? (n + a.K - 1) / a.K : 0;
+    const auto side = [](Index whole, Index count) { // of a block; what is out of range is refused below
+        return count > 0 && whole > 0 && whole <= bqq::kMaxSide ? (whole + count - 1) / count : 0;
+    };
+    a.rows = side(m, a.J), a.cols = side(n, a.K);
     bqq::validate(a);
     if (Y.size() != a.y_bytes() || Z.size() != a.z_bytes() || scales.size() != a.scales_count())
         throw Error(ErrorCode::format, "the planes or scales do not have the sizes the layout asks for");
