@@ -100,12 +100,14 @@ struct Strided {
         array.cols = in.often() ? cols : in.number();
         array.row_stride = in.often() ? array.cols : in.number() - 4;
         array.col_stride = in.often() ? 1 : in.number() - 4;
-        const Wide item = array.dtype == BQQ_F64 ? 8 : array.dtype == BQQ_F32 ? 4 : 2;
-        Wide low = 0, high = item;
-        if (array.rows > 0 && array.cols > 0)
-            for (const Wide reach : {Wide(array.rows - 1) * array.row_stride, Wide(array.cols - 1) * array.col_stride})
-                (reach < 0 ? low : high) += reach * item;
-        inside = high - low <= kBytes;
+        const double item = array.dtype == BQQ_F64 ? 8 : array.dtype == BQQ_F32 ? 4 : 2;
+        double low = 0, high = item; // exact where they matter
+        if (array.rows > 0 && array.cols > 0) {
+            const double reaches[] = {double(array.rows - 1) * double(array.row_stride),
+                                      double(array.cols - 1) * double(array.col_stride)};
+            for (const double reach : reaches) (reach < 0 ? low : high) += reach * item;
+        }
+        inside = high - low <= double(kBytes);
         memory.resize(inside ? std::size_t(high - low) : 8);
         const std::vector<float> values = in.reals(memory.size() / 16, in.often());
         std::copy_n(reinterpret_cast<const std::uint8_t*>(values.data()), 4 * values.size(), memory.data());
@@ -328,7 +330,8 @@ class Session {
         const Wide z = blocks * v.p * v.l * ((v.cols + 7) / 8), scales = blocks * (3 * v.p + 1);
         promise(Wide(size) >= (y + z) / 16, "what is prepared holds the planes"); // rows of Y lie without padding
         if (y + z + 4 * scales > kBytes) return;
-        std::vector<std::uint8_t> Y(std::size_t{0} + std::size_t(y)), Z(std::size_t(z), 0);
+        std::vector<std::uint8_t> Y(std::size_t(y), 0);
+        std::vector<std::uint8_t> Z(std::size_t(z), 0);
         for (std::size_t i = 0; i < Y.size() && !in_.empty(); ++i) Y[i] = in_.take<std::uint8_t>();
         for (std::size_t i = 0; i < Z.size() && !in_.empty(); ++i) Z[i] = in_.take<std::uint8_t>();
         const std::vector<float> S = in_.reals(std::size_t(scales), false);
