@@ -7,9 +7,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <atomic>
 #include <chrono>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <thread>
 
@@ -88,17 +88,24 @@ struct HostMatrix {
         view = kept->view(), owner = kept;
     }
 
-    /// Of W_hat or of its transpose. Any number of threads may ask.
+    HostMatrix(const HostMatrix&) = delete;
+    HostMatrix& operator=(const HostMatrix&) = delete;
+    ~HostMatrix() {
+        for (const auto& planes : prepared_) delete planes.load();
+    }
+
+    /// Of W_hat or of its transpose. Any number of threads may ask; several that ask first each make it, one of them is
+    /// kept. There is no lock: one that another thread holds when a process forks stays held for ever in the child.
     const bqq::PreparedMatrix& prepared(bool transposed) {
-        const std::lock_guard<std::mutex> lock(guard_);
         auto& planes = prepared_[transposed];
-        if (!planes) planes = std::make_unique<const bqq::PreparedMatrix>(view, transposed);
-        return *planes;
+        if (const bqq::PreparedMatrix* known = planes.load(std::memory_order_acquire)) return *known;
+        auto made = std::make_unique<const bqq::PreparedMatrix>(view, transposed);
+        const bqq::PreparedMatrix* first = nullptr;
+        return planes.compare_exchange_strong(first, made.get()) ? *made.release() : *first;
     }
 
   private:
-    std::mutex guard_;
-    std::unique_ptr<const bqq::PreparedMatrix> prepared_[2];
+    std::atomic<const bqq::PreparedMatrix*> prepared_[2] = {};
 };
 using SharedMatrix = std::shared_ptr<HostMatrix>;
 
