@@ -76,6 +76,23 @@ class WithGil {
     std::optional<py::gil_scoped_acquire> gil_;
 };
 
+/// What long work calls now and then with the GIL released, on the thread that the caller is on: Ctrl-C surfaces here.
+class Interrupt {
+  public:
+    void operator()() {
+        const auto now = std::chrono::steady_clock::now();
+        if (now - last_ < std::chrono::milliseconds(50)) return;
+        last_ = now;
+        const WithGil gil;
+        in_python([] {
+            if (PyErr_CheckSignals()) throw py::error_already_set();
+        });
+    }
+
+  private:
+    std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
 /// A compressed matrix in memory that `owner` keeps alive, and what products read, made on first use for each
 /// direction.
 struct HostMatrix {

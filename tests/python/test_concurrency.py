@@ -253,3 +253,54 @@ def test_interrupt_in_every_long_call(name, threads):
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     assert finish(process, timeout=60) == "interrupted\n"
+
+
+SIGNALS = """
+import signal
+import numpy as np
+import bqq
+rng = np.random.default_rng(0)
+q = bqq.Matrix.from_factors(*(rng.integers(0, 2, shape, dtype=np.uint8) for shape in ((3, 1000, 500), (3, 500, 1000))), np.ones(10))
+X, dense = np.ones((1000, 20_000), np.float32), np.ones((1000, 1000), np.float32)
+calls = {
+    "matmul": lambda: bqq.matmul(q, X, threads=1),
+    "left": lambda: X.T @ q,
+    "float16": lambda: bqq.matmul(q, X.astype("f2"), threads=1),
+    "reconstruct": lambda: q.reconstruct(threads=1),
+    "error": lambda: q.error(dense),
+}
+seen = []
+signal.signal(signal.SIGALRM, lambda *_: seen.append(1))
+for name, call in calls.items():
+    call()  # what is made on first use
+    seen.clear()
+    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+    call()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert len(seen) > 2, (name, len(seen))  # one would be seen after the call
+print("done")
+"""
+
+
+@posix
+def test_signals_are_seen_within_long_products():
+    assert finish(start_python(SIGNALS)) == "done\n"
+
+
+PIECES = """
+import numpy as np
+import bqq
+from conftest import dense, random_matrix
+q = random_matrix(1100, 900, J=2, K=2, p=4, l=700)
+X = np.random.default_rng(0).standard_normal((900, 6000)).astype(np.float32)
+whole, last = bqq.matmul(q, X), bqq.matmul(q, np.asfortranarray(X)[:, ::-1])
+want = dense(q) @ X[:, [0, 255, 256, 3000, 5999]]
+assert np.abs(whole[:, [0, 255, 256, 3000, 5999]] - want).max() <= 2e-5 * np.linalg.norm(want, axis=0).min()
+assert (last[:, ::-1] == whole).all()
+print("done")
+"""
+
+
+def test_products_in_pieces():
+    """Long products are cut, so that Ctrl-C is seen: every column is its own."""
+    assert finish(start_python(PIECES)) == "done\n"
