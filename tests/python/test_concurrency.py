@@ -260,7 +260,8 @@ import signal
 import numpy as np
 import bqq
 rng = np.random.default_rng(0)
-q = bqq.Matrix.from_factors(*(rng.integers(0, 2, shape, dtype=np.uint8) for shape in ((3, 1000, 500), (3, 500, 1000))), np.ones(10))
+bits = [rng.integers(0, 2, shape, dtype=np.uint8) for shape in ((3, 1000, 500), (3, 500, 1000))]
+q = bqq.Matrix.from_factors(*bits, np.ones(10))
 X, dense = np.ones((1000, 20_000), np.float32), np.ones((1000, 1000), np.float32)
 calls = {
     "matmul": lambda: bqq.matmul(q, X, threads=1),
