@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from conftest import finish, start_python
+from conftest import available_isas, finish, run_isa, start_python
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux")
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX")
@@ -305,3 +305,34 @@ print("done")
 def test_products_in_pieces():
     """Long products are cut, so that Ctrl-C is seen: every column is its own."""
     assert finish(start_python(PIECES)) == "done\n"
+
+
+SMALL_STACK = """
+import threading
+import numpy as np
+import bqq
+from conftest import random_matrix
+W = np.random.default_rng(0).standard_normal((600, 600)).astype(np.float32)
+def work():
+    q = bqq.decompose(W, 3, steps=2, refine=2, patch=300, threads=2)
+    for batch in (1, 5, 70, 600):
+        for precision in ("float32", "fast"):
+            bqq.matmul(q, W[:, :batch].copy(), precision=precision, threads=2)
+    V = W[:200, :200].copy()
+    bqq.encode(bqq.decompose(V, 1, steps=2, refine=2), V[:40], threads=2)
+    bqq.decompose(V, 2, steps=2, refine=2, weight=V.T @ V)
+    bqq.decompose(V, 2, steps=2, refine=2, patch=50, weight=V.T @ V)
+    q.T.reconstruct(), q.error(W), q.prefix(1)
+    print("done")
+threading.stack_size(128 * 1024)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+
+
+@linux
+@pytest.mark.parametrize("isa", available_isas())
+def test_a_stack_of_128_kilobytes(isa):
+    """What every thread has with musl."""
+    assert run_isa(isa, SMALL_STACK) == "done\n"

@@ -20,7 +20,9 @@ safetensors = pytest.importorskip("safetensors")
 MANY = int(os.environ.get("BQQ_EXAMPLES", "1"))
 BITS = {"BOOL": 8, "U8": 8, "I16": 16, "F16": 16, "BF16": 16, "F32": 32, "F64": 64, "C64": 64, "F8_E4M3": 8, "F4": 4}
 NAMES = st.one_of(st.sampled_from(["a", "b", "a.b", "ü", "\u0000", "", " ", '"', "__metadata__"]), st.text(max_size=3))
-ODD = st.sampled_from([-1, 0, 1, 2**31, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 2**70, 1.0, 1e5, True, None, "1", [], {}])
+ODD: st.SearchStrategy[Any] = st.sampled_from(
+    [-1, 0, 1, 2**31, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 2**70, 1.0, 1e5, True, None, "1", [], {}]
+)
 
 
 @st.composite

@@ -191,7 +191,11 @@ class Calls(RuleBasedStateMachine):
     @rule(pair=pairs)
     def wrong_calls(self, pair: Any) -> None:
         q, W_hat = pair
-        for wrong in (lambda: q @ np.ones(q.shape[1] + 1), lambda: bqq.extend(q, W_hat.T[:, :-1]), lambda: q @ [["a"]]):
+        for wrong in (
+            lambda: q @ np.ones(q.shape[1] + 1),
+            lambda: bqq.extend(q, W_hat[:, :-1], 9),
+            lambda: q @ [["a"]],
+        ):
             with pytest.raises((ValueError, TypeError)):
                 wrong()
 
@@ -312,7 +316,7 @@ def test_words_on_the_command_line(folder: Path, argv: list[str]) -> None:
     before = (folder / "m.safetensors").read_bytes()
     with inside(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            code = cli.main(argv)
+            code: Any = cli.main(argv)
         except SystemExit as end:  # --help, --version
             code = end.code
         for stream in (out, err):
