@@ -82,7 +82,16 @@ FOLDERS = {
     "bench": "bench",
     **{f"integrations/{name}": "integrations" for name in ("faiss", "hnswlib", "openvino", "onnxruntime")},
 }
-SEARCHED = ("cpp/include", "cpp/src", "cuda", "cuda/include", "tests/cpp", "tests/cuda", "tests/cuda/cuemu")
+SEARCHED = (
+    "cpp/include",
+    "cpp/src",
+    "cuda",
+    "cuda/include",
+    "tests/cpp",
+    "tests/fuzz",
+    "tests/cuda",
+    "tests/cuda/cuemu",
+)
 GENERATED = {"isa_list.inc"}
 OF_CUDA = {"cuda_runtime.h", "cuda_runtime_api.h", "cuda.h"}
 
@@ -114,6 +123,7 @@ PYTHON_FOLDERS = {
     "bench": PythonRoom(("bqq", "bench"), **ANY),
     "bench/paper": PythonRoom(("bqq", "bench", "bench.paper"), **ANY),
     "tests/golden": PythonRoom(("bqq",)),
+    "tests/faults": PythonRoom(("bqq",)),
     **{f"tests/{name}": PythonRoom(("bqq", "bqq.nn", "bqq.ann", "bench", "bench.paper", "tests"), **ANY)
        for name in ("python", "nn", "ann", "cuda/python", "integrations")},
     **{f"integrations/{name}": PythonRoom(("bqq", "bqq.nn", "bqq.ann"), others=WATCHED)
