@@ -3,6 +3,7 @@
 #include "bits/pack.hpp"
 #include "kernels/dispatch.hpp"
 #include "parallel.hpp"
+#include "search/arrange.hpp"
 #include "search/cpu_engine.hpp"
 #include "search/progress.hpp"
 #include "search/recipe.hpp"
@@ -109,7 +110,12 @@ Layout make_layout(Index m, Index n, Index p, const DecomposeOptions& options) {
 
 Matrix decompose(const float* W, Index m, Index n, Index ldw, Index p, const DecomposeOptions& options) {
     const Layout a = make_layout(m, n, p, options);
-    return detail::decompose(a, make_recipe(options, a), W, ldw, options);
+    const SearchRecipe recipe = make_recipe(options, a);
+    if (!is_arranged(options)) return detail::decompose(a, recipe, W, ldw, options);
+    const Arranged arranged(a, W, ldw, options);
+    Matrix q = detail::decompose(a, recipe, arranged.W(), arranged.ldw(), arranged.options());
+    arranged.complete(q);
+    return q;
 }
 
 Matrix extend(const View& q, const float* W, Index ldw, Index p, const DecomposeOptions& options) {
@@ -119,12 +125,17 @@ Matrix extend(const View& q, const float* W, Index ldw, Index p, const Decompose
         bad_value("p", p, std::to_string(a.p) + " (what q has) to " + std::to_string(kMaxStacks));
     check_entries("W", W, "ldw", {a.m, a.n, ldw});
     a.p = p;
+    if (p == q.layout.p) return Matrix(q);
+    const SearchRecipe recipe = make_recipe(options, a);
     Matrix grown(a);
     copy_stacks(q, grown, q.layout.p);
-    if (p == q.layout.p)
-        std::copy_n(q.scales, a.scales_count(), grown.scales.data());
-    else
-        solve_all(grown, q.layout.p, q.scales, W, ldw, options, make_recipe(options, a));
+    if (q.is_plain()) {
+        solve_all(grown, q.layout.p, q.scales, W, ldw, options, recipe);
+        return grown;
+    }
+    const Arranged arranged(q, W, ldw, options);
+    solve_all(grown, q.layout.p, q.scales, arranged.W(), arranged.ldw(), arranged.options(), recipe);
+    arranged.complete(grown);
     return grown;
 }
 
