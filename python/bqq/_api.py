@@ -42,8 +42,8 @@ def decompose(
         a CUDA device (CuPy, torch, ``__cuda_array_interface__``, DLPack) the matrix is found and stays there
     p : number of stacks, 1 to 64; with the default l about p bits per element
     l : inner dimension, 1 to 65535; default ``rows*cols/(rows+cols)`` of a block, rounded half up
-    patch : largest side of a block; default: one block up to 512 x 512, else blocks of at most 256 x 256;
-        128 x 128 with an (n, n) weight
+    patch : largest side of a block; default: one block up to 512 x 512, else blocks of at most 256 x 256; with an
+        (n, n) weight the side near 128, from 96 to 192, that m and n are cut into with next to no padding
     weight : (n, n) second moment ``X.T @ X`` of the inputs X (samples, n) that ``W @ x`` will see, or the (n,) diagonal
         of one. The error minimised is then the output error ``tr(E H E^T)``, E = W - W_hat: bits are refined and scales
         solved in that metric, and the error of a column patch is moved into those still to come (as GPTQ does).

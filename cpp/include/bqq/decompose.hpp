@@ -35,7 +35,8 @@ constexpr Index kRefineOfEffort = -2;
 
 struct DecomposeOptions {
     Index l = 0;     ///< inner dimension; 0: round(rows*cols/(rows+cols)) of a block. Ignored by extend
-    Index patch = 0; ///< largest block side; 0: see make_layout; 128 with a whole weight matrix. Ignored by extend
+    Index patch = 0; ///< largest block side; 0: see make_layout; with a whole weight the one near 128, 96 to 192, that
+                     ///< fits m and n (l = 0: within 1 % of the fewest bits). Ignored by extend
     Schedule schedule = Schedule::adaptive;
     Effort effort = Effort::standard;
     Index steps = 0; ///< descent steps per stack; 0: the schedule's or the effort's

@@ -9,6 +9,7 @@
 #include "search/recipe.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 namespace bqq {
 namespace {
@@ -105,7 +106,18 @@ Matrix detail::decompose(const Layout& layout, const SearchRecipe& recipe, const
 
 Layout make_layout(Index m, Index n, Index p, const DecomposeOptions& options) {
     const bool coupled = options.weight && options.ldweight;
-    return make_layout(m, n, p, options.l, coupled && !options.patch ? tuning::kCoupledPatch : options.patch);
+    if (!coupled || options.patch) return make_layout(m, n, p, options.l, options.patch);
+    if (options.l) return make_layout(m, n, p, options.l, tuning::kCoupledPatch);
+    // The side nearest to that whose blocks waste next to nothing: rows of planes are padded to bytes, sides rounded up.
+    double least = INFINITY;
+    for (Index side = tuning::kCoupledLeast; side <= tuning::kCoupledMost; ++side)
+        least = std::min(least, make_layout(m, n, p, 0, side).bits_per_weight());
+    for (Index away = 0;; ++away)
+        for (const Index side : {tuning::kCoupledPatch + away, tuning::kCoupledPatch - away}) {
+            if (side < tuning::kCoupledLeast || side > tuning::kCoupledMost) continue;
+            const Layout a = make_layout(m, n, p, 0, side);
+            if (a.bits_per_weight() <= tuning::kCoupledWaste * least) return a;
+        }
 }
 
 Matrix decompose(const float* W, Index m, Index n, Index ldw, Index p, const DecomposeOptions& options) {

@@ -63,6 +63,8 @@ constexpr Index kEncodeStarts = 16384; ///< rows of q, evenly spaced, among whic
 // ---- weighted objective: python -m bench.weight ----
 
 constexpr Index kCoupledPatch = 128; ///< making up for the error of the patches before is worth more than large blocks
+constexpr Index kCoupledLeast = 96, kCoupledMost = 192; ///< sides of which one is taken,
+constexpr double kCoupledWaste = 1.01;                  ///< the nearest to that with so many times the fewest bits
 constexpr double kDamping = 0.01;    ///< share of the mean of the diagonal; what GPTQ takes (arXiv 2210.17323)
 /// What rounding of float32 products X^T X may leave of symmetry: of the mean of the diagonal, of the entry.
 /// Chosen, not measured.
