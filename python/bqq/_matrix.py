@@ -119,7 +119,30 @@ class Matrix:
                 raise ValueError(f"shape is {(m, n)}, which {J} x {K} blocks of {rows} x {cols} do not cover evenly")
         packed_y = np.packbits(y.astype(np.uint8), axis=-1, bitorder="little")
         packed_z = np.packbits(z.astype(np.uint8), axis=-1, bitorder="little")
-        core = _core.Matrix(m, n, packed_y, packed_z, np.ascontiguousarray(c))
+        return cls.from_planes(packed_y, packed_z, c, (m, n), row_order=row_order, col_order=col_order, entries=entries)
+
+    @classmethod
+    def from_planes(
+        cls,
+        Y: npt.NDArray[np.uint8],
+        Z: npt.NDArray[np.uint8],
+        scales: npt.NDArray[np.float32],
+        shape: tuple[int, int],
+        *,
+        row_order: npt.ArrayLike | None = None,
+        col_order: npt.ArrayLike | None = None,
+        entries: tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike] | None = None,
+    ) -> Matrix:
+        """A matrix from what :attr:`planes`, :attr:`scales`, :attr:`shape` and the rest of another one are; copies.
+
+        Raises ValueError for planes, scales, orders or entries that are not valid for the shape, TypeError for others
+        than uint8 and float32.
+        """
+        for name, array, dtype in (("Y", Y, np.uint8), ("Z", Z, np.uint8), ("scales", scales, np.float32)):
+            if not isinstance(array, np.ndarray) or array.dtype != dtype:
+                raise TypeError(f"{name} is no NumPy array of {np.dtype(dtype)}")
+        m, n = _check.shape(shape)
+        core = _core.Matrix(m, n, *map(np.ascontiguousarray, (Y, Z, scales)))
         return cls(core if row_order is col_order is entries is None else _dressed(core, row_order, col_order, entries))
 
     # --- shape and size ---
@@ -171,6 +194,12 @@ class Matrix:
     def Z(self) -> npt.NDArray[np.uint8]:
         """Right factors, uint8 zeros and ones, shape (J, K, p, l, cols); unpacked on each access."""
         return np.unpackbits(self._core.Z, axis=-1, count=self.patch[1], bitorder="little")
+
+    @property
+    def planes(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """Y and Z as they are stored, uint8, read-only: (J, K, p, rows, ceil(l/8)) and (J, K, p, l, ceil(cols/8)),
+        8 bits a byte, lowest first."""
+        return self._core.Y, self._core.Z
 
     @property
     def scales(self) -> npt.NDArray[np.float32]:

@@ -68,6 +68,7 @@ typedef enum bqq_schedule { BQQ_SCHEDULE_ADAPTIVE = 0, BQQ_SCHEDULE_PAPER = 1 } 
 /// BEST 2,000 and 64,000 from the best of four descents; for l above 64 proportionally fewer sweeps, down to a quarter.
 /// Where refinement gains less than 6 %, a second descent of 10,000 (best: 20,000) steps follows, refined gently,
 /// unless steps or refine are given; with more than 1.2 times the default l, less than 30 % and three times the steps.
+/// With a whole weight: 100 steps; 5,000, 1,000 and 64,000 sweeps; no second descent.
 typedef enum bqq_effort { BQQ_EFFORT_STANDARD = 0, BQQ_EFFORT_FAST = 1, BQQ_EFFORT_BEST = 2 } bqq_effort;
 
 /// In which order columns go into blocks: as they are, or by falling diagonal of weight.
@@ -182,7 +183,7 @@ typedef struct bqq_decompose_options {
     /// layer's inputs (ldweight >= n floats between rows), or its diagonal of n numbers (ldweight 0). Only read.
     const float* weight;
     int64_t ldweight;
-    double damping; ///< share of the mean of weight's diagonal added to the diagonal; 0: 0.01; negative: none
+    double damping; ///< share of the mean of weight's diagonal added to the diagonal; 0: 0.1; negative: none
     /// Elements further than this many standard deviations from the mean of their block become entries; 0: none.
     double outliers;
     int32_t order;     ///< a bqq_order; ignored by bqq_extend and bqq_encode, as outliers

@@ -108,7 +108,8 @@ Layout make_layout(Index m, Index n, Index p, const DecomposeOptions& options) {
     const bool coupled = options.weight && options.ldweight;
     if (!coupled || options.patch) return make_layout(m, n, p, options.l, options.patch);
     if (options.l) return make_layout(m, n, p, options.l, tuning::kCoupledPatch);
-    // The side nearest to that whose blocks waste next to nothing: rows of planes are padded to bytes, sides rounded up.
+    // The side nearest to that whose blocks waste next to nothing: rows of planes are padded to bytes, sides rounded
+    // up.
     double least = INFINITY;
     for (Index side = tuning::kCoupledLeast; side <= tuning::kCoupledMost; ++side)
         least = std::min(least, make_layout(m, n, p, 0, side).bits_per_weight());
