@@ -13,6 +13,7 @@ import argparse
 import itertools
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def main() -> None:
         X, held_out = (np.concatenate([s[name] for s in group]) for group in (seen[:half], seen[half:]))
         H = X.T.astype(np.float64) @ X
         for patch, damping, steps, sweeps in grid:
-            options = {"patch": patch, "damping": damping, "steps": steps, "refine": sweeps}
+            options: dict[str, Any] = {"patch": patch, "damping": damping, "steps": steps, "refine": sweeps}
             start = time.process_time()
             q = bqq.decompose(W, args.bits, weight=H, order="weight", outliers=8.0, threads=1, **options)
             seconds = time.process_time() - start

@@ -228,8 +228,7 @@ class _Window(NamedTuple):
     def norm(self) -> float:
         """What errors are relative to: elements, weighted."""
         H = self.weight
-        total = H.trace() if H.ndim == 2 else H.sum() if H.size else self.W.shape[1]
-        return self.W.shape[0] * float(total)
+        return float(len(self.W) * (H.trace() if H.ndim == 2 else H.sum() if H.size else self.W.shape[1]))
 
     @property
     def power(self) -> float:
@@ -265,9 +264,10 @@ def _windows(w: _Floats, weight: _Floats, side: int, seed: int) -> list[_Window]
 def _plan_coupled(w: _Floats, H: _Floats, bits: float, sides: list[int], how: tuple[int, int | None, Progress]) -> Plan:
     """With a weight that couples the columns: a trial has some rows and all columns."""
     seed, threads, progress = how
-    choices = _filling(*w.shape, bits, sides)
+    m, n = w.shape
+    choices = _filling(m, n, bits, sides)
     if not choices:
-        _too_few(bits, *w.shape, sides)
+        _too_few(bits, m, n, sides)
     window = _some_rows(w, H, choices, seed)
     with reporter(progress, "plan") as report:
         steps = _Steps(report, len(choices))

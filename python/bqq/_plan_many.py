@@ -74,7 +74,8 @@ def plan_many(
         left = budget * sum(sizes.values()) - sum(sizes[key] * plan.bits_per_weight for key, plan in chosen.items())
         if left <= 0.005 * budget * sum(sizes.values()):
             break
-        more = _filling(*dense[name].shape, chosen[name].bits_per_weight + left / sizes[name], list(_COUPLED_SIDES))
+        m, n = dense[name].shape
+        more = _filling(m, n, chosen[name].bits_per_weight + left / sizes[name], list(_COUPLED_SIDES))
         window = _some_rows(dense[name], metrics[name], more, number)
         for choice in more:
             choice.mse = window.error(choice, options, None) / window.power

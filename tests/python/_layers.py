@@ -111,13 +111,14 @@ PYTHON_FOLDERS = {
     "python/bqq/ann": PythonRoom(("bqq", "bqq.ann"), inside=only("faiss", "hnswlib")),
     "bench": PythonRoom(("bqq", "bench"), **ANY),
     "bench/paper": PythonRoom(("bqq", "bench", "bench.paper"), **ANY),
+    "bench/models": PythonRoom(("bqq", "bqq.nn", "bench", "bench.models"), **ANY),
     "tests/golden": PythonRoom(("bqq",)),
     **{f"tests/{name}": PythonRoom(("bqq", "bqq.nn", "bqq.ann", "bench", "bench.paper", "tests"), **ANY)
        for name in ("python", "nn", "ann", "cuda/python", "integrations")},
     **{f"integrations/{name}": PythonRoom(("bqq", "bqq.nn", "bqq.ann"), others=WATCHED)
        for name in ("faiss", "hnswlib", "openvino", "onnxruntime", "jax", "ann_benchmarks")},
 }  # fmt: skip
-ROOMS = ("bqq", "bqq.nn", "bqq.ann", "bench", "bench.paper", "tests", "integrations")
+ROOMS = ("bqq", "bqq.nn", "bqq.ann", "bench", "bench.paper", "bench.models", "tests", "integrations")
 
 
 def violations(root: Path) -> list[str]:

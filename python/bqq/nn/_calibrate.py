@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,7 +56,7 @@ class Calibrated:
         for name, module in outside.items():
             moments = _Moments()
             for batch, mask in zip(self._batches, self._masks, strict=True):
-                moments.add(_rows(self._seen(module, lambda b=batch: _call(self._model, b)), mask, module))
+                moments.add(_rows(self._seen(module, partial(_call, self._model, batch)), mask, module))
             self._layer(name, module, moments)
 
     def _calls(self, first: nn.Module) -> list[tuple[torch.Tensor, tuple[Any, ...], dict[str, Any]]]:
@@ -84,29 +85,27 @@ class Calibrated:
         """Compresses a block; the hidden states behind it, of the compressed and of the original model."""
         names = [name for name in self._targets if name.startswith(prefix + ".")]
         before = copy.deepcopy(block)
-        run = lambda b, h, call: _first(b(h, *call[1], **call[2]))  # noqa: E731
-        for stage in _stages(block, prefix, names, lambda: run(block, inputs[0], calls[0])):
+        for stage in _stages(block, prefix, names, partial(_run, block, inputs[0], calls[0])):
             inner = stage[0].removeprefix(prefix + ".")
             moments = _Moments()
             for h, f, call, mask in zip(inputs, original, calls, self._masks, strict=True):
                 module, twin = block.get_submodule(inner), before.get_submodule(inner)
-                seen = _rows(self._seen(module, lambda h=h, call=call: run(block, h, call)), mask, module)
+                seen = _rows(self._seen(module, partial(_run, block, h, call)), mask, module)
                 if self._recipe.propagate:
-                    true = _rows(self._seen(twin, lambda f=f, call=call: run(before, f, call)), mask, twin)
+                    true = _rows(self._seen(twin, partial(_run, before, f, call)), mask, twin)
                     moments.add(seen, true)
                 else:
                     moments.add(seen)
             for name in stage:
                 self._layer(name, self._targets[name], moments)
-        behind = [run(before, f, call) for f, call in zip(original, calls, strict=True)]
+        behind = [_run(before, f, call) for f, call in zip(original, calls, strict=True)]
         if self._recipe.tune and names:
             start = time.perf_counter()
-            losses = _tune.tune(
-                block, lambda h, call: run(block, h, call), (inputs, behind, calls, self._masks), self._recipe
-            )
+            run = partial(_run, block)
+            losses = _tune.tune(block, run, (inputs, behind, calls, self._masks), self._recipe)
             seconds = time.perf_counter() - start
             self._report.blocks.append({"before": losses[0], "after": losses[1], "seconds": seconds})
-        return [run(block, h, call) for h, call in zip(inputs, calls, strict=True)], behind
+        return [_run(block, h, call) for h, call in zip(inputs, calls, strict=True)], behind
 
     def _layer(self, name: str, module: nn.Module, moments: _Moments) -> None:
         from bqq.nn._compress import data_free, finite
@@ -167,7 +166,8 @@ class _Moments:
             return W
         n = len(self.H)
         damped = self.H + _DAMPING * np.trace(self.H) / n * np.eye(n)
-        return (W + np.linalg.solve(damped, (W @ self.moved).T).T).astype(np.float32)
+        moved: _Array = W + np.linalg.solve(damped, (W @ self.moved).T).T
+        return moved.astype(np.float32)
 
 
 def _blocks(model: nn.Module, targets: dict[str, nn.Module]) -> tuple[str, list[nn.Module]]:
@@ -236,7 +236,9 @@ def _call(model: nn.Module, batch: Any) -> Any:
     return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
 
 
-def _first(output: Any) -> torch.Tensor:
+def _run(block: nn.Module, hidden: torch.Tensor, call: Any) -> torch.Tensor:
+    """The hidden state behind a block."""
+    output = block(hidden, *call[1], **call[2])
     result: torch.Tensor = output[0] if isinstance(output, tuple) else output
     return result
 

@@ -101,7 +101,17 @@ def compress(
         Bad arguments; nothing to compress; a weight or an input that is not finite, with the layer's name. What was
         compressed before stays so.
     """
-    recipe = _recipe(bits, patch, effort, propagate, order, outliers, tune, seed, threads)
+    recipe = _recipe(
+        bits,
+        effort,
+        tune,
+        patch=patch,
+        propagate=propagate,
+        order=order,
+        outliers=outliers,
+        seed=seed,
+        threads=threads,
+    )
     report = Report(model)
     targets = _targets(model, _patterns("include", include), _patterns("exclude", exclude), report)
     if not targets:
@@ -145,15 +155,13 @@ def finite(name: str, module: nn.Module) -> np.ndarray[Any, Any]:
     """The weight as float32; ValueError where it is not finite."""
     weight = weight_matrix(module)
     assert weight is not None
-    W = weight.float().contiguous().numpy()
+    W: np.ndarray[Any, Any] = weight.float().contiguous().numpy()
     if not np.isfinite(W).all():
         raise ValueError(f"{name}.weight has {int((~np.isfinite(W)).sum())} entries that are not finite")
     return W
 
 
-def _recipe(
-    bits: Any, patch: Any, effort: Any, propagate: bool, order: bool, outliers: Any, tune: Any, seed: int, threads: Any
-) -> Recipe:
+def _recipe(bits: Any, effort: Any, tune: Any, **rest: Any) -> Recipe:
     if isinstance(bits, bool) or not isinstance(bits, (int, float)):
         raise TypeError(f"bits is {bits!r}, expected a number")
     if not 0.5 <= bits <= 16:
@@ -163,7 +171,7 @@ def _recipe(
     steps = 80 if tune is True else 0 if tune is False else tune
     if not isinstance(steps, int) or steps < 0:
         raise ValueError(f"tune is {tune!r}, expected a number of steps, True or False")
-    return Recipe(float(bits), patch, effort, propagate, order, outliers, steps, seed, threads)
+    return Recipe(bits=float(bits), effort=effort, tune=steps, **rest)
 
 
 def _patterns(name: str, value: str | Iterable[str] | None) -> list[str] | None:

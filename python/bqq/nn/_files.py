@@ -34,7 +34,7 @@ def save(model: nn.Module, directory: str | os.PathLike[str]) -> None:
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     bqq.save(folder / _FILE, items, metadata={_KEY: json.dumps(made_of, separators=(",", ":"))})
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     if hasattr(config, "to_dict"):
         content = {**config.to_dict(), "quantization_config": {"quant_method": "bqq"}}
         text = json.dumps(content, indent=2, sort_keys=True, default=str)

@@ -157,7 +157,7 @@ def weight_matrix(module: nn.Module) -> torch.Tensor | None:
     """The weight of a layer that can be compressed, as (m, n); None for any other."""
     if reason(module):
         return None
-    weight: torch.Tensor = module.weight.detach()  # type: ignore[assignment,operator]
+    weight: torch.Tensor = module.weight.detach()
     return weight.T if type(module).__name__ == "Conv1D" else weight.reshape(weight.shape[0], -1)
 
 

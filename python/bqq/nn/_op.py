@@ -74,8 +74,9 @@ def linear(x: torch.Tensor, planes: Tensors, scales: torch.Tensor, shape: list[i
     q = matrix_of(planes, scales, shape)
     flat = _float32(x).reshape(-1, shape[1])
     out = torch.empty(flat.shape[0], shape[0])
+    how: Any = precision
     if flat.shape[0]:
-        bqq.matmul(flat.numpy(), q.T, out.numpy(), precision=precision)  # type: ignore[arg-type]
+        bqq.matmul(flat.numpy(), q.T, out.numpy(), precision=how)
     return out.reshape(*x.shape[:-1], shape[0]).to(x.dtype)
 
 

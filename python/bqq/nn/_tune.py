@@ -89,7 +89,8 @@ def tune(
 
     def loss(i: int) -> torch.Tensor:
         error = (run(inputs[i], calls[i]) - targets[i]).square().mean(-1)
-        error = error[masks[i]] if masks[i] is not None and masks[i].shape == error.shape else error.flatten()
+        mask = masks[i]
+        error = error[mask] if mask is not None and mask.shape == error.shape else error.flatten()
         return error.clamp_max(error.detach().quantile(0.999)).mean() / size
 
     probe = range(0, len(inputs), max(1, len(inputs) // 8))
