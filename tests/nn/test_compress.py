@@ -89,7 +89,7 @@ def test_data_free():
     names = {layer.name for layer in report.layers}
     assert names == {f"blocks.{i}.{part}" for i in (0, 1) for part in ("q", "k", "v", "o", "up", "down")} | {"head"}
     assert isinstance(model.blocks[0].q, bqq.nn.Linear)
-    assert report.skipped["embed"] == "Embedding is no layer that is compressed"
+    assert report.skipped["embed"] == "an embedding: name it in include"
     assert report.skipped["blocks.0.norm1"] == "LayerNorm is no layer that is compressed"
     total = sum(layer.matrix.nbytes * 8 for layer in model.modules() if isinstance(layer, bqq.nn.Linear))
     weights = sum(np.prod(layer.shape) for layer in report.layers)
@@ -174,6 +174,38 @@ def test_what_is_left_alone():
     assert content["layers"][0]["name"] == "conv"
     with pytest.raises(ValueError, match="model has no layer to compress"):
         bqq.nn.compress(model, 4, exclude=["kept"], progress=False)
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_embeddings(tmp_path, calibrated):
+    model = make()
+    ids = torch.randint(0, 50, (3, 20))
+    table = model.embed.weight.detach().clone()
+    report = bqq.nn.compress(
+        model, 4, include="embed", progress=False, patch=32, calibration=batches(2) if calibrated else None
+    )
+    assert [(layer.name, layer.note) for layer in report.layers] == [("embed", "")]
+    assert float((model.embed(ids) - table[ids]).square().mean() / table.square().mean()) < 0.02
+    bqq.nn.save(model, tmp_path)
+    assert torch.equal(bqq.nn.load(Model(), tmp_path).eval()(ids), model(ids))
+
+
+def test_conv1d_of_gpt2():
+    class Conv1D(nn.Module):  # as transformers has it, which need not be there
+        def __init__(self, nf, nx):
+            super().__init__()
+            self.nf, self.nx = nf, nx
+            self.weight, self.bias = nn.Parameter(torch.randn(nx, nf)), nn.Parameter(torch.randn(nf))
+
+        def forward(self, x):
+            return torch.addmm(self.bias, x.view(-1, self.nx), self.weight).view(*x.shape[:-1], self.nf)
+
+    net = nn.Sequential(Conv1D(64, 96), nn.Tanh(), Conv1D(32, 64)).eval()
+    model, x = copy.deepcopy(net), torch.randn(2, 5, 96)
+    report = bqq.nn.compress(model, 6, progress=False, patch=32, calibration=[torch.randn(200, 96)])
+    assert {type(layer) for layer in model} == {bqq.nn.Conv1D, nn.Tanh}
+    assert report.layers[0].shape == (64, 96)
+    assert float((model(x) - net(x)).square().mean() / net(x).square().mean()) < 0.03
 
 
 def test_tied_weights_are_left_alone():

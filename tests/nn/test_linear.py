@@ -182,6 +182,19 @@ def test_conv2d():
     torch.testing.assert_close(module(x[0]), conv(x[0]), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("extras", [False, True])
+def test_embedding(extras):
+    module = bqq.nn.Embedding(matrix(70, 40, extras=extras))
+    ids = torch.randint(0, 70, (3, 5))
+    torch.testing.assert_close(module(ids), dense(module)[ids], rtol=1e-5, atol=1e-5)
+    assert module(ids[:, :0]).shape == (3, 0, 40)
+    assert module(torch.tensor(3)).shape == (40,)
+    torch.testing.assert_close(torch.compile(module, fullgraph=True, backend="aot_eager")(ids), module(ids))
+    for bad in (-1, 70):
+        with pytest.raises(IndexError, match=f"index {bad} is out of range for 70 rows"):
+            module(torch.tensor([0, bad]))
+
+
 @pytest.mark.parametrize(
     ("make", "error", "text"),
     [

@@ -8,7 +8,7 @@
 
 from bqq.nn._compress import compress
 from bqq.nn._files import load, save
-from bqq.nn._modules import Conv1D, Conv2d, Linear
+from bqq.nn._modules import Conv1D, Conv2d, Embedding, Linear
 from bqq.nn._report import LayerReport, Report
 
-__all__ = ["Conv1D", "Conv2d", "LayerReport", "Linear", "Report", "compress", "load", "save"]
+__all__ = ["Conv1D", "Conv2d", "Embedding", "LayerReport", "Linear", "Report", "compress", "load", "save"]

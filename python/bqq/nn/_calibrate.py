@@ -55,6 +55,9 @@ class Calibrated:
         outside = {name: m for name, m in self._targets.items() if not blocks or not name.startswith(prefix + ".")}
         for name, module in outside.items():
             moments = _Moments()
+            if isinstance(module, nn.Embedding):
+                self._layer(name, module, moments)
+                continue
             for batch, mask in zip(self._batches, self._masks, strict=True):
                 moments.add(_rows(self._seen(module, partial(_call, self._model, batch)), mask, module))
             self._layer(name, module, moments)
@@ -114,7 +117,8 @@ class Calibrated:
         W = finite(name, module)
         if not moments.count or not np.trace(moments.H):
             q, error, _ = data_free(name, module, self._recipe)
-            self._store(name, module, (q, error, "saw no inputs: without calibration"), start)
+            note = "" if isinstance(module, nn.Embedding) else "saw no inputs: without calibration"
+            self._store(name, module, (q, error, note), start)
             return
         if not np.isfinite(moments.H).all():
             raise ValueError(f"{name}: its inputs on the calibration data are not finite")

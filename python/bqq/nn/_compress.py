@@ -83,7 +83,8 @@ def compress(
     calibration : batches, each a dict (``model(**batch)``), a tuple (``model(*batch)``) or a tensor (``model(batch)``).
         Where a dict has an ``attention_mask``, its zeros do not count. 20,000 tokens or more; the hidden states of all
         are kept, twice
-    include, exclude : patterns of module names (``"*.mlp.*"``); by default everything that can be compressed
+    include, exclude : patterns of module names (``"*.mlp.*"``); by default everything that can be compressed but
+        embeddings, which are only if they are named, and always without calibration
     patch, effort : as in :func:`bqq.decompose`; effort None: 100 steps and 300 sweeps
     propagate, order, outliers : the parts of the recipe, to be switched off
     tune : steps of tuning a block, True for 80, False for none
@@ -205,6 +206,8 @@ def _targets(
                 why = f"it is on {matrix.device}, expected the CPU"
             elif min(matrix.shape) < _SMALL:
                 why = f"{matrix.shape[0]} x {matrix.shape[1]} is too small to gain"
+            elif include is None and isinstance(module, nn.Embedding):
+                why = "an embedding: name it in include"
             elif include is not None and not any(fnmatchcase(name, p) for p in include):
                 why = "not included"
             elif exclude is not None and any(fnmatchcase(name, p) for p in exclude):

@@ -93,7 +93,7 @@ def _weights(names: Any) -> set[str]:
 
 def _on_cpu(module: nn.Module, matrix: bqq.Matrix) -> nn.Module:
     """A module on the meta device gets a bias to be filled."""
-    bias: Any = module.bias
+    bias: Any = getattr(module, "bias", None)
     if bias is not None and bias.is_meta:
         module.bias = nn.Parameter(torch.zeros(matrix.shape[0], dtype=bias.dtype), requires_grad=bias.requires_grad)
     return module

@@ -120,6 +120,19 @@ class Conv1D(_Compressed):
         return self._product(x)
 
 
+class Embedding(_Compressed):
+    """torch.nn.Embedding over a compressed table: ids (...) -> (..., n) in float32. No gradients; no padding_idx, whose
+    row is whatever the table had."""
+
+    def __init__(self, matrix: bqq.Matrix, bias: None = None, *, precision: str = "float32") -> None:
+        super().__init__(matrix, bias, precision)
+        self.num_embeddings, self.embedding_dim = self.shape
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = torch.ops.bqq.rows(ids, self._planes, self.scales, self.shape)
+        return found
+
+
 class Conv2d(_Compressed):
     """torch.nn.Conv2d with groups=1 over its weight as a matrix, (out_channels, in_channels * kh * kw): patches of the
     image are its inputs. Memory: kh * kw images."""
@@ -167,6 +180,8 @@ def reason(module: nn.Module) -> str:
         return "compressed already"
     if type(module) is nn.Linear or (type(module).__name__ == "Conv1D" and hasattr(module, "nf")):
         return ""
+    if type(module) is nn.Embedding:
+        return "an embedding with max_norm" if module.max_norm is not None else ""
     if type(module) is nn.Conv2d:
         if module.groups != 1:
             return f"a convolution of {module.groups} groups"
@@ -176,6 +191,8 @@ def reason(module: nn.Module) -> str:
 
 def compressed(module: nn.Module, matrix: bqq.Matrix, precision: str = "float32") -> _Compressed:
     """The layer that takes the place of `module`."""
+    if isinstance(module, nn.Embedding):
+        return Embedding(matrix, precision=precision)
     bias: Any = module.bias
     if isinstance(module, nn.Conv2d):
         geometry: dict[str, Any] = {

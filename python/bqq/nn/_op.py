@@ -86,6 +86,46 @@ def _(x: torch.Tensor, planes: Tensors, scales: torch.Tensor, shape: list[int], 
     return x.new_empty((*x.shape[:-1], shape[0]))
 
 
+@torch.library.custom_op("bqq::rows", mutates_args=())
+def rows(ids: torch.Tensor, planes: Tensors, scales: torch.Tensor, shape: list[int]) -> torch.Tensor:
+    """ids (...) -> (..., n): rows of W_hat, float32. Only the block rows that hold one are unpacked."""
+    q = matrix_of(planes, scales, shape)
+    wanted, places = np.unique(ids.detach().cpu().numpy(), return_inverse=True)
+    if wanted.size and (wanted[0] < 0 or wanted[-1] >= shape[0]):
+        raise IndexError(f"index {wanted[0] if wanted[0] < 0 else wanted[-1]} is out of range for {shape[0]} rows")
+    out = np.empty((wanted.size, shape[1]), np.float32)
+    owner = wanted // q.patch[0]
+    for j in np.unique(owner):
+        out[owner == j] = _rows_of_block(q, int(j), wanted[owner == j] % q.patch[0])
+    at, cols, values = q.entries
+    for row, col, value in zip(at, cols, values, strict=True):
+        out[wanted == row, col] += value
+    return torch.from_numpy(out[places.reshape(-1)]).reshape(*ids.shape, shape[1])
+
+
+@rows.register_fake
+def _(ids: torch.Tensor, planes: Tensors, scales: torch.Tensor, shape: list[int]) -> torch.Tensor:
+    return scales.new_empty((*ids.shape, shape[1]))
+
+
+def _rows_of_block(q: bqq.Matrix, j: int, wanted: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Rows of block row j, without entries."""
+    (_, n), K, cols = q.shape, q.grid[1], q.patch[1]
+    packed_y, packed_z = q.planes
+    y = np.unpackbits(packed_y[j][:, :, wanted], axis=-1, count=q.l, bitorder="little").astype(np.float32)
+    z = np.unpackbits(packed_z[j], axis=-1, count=cols, bitorder="little").astype(np.float32)
+    c = q.scales[j]
+    r, s, t = (c[:, i:-1:3, None, None] for i in range(3))
+    W = (r * (y @ z) + s * y.sum(-1, keepdims=True) + t * z.sum(-2, keepdims=True)).sum(1)
+    W += c[:, -1, None, None]
+    flat = W.transpose(1, 0, 2).reshape(wanted.size, K * cols)[:, :n]
+    if q.col_order is None:
+        return flat
+    placed = np.empty_like(flat)
+    placed[:, q.col_order] = flat
+    return placed
+
+
 @torch.library.custom_op("bqq::linear_backward", mutates_args=())
 def linear_backward(
     grad: torch.Tensor, x: torch.Tensor, planes: Tensors, scales: torch.Tensor, shape: list[int], of_scales: bool

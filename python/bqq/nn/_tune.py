@@ -121,7 +121,7 @@ def tune(
 
 
 def _plain(layer: _Compressed) -> bool:
-    return type(layer).__name__ != "Conv2d"
+    return type(layer).__name__ in ("Linear", "Conv1D")
 
 
 def _groups(module: _Tunable) -> list[dict[str, Any]]:
