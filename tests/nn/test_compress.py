@@ -205,7 +205,8 @@ def test_conv1d_of_gpt2():
     report = bqq.nn.compress(model, 6, progress=False, patch=32, calibration=[torch.randn(200, 96)])
     assert {type(layer) for layer in model} == {bqq.nn.Conv1D, nn.Tanh}
     assert report.layers[0].shape == (64, 96)
-    assert float((model(x) - net(x)).square().mean() / net(x).square().mean()) < 0.03
+    with torch.no_grad():
+        assert float((model(x) - net(x)).square().mean() / net(x).square().mean()) < 0.03
 
 
 def test_tied_weights_are_left_alone():
