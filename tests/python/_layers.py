@@ -122,6 +122,7 @@ PYTHON_FOLDERS = {
     "python/bqq/ann": PythonRoom(("bqq", "bqq.ann"), private=True, inside=only("faiss", "hnswlib")),
     "bench": PythonRoom(("bqq", "bench"), **ANY),
     "bench/paper": PythonRoom(("bqq", "bench", "bench.paper"), **ANY),
+    "bench/models": PythonRoom(("bqq", "bqq.nn", "bench", "bench.models"), **ANY),
     "tests/golden": PythonRoom(("bqq",)),
     "tests/faults": PythonRoom(("bqq",)),
     **{f"tests/{name}": PythonRoom(("bqq", "bqq.nn", "bqq.ann", "bench", "bench.paper", "tests"), **ANY)
@@ -129,7 +130,7 @@ PYTHON_FOLDERS = {
     **{f"integrations/{name}": PythonRoom(("bqq", "bqq.nn", "bqq.ann"), others=WATCHED)
        for name in ("faiss", "hnswlib", "openvino", "onnxruntime", "jax", "ann_benchmarks")},
 }  # fmt: skip
-ROOMS = ("bqq", "bqq.nn", "bqq.ann", "bench", "bench.paper", "tests", "integrations")
+ROOMS = ("bqq", "bqq.nn", "bqq.ann", "bench", "bench.paper", "bench.models", "tests", "integrations")
 
 
 def violations(root: Path) -> list[str]:

@@ -22,7 +22,8 @@ SearchRecipe make_recipe(const DecomposeOptions& options, const Layout& a) {
     const int effort = effort_of(options);
     check_count("steps", options.steps, 0, "0 (the default) to ");
     check_count("refine", options.refine, kRefineOfEffort, "-2 (the effort's), -1 (none), 0 (the default) to ");
-    const tuning::EffortTuning& given = tuning::kEfforts[effort];
+    const bool coupled = options.weight && options.ldweight;
+    const tuning::EffortTuning& given = (coupled ? tuning::kCoupledEfforts : tuning::kEfforts)[effort];
     SearchRecipe recipe;
     recipe.refine.sweeps =
         given.sweeps * tuning::kSweepsInner / std::clamp(a.l, tuning::kSweepsInner, tuning::kSweepsInnerMost);
