@@ -78,9 +78,15 @@ FOLDERS = {
     "tests/cuda": "cuda tests",
     "tests/cuda/cuemu": "emulation",
     "bench": "bench",
-    **{f"integrations/{name}": "integrations" for name in ("faiss", "hnswlib", "openvino", "onnxruntime")},
+    **{
+        f"integrations/{name}": "integrations"
+        for name in ("common", "faiss", "hnswlib", "jax", "openvino", "onnxruntime")
+    },
 }
-SEARCHED = ("cpp/include", "cpp/src", "cuda", "cuda/include", "tests/cpp", "tests/cuda", "tests/cuda/cuemu")
+SEARCHED = (
+    *("cpp/include", "cpp/src", "cuda", "cuda/include", "tests/cpp", "tests/cuda", "tests/cuda/cuemu"),
+    "integrations/common",
+)
 GENERATED = {"isa_list.inc"}
 OF_CUDA = {"cuda_runtime.h", "cuda_runtime_api.h", "cuda.h"}
 

@@ -1,0 +1,75 @@
+"""What the tests of the engines share: bqq as installed, and plug-ins built over that."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import _build
+from _build import ROOT
+
+HERE = Path(__file__).resolve().parent
+
+
+@cache
+def installed() -> Path:
+    """A kept folder with the installed package: headers, both libraries, CMake files."""
+    tree = _build.shared_tree()
+    _build.compile_all(tree, "bqq_static", "bqq_shared")
+    prefix = tree / "installed"
+    with _build.alone(tree):
+        _build.install(tree, prefix, "runtime", "dev")
+    return prefix
+
+
+@pytest.fixture(scope="session")
+def prefix() -> Path:
+    if _build.cmake_command() is None or not _build.compiler_macros():
+        pytest.skip("cmake or a C++ compiler not found")
+    return installed()
+
+
+@pytest.fixture(scope="session")
+def plugin(prefix: Path) -> Callable[[str], Path]:
+    """plugin(name): the folder in which integrations/NAME was built, a project of its own over the installed bqq."""
+
+    def build(name: str) -> Path:
+        options = (f"-DCMAKE_PREFIX_PATH={prefix}", f"-DPython3_EXECUTABLE={sys.executable}")
+        tree = _build.tree(name, *options, source=ROOT / "integrations" / name)
+        _build.compile_all(tree)
+        return tree
+
+    return build
+
+
+def check(file: str, cpus: int, **environment: str | Path) -> None:
+    """Runs the tests of `file` in a process of their own, with as many threads as it has `cpus`."""
+    if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) < cpus:
+        pytest.skip(f"needs {cpus} CPUs")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "--noconftest",
+        "-c",
+        os.devnull,
+    ]
+    command += ["--rootdir", str(ROOT), str(HERE / file)]
+    path = [str(ROOT / "integrations" / name) for name in ("jax", "onnxruntime", "openvino")]
+    env = {"PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")]), "BQQ_TEST_CPUS": str(cpus)}
+    env.update({name: str(value) for name, value in environment.items()})
+    done = subprocess.run(
+        command, cwd=HERE, env={**os.environ, **env}, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
