@@ -7,7 +7,8 @@
 #include <openvino/frontend/onnx/extension/op.hpp>
 #include <openvino/openvino.hpp>
 
-#include <atomic>
+#include <algorithm>
+#include <vector>
 
 namespace {
 
@@ -16,9 +17,9 @@ class BqqLinear : public ov::op::Op {
     OPENVINO_OP("BqqLinear", "bqq")
 
     BqqLinear() = default;
-    BqqLinear(const ov::OutputVector& inputs, std::int64_t m, std::int64_t n, std::int64_t transposed,
-              std::string precision)
-        : Op(inputs), m_(m), n_(n), transposed_(transposed), precision_(std::move(precision)) {
+    BqqLinear(const ov::OutputVector& inputs, const BqqLinear& as)
+        : Op(inputs), m_(as.m_), n_(as.n_), transposed_(as.transposed_), precision_(as.precision_),
+          prepared_(as.prepared_) {
         constructor_validate_and_infer_types();
     }
 
@@ -38,10 +39,11 @@ class BqqLinear : public ov::op::Op {
             shape[shape.size() - 1] = transposed_ ? n_ : m_;
         }
         set_output_type(0, type, shape);
+        prepare();
     }
 
     std::shared_ptr<ov::Node> clone_with_new_inputs(const ov::OutputVector& inputs) const override {
-        return std::make_shared<BqqLinear>(inputs, m_, n_, transposed_, precision_);
+        return std::make_shared<BqqLinear>(inputs, *this);
     }
 
     bool visit_attributes(ov::AttributeVisitor& visitor) override {
@@ -54,12 +56,18 @@ class BqqLinear : public ov::op::Op {
 
     bool has_evaluate() const override { return true; }
 
-    bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override {
-        const bqq_plugin::Weight& weight = prepared(inputs);
+    bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override try {
+        const bqq_plugin::Weight& weight = prepared_->weight;
         const ov::Tensor& x = inputs[0];
-        ov::Shape shape = x.get_shape();
-        shape.back() = std::size_t(weight.m());
-        outputs[0].set_shape(shape);
+        const ov::Shape &in = x.get_shape(), &out = outputs[0].get_shape();
+        OPENVINO_ASSERT(!in.empty() && std::int64_t(in.back()) == weight.n(), "BqqLinear: x is ", in);
+        const bool fits = out.size() == in.size() && out.back() == std::size_t(weight.m()) &&
+                          std::equal(out.begin(), out.end() - 1, in.begin());
+        if (!fits) { // a dynamic model, which gives the shape when it runs
+            ov::Shape shape = in;
+            shape.back() = std::size_t(weight.m());
+            outputs[0].set_shape(shape);
+        }
         bqq_plugin::Product product(weight.prepared(), array_of(x, weight.n()), array_of(outputs[0], weight.m()),
                                     weight.block(), parallel_get_max_threads(),
                                     precision_ == "fast" ? BQQ_PRECISION_FAST : BQQ_PRECISION_FLOAT32);
@@ -69,13 +77,19 @@ class BqqLinear : public ov::op::Op {
             ov::parallel_nt_static(int(product.parts()), [&](int part, int) { product.run(part); });
         product.finish();
         return true;
+    } catch (...) {
+        // An executor of one thread loses exceptions (seen with 2026.4): nobody shall take what lies there for a
+        // result.
+        std::memset(outputs[0].data(), 0xff, outputs[0].get_byte_size()); // NaN in every float type
+        throw;
     }
 
   private:
-    // What the first inference makes of the constants, for all streams.
+    using Constant = ov::op::v0::Constant;
+
+    // What the constants say, for all clones and streams.
     struct Prepared {
-        std::atomic<bool> ready{false};
-        std::mutex mutex;
+        std::shared_ptr<const Constant> constants[3];
         bqq_plugin::Weight weight;
     };
 
@@ -101,32 +115,38 @@ class BqqLinear : public ov::op::Op {
         return bqq_plugin::columns(a.data(), dtype, length, std::int64_t(a.get_size()) / length);
     }
 
-    const bqq_plugin::Weight& prepared(const ov::TensorVector& inputs) const {
-        if (prepared_->ready.load(std::memory_order_acquire)) return prepared_->weight;
-        const std::lock_guard<std::mutex> lock(prepared_->mutex);
-        if (!prepared_->ready) {
-            bqq_plugin::Planes planes{};
-            const auto copy = [](const ov::Tensor& a, std::int64_t* shape) {
-                OPENVINO_ASSERT(a.get_shape().size() == 5, "BqqLinear: planes of shape ", a.get_shape());
-                for (const std::size_t length : a.get_shape()) *shape++ = std::int64_t(length);
-                return static_cast<const std::uint8_t*>(a.data());
-            };
-            planes.y = copy(inputs[1], planes.y_shape);
-            planes.z = copy(inputs[2], planes.z_shape);
-            planes.scale_count = std::int64_t(inputs[3].get_byte_size() / sizeof(float));
-            std::vector<float> scales(std::size_t(planes.scale_count));
-            std::memcpy(scales.data(), inputs[3].data(), scales.size() * sizeof(float));
-            planes.scales = scales.data();
-            prepared_->weight = bqq_plugin::Weight(bqq_plugin::view_of(planes, m_, n_), transposed_ != 0);
-            prepared_->ready.store(true, std::memory_order_release);
+    // Checked and brought into the order of the kernels when a model is read; its clones have the same bytes.
+    void prepare() {
+        std::shared_ptr<const Constant> found[3];
+        bool same = prepared_ != nullptr;
+        for (std::size_t i = 0; i < 3; ++i) {
+            found[i] = ov::as_type_ptr<Constant>(get_input_node_shared_ptr(i + 1));
+            NODE_VALIDATION_CHECK(this, found[i], "input ", i + 1, " is not a constant");
+            same = same && prepared_->constants[i]->get_data_ptr() == found[i]->get_data_ptr();
         }
-        return prepared_->weight;
+        if (same) return;
+        bqq_plugin::Planes planes{};
+        const auto plane = [this](const Constant& a, std::int64_t* shape) {
+            NODE_VALIDATION_CHECK(this, a.get_shape().size() == 5, "planes of shape ", a.get_shape());
+            std::copy(a.get_shape().begin(), a.get_shape().end(), shape);
+            return static_cast<const std::uint8_t*>(a.get_data_ptr());
+        };
+        planes.y = plane(*found[0], planes.y_shape);
+        planes.z = plane(*found[1], planes.z_shape);
+        planes.scale_count = std::int64_t(found[2]->get_byte_size() / sizeof(float));
+        std::vector<float> scales(std::size_t(planes.scale_count)); // the bytes need not be aligned
+        std::memcpy(scales.data(), found[2]->get_data_ptr(), scales.size() * sizeof(float));
+        planes.scales = scales.data();
+        const auto made = std::make_shared<Prepared>();
+        made->weight = bqq_plugin::Weight(bqq_plugin::view_of(planes, m_, n_), transposed_ != 0);
+        std::copy(found, found + 3, made->constants);
+        prepared_ = made;
     }
 
     std::int64_t m_ = 0, n_ = 0;
     std::int64_t transposed_ = 0;
     std::string precision_ = "float32";
-    std::shared_ptr<Prepared> prepared_ = std::make_shared<Prepared>();
+    std::shared_ptr<const Prepared> prepared_;
 };
 
 } // namespace

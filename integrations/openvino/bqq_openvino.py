@@ -5,8 +5,9 @@
     bqq_openvino.replace(model, bqq.load("weights.safetensors"))
     openvino.save_model(model, "small.xml", compress_to_fp16=False)
 
-From a shell: ``python -m bqq_openvino model.xml weights.safetensors small.xml``. The extension is ``libbqq_openvino.so``
-beside this file, or where BQQ_OPENVINO_LIBRARY says; other programs load it by ``core.add_extension(path)``.
+From a shell: ``python -m bqq_openvino model.xml weights.safetensors small.xml``. The extension is
+``libbqq_openvino.so`` beside this file, or where BQQ_OPENVINO_LIBRARY says; other programs load it by
+``core.add_extension(path)``.
 """
 
 from __future__ import annotations
@@ -35,17 +36,20 @@ def core() -> openvino.Core:
     return made
 
 
-def _weight(node: Any) -> tuple[str, Any] | None:
-    """Name and value of the constant W of a node that computes x @ W.T, or None."""
+def _weight(node: Any, names: Mapping[str, Any]) -> tuple[str, Any] | None:
+    """Name, one of `names`, and value of the constant W of a node that computes x @ W.T, or None."""
     if node.get_type_name() != "MatMul" or node.get_attributes()["transpose_a"]:
         return None
     constant = node.input_value(1).get_node()
-    while constant.get_type_name() == "Convert":  # weights that are stored as float16
+    called = [constant.get_friendly_name()]
+    while constant.get_type_name() == "Convert":  # float16 in the file: the conversion has the name
         constant = constant.input_value(0).get_node()
-    if constant.get_type_name() != "Constant" or len(constant.get_output_shape(0)) != 2:
+        called.append(constant.get_friendly_name())
+    name = next((c for c in called if c in names), None)
+    if name is None or constant.get_type_name() != "Constant" or len(constant.get_output_shape(0)) != 2:
         return None
     B = np.asarray(constant.data, np.float32)
-    return constant.get_friendly_name(), B if node.get_attributes()["transpose_b"] else B.T
+    return name, B if node.get_attributes()["transpose_b"] else B.T
 
 
 def replace(model: openvino.Model, matrices: Mapping[str, bqq.Matrix], *, precision: str = "float32") -> None:
@@ -56,7 +60,7 @@ def replace(model: openvino.Model, matrices: Mapping[str, bqq.Matrix], *, precis
     """
     if precision not in ("float32", "fast"):
         raise ValueError(f"precision is {precision!r}, expected 'float32' or 'fast'")
-    found = [(node, *weight) for node in model.get_ordered_ops() if (weight := _weight(node)) and weight[0] in matrices]
+    found = [(node, *weight) for node in model.get_ordered_ops() if (weight := _weight(node, matrices))]
     if unknown := sorted(set(matrices) - {name for _, name, _ in found}):
         raise ValueError(f"no MatMul of the model has a weight called {', '.join(unknown)}")
     ways = [bqq_onnx.orientation(matrices[name], W, name) for _, name, W in found]

@@ -1,4 +1,4 @@
-"""Run by test_jax.py in a process of its own: the JAX integration against bqq itself, and JAX's rules against calculus."""
+"""Run by test_jax.py in a process of its own: products against bqq itself, JAX's rules against calculus."""
 
 from __future__ import annotations
 
