@@ -66,7 +66,7 @@ def check(file: str, cpus: int, **environment: str | Path) -> None:
         os.devnull,
     ]
     command += ["--rootdir", str(ROOT), str(HERE / file)]
-    path = [str(ROOT / "integrations" / name) for name in ("jax", "onnxruntime", "openvino")]
+    path = [str(ROOT), *(str(ROOT / "integrations" / name) for name in ("jax", "onnxruntime", "openvino"))]
     env = {"PYTHONPATH": os.pathsep.join([*path, os.environ.get("PYTHONPATH", "")]), "BQQ_TEST_CPUS": str(cpus)}
     env.update({name: str(value) for name, value in environment.items()})
     done = subprocess.run(
