@@ -6,9 +6,9 @@ import pytest
 
 pytest.importorskip("jax", reason="pip install jax")
 
-from conftest import check
+from _engines import check, plugin
 
 
 @pytest.mark.parametrize("cpus", [1, 2])
-def test_jax(plugin, cpus):
+def test_jax(cpus):
     check("check_jax.py", cpus, BQQ_JAX_LIBRARY=plugin("jax") / "libbqq_jax.so")

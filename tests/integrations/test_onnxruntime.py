@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("onnxruntime", reason="pip install onnxruntime")
 pytest.importorskip("onnx", reason="pip install onnx")
 
-from _build import run
-from conftest import check
+from _engines import check, plugin
+
+from _build import ROOT, run
 
 
 @pytest.mark.parametrize("cpus", [1, 2])
-def test_onnxruntime(plugin, cpus):
+def test_onnxruntime(cpus):
     check("check_onnxruntime.py", cpus, BQQ_ONNXRUNTIME_LIBRARY=plugin("onnxruntime") / "libbqq_onnxruntime.so")
 
 
@@ -43,11 +43,9 @@ int main() {
 """
 
 
-def test_other_runtimes_are_refused(plugin, tmp_path):
+def test_other_runtimes_are_refused(tmp_path):
     """A runtime that is too old, and one whose table is not the expected one."""
-    from _build import ROOT
-
-    library = Path(plugin("onnxruntime")) / "libbqq_onnxruntime.so"
+    library = plugin("onnxruntime") / "libbqq_onnxruntime.so"
     (tmp_path / "host.cpp").write_text(HOST)
     compiler = shutil.which("c++")
     assert compiler is not None

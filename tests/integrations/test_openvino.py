@@ -7,9 +7,9 @@ import pytest
 pytest.importorskip("openvino", reason="pip install openvino")
 pytest.importorskip("onnx", reason="pip install onnx")
 
-from conftest import check
+from _engines import check, plugin
 
 
 @pytest.mark.parametrize("cpus", [1, 2])
-def test_openvino(plugin, cpus):
+def test_openvino(cpus):
     check("check_openvino.py", cpus, BQQ_OPENVINO_LIBRARY=plugin("openvino") / "libbqq_openvino.so")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -28,24 +27,15 @@ def installed() -> Path:
     return prefix
 
 
-@pytest.fixture(scope="session")
-def prefix() -> Path:
+@cache
+def plugin(name: str) -> Path:
+    """The folder in which integrations/NAME was built, a project of its own over the installed bqq."""
     if _build.cmake_command() is None or not _build.compiler_macros():
         pytest.skip("cmake or a C++ compiler not found")
-    return installed()
-
-
-@pytest.fixture(scope="session")
-def plugin(prefix: Path) -> Callable[[str], Path]:
-    """plugin(name): the folder in which integrations/NAME was built, a project of its own over the installed bqq."""
-
-    def build(name: str) -> Path:
-        options = (f"-DCMAKE_PREFIX_PATH={prefix}", f"-DPython3_EXECUTABLE={sys.executable}")
-        tree = _build.tree(name, *options, source=ROOT / "integrations" / name)
-        _build.compile_all(tree)
-        return tree
-
-    return build
+    options = (f"-DCMAKE_PREFIX_PATH={installed()}", f"-DPython3_EXECUTABLE={sys.executable}")
+    tree = _build.tree(name, *options, source=ROOT / "integrations" / name)
+    _build.compile_all(tree)
+    return tree
 
 
 def check(file: str, cpus: int, **environment: str | Path) -> None:
