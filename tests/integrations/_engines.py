@@ -17,22 +17,11 @@ HERE = Path(__file__).resolve().parent
 
 
 @cache
-def installed() -> Path:
-    """A kept folder with the installed package: headers, both libraries, CMake files."""
-    tree = _build.shared_tree()
-    _build.compile_all(tree, "bqq_static", "bqq_shared")
-    prefix = tree / "installed"
-    with _build.alone(tree):
-        _build.install(tree, prefix, "runtime", "dev")
-    return prefix
-
-
-@cache
 def plugin(name: str) -> Path:
     """The folder in which integrations/NAME was built, a project of its own over the installed bqq."""
     if _build.cmake_command() is None or not _build.compiler_macros():
         pytest.skip("cmake or a C++ compiler not found")
-    options = (f"-DCMAKE_PREFIX_PATH={installed()}", f"-DPython3_EXECUTABLE={sys.executable}")
+    options = (f"-DCMAKE_PREFIX_PATH={_build.installed()}", f"-DPython3_EXECUTABLE={sys.executable}")
     tree = _build.tree(name, *options, source=ROOT / "integrations" / name)
     _build.compile_all(tree)
     return tree

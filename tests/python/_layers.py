@@ -119,7 +119,7 @@ PYTHON_FOLDERS = {
     "bench/paper": PythonRoom(("bqq", "bench", "bench.paper"), **ANY),
     "tests/golden": PythonRoom(("bqq",)),
     **{f"tests/{name}": PythonRoom(("bqq", "bqq.nn", "bqq.ann", "bench", "bench.paper", "tests"), **ANY)
-       for name in ("python", "nn", "ann", "cuda/python", "integrations")},
+       for name in ("python", "nn", "ann", "cuda/python", "integrations", "docs")},
     **{f"integrations/{name}": PythonRoom(("bqq", "bqq.nn", "bqq.ann"), others=WATCHED)
        for name in ("faiss", "hnswlib", "openvino", "onnxruntime", "jax", "ann_benchmarks")},
 }  # fmt: skip
