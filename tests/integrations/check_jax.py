@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
 if hasattr(os, "sched_setaffinity"):  # before XLA counts its threads
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(os.environ["BQQ_TEST_CPUS"])])
@@ -139,3 +141,14 @@ def test_what_is_wrong_is_said(pair):
     foreign = jax.tree.map(lambda a: a.at[:64].set(0), W)
     with pytest.raises((ValueError, jax.errors.JaxRuntimeError), match="bqq: prepared does not point"):
         bqq_jax.product(foreign, jnp.zeros(q.shape[1])).block_until_ready()
+
+
+def test_readme(tmp_path, monkeypatch):
+    """Its code in Python runs as printed."""
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    readme = Path(__file__).parents[2] / "integrations" / "jax" / "README.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```$", readme.read_text("utf-8"), re.M | re.S)
+    exec(block, names)
+    assert names["y"].shape == (8, 96)
+    assert names["g"].shape == (8, 64)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -179,3 +181,17 @@ def test_minilm():
     small = bqq_onnx.replace(minilm_onnx.encoder(tensors, 2, 16, 1), qs)
     assert sum(n.op_type == "Linear" for n in small.graph.node) == 6
     close(run(small, ids), run(minilm_onnx.encoder(approximate, 2, 16, 1), ids))
+
+
+def test_readme(tmp_path, monkeypatch):
+    """Its code in Python runs as printed."""
+    monkeypatch.chdir(tmp_path)
+    W, q = compressed(96, 64)
+    onnx.save(bqq_onnx.replace(multiply(W, ["n", 64]), {"W": q}), "small.onnx")
+    Path("build/onnxruntime").mkdir(parents=True)
+    Path("build/onnxruntime/libbqq_onnxruntime.so").symlink_to(os.environ["BQQ_ONNXRUNTIME_LIBRARY"])
+    names = {"onnxruntime": onnxruntime}
+    readme = Path(__file__).parents[2] / "integrations" / "onnxruntime" / "README.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```$", readme.read_text("utf-8"), re.M | re.S)
+    exec(block, names)
+    assert names["session"].get_inputs()[0].name == "x"

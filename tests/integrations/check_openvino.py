@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -196,3 +198,16 @@ def test_minilm_feed_forward(minilm):
     z = z - z.mean(-1, keepdims=True)
     z = z / np.sqrt((z * z).mean(-1, keepdims=True) + 1e-12)
     close(y, z * tensors[f"{layer}.output.LayerNorm.weight"] + tensors[f"{layer}.output.LayerNorm.bias"])
+
+
+def test_readme(tmp_path, monkeypatch):
+    """Its code in Python runs as printed."""
+    monkeypatch.chdir(tmp_path)
+    W, q = compressed(96, 64)
+    openvino.save_model(read(multiply(W, (5, 64))), "model.xml")
+    bqq.save("weights.safetensors", {"W": q})
+    names = {"bqq_openvino": bqq_openvino, "bqq": bqq}
+    readme = Path(__file__).parents[2] / "integrations" / "openvino" / "README.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```$", readme.read_text("utf-8"), re.M | re.S)
+    exec(block, names)
+    close(names["compiled"](np.ones((5, 64), np.float32))[0], through(q, np.ones((5, 64), np.float32)))
