@@ -21,12 +21,15 @@ def weights() -> dict[str, Any] | None:
     spec = find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         return None
-    return load_file(Path(spec.submodule_search_locations[0]) / "model" / "model.safetensors")
+    loaded: dict[str, Any] = load_file(Path(spec.submodule_search_locations[0]) / "model" / "model.safetensors")
+    return loaded
 
 
 class _Graph:
     def __init__(self, tensors: dict[str, Any]) -> None:
-        self.tensors, self.nodes, self.initializers = tensors, [], {}
+        self.tensors = tensors
+        self.nodes: list[Any] = []
+        self.initializers: dict[str, Any] = {}
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         out = f"v{len(self.nodes)}"

@@ -15,7 +15,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 CPP = (".h", ".hpp", ".cpp", ".c", ".inl", ".cu", ".cuh")
-TOP = ("cpp", "cuda", "python", "tests", "bench", "integrations")
+TOP = ("cpp", "cuda", "python", "tests", "bench", "integrations", "docs", "tools")
 NEVER = {"results", "data", "__pycache__"}  # folders without sources
 
 # --- C++ ---
@@ -117,6 +117,8 @@ PYTHON_FOLDERS = {
     "python/bqq/ann": PythonRoom(("bqq", "bqq.ann"), inside=only("faiss", "hnswlib")),
     "bench": PythonRoom(("bqq", "bench"), **ANY),
     "bench/paper": PythonRoom(("bqq", "bench", "bench.paper"), **ANY),
+    "docs": PythonRoom(("bqq", "bench")),
+    "tools": PythonRoom(()),
     "tests/golden": PythonRoom(("bqq",)),
     **{f"tests/{name}": PythonRoom(("bqq", "bqq.nn", "bqq.ann", "bench", "bench.paper", "tests"), **ANY)
        for name in ("python", "nn", "ann", "cuda/python", "integrations", "docs")},
