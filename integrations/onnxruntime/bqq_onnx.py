@@ -115,17 +115,26 @@ def replace(
     return model
 
 
+def _names(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """What these nodes read, those of their inner graphs (If, Loop, Scan) among them."""
+    found: set[str] = set()
+    for node in nodes:
+        found |= set(node.input)
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                found |= _names(inner.node) | {o.name for o in inner.output}
+    return found
+
+
 def _rebuild(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], tensors: Iterable[onnx.TensorProto]) -> None:
     """These nodes, these further initializers, and of the old ones those that are still used."""
-    used = {name for node in nodes for name in node.input} | {o.name for o in graph.output}
-    kept = [t for t in graph.initializer if t.name in used]
-    for field, values in ((graph.node, nodes), (graph.initializer, [*kept, *tensors])):
+    gone = {t.name for t in graph.initializer} - _names(nodes) - {o.name for o in graph.output}
+    kept = [t for t in graph.initializer if t.name not in gone]
+    inputs = [i for i in graph.input if i.name not in gone]
+    for field, values in ((graph.node, nodes), (graph.initializer, [*kept, *tensors]), (graph.input, inputs)):
         values = list(values)
         del field[:]
         field.extend(values)
-    inputs = [i for i in graph.input if i.name in used]
-    del graph.input[:]
-    graph.input.extend(inputs)
 
 
 def main(arguments: list[str] | None = None) -> None:

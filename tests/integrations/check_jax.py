@@ -84,6 +84,13 @@ def test_gradients(pair):
         jax.grad(lambda x: bqq_jax.product(bqq_jax.Weight(q, gradient=False), x).sum())(x)
 
 
+def test_transposed(pair):
+    q, _ = pair
+    W, x = bqq_jax.Weight(q.T), inputs(3, q.shape[0])
+    close(bqq_jax.product(W, x), np.asarray(x) @ q)
+    close(jax.grad(lambda x: bqq_jax.product(W, x)[0].sum())(x)[0], q.reconstruct().sum(1))
+
+
 def test_vmap(pair):
     q, W = pair
     x = inputs(4, 6, q.shape[1])

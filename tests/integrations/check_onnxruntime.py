@@ -90,6 +90,25 @@ def test_gemm_and_shared_weights():
     close(run(small, x), 2 * through(q, x) + bias + 2 * x @ W.T)
 
 
+def test_inner_graphs_keep_what_they_use():
+    W, q = compressed(64, 64)
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 64]) for name in ("then", "else")]
+    inner = [
+        helper.make_graph([helper.make_node("MatMul", ["x", "W"], ["then"])], "yes", [], ends[:1]),
+        helper.make_graph([helper.make_node("Identity", ["x"], ["else"])], "no", [], ends[1:]),
+    ]
+    nodes = [
+        helper.make_node("MatMul", ["x", "W"], ["y"]),
+        helper.make_node("If", ["yes"], ["z"], then_branch=inner[0], else_branch=inner[1]),
+        helper.make_node("Sum", ["y", "z"], ["out"]),
+    ]
+    tensors = [numpy_helper.from_array(W.T.copy(), "W"), numpy_helper.from_array(np.array(True), "yes")]
+    small = bqq_onnx.replace(graph(nodes, tensors, ["n", 64]), {"W": q})
+    assert [n.op_type for n in small.graph.node] == ["Linear", "If", "Sum"]
+    x = np.random.default_rng(1).standard_normal((5, 64)).astype(np.float32)
+    close(run(small, x), through(q, x) + x @ W.T)
+
+
 def test_half_and_fast():
     W, q = compressed(300, 200)
     x = np.random.default_rng(1).standard_normal((64, 200)).astype(np.float32)
