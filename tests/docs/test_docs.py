@@ -61,6 +61,8 @@ def test_code_of_a_page(page: Path, tmp_path: Path, command_folder: Path) -> Non
     env = {**os.environ, "PATH": os.pathsep.join(tools)}
     if needs_the_library(page):
         env["BQQ_PREFIX"] = str(_installed())
+        if _build.generator():
+            env["CMAKE_GENERATOR"] = "Ninja"
     command = [sys.executable, str(RUNNER), str(page), install_command()]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -21,7 +21,8 @@ def plugin(name: str) -> Path:
     """The folder in which integrations/NAME was built, a project of its own over the installed bqq."""
     if _build.cmake_command() is None or not _build.compiler_macros():
         pytest.skip("cmake or a C++ compiler not found")
-    options = (f"-DCMAKE_PREFIX_PATH={_build.installed()}", f"-DPython3_EXECUTABLE={sys.executable}")
+    options = [f"-DCMAKE_PREFIX_PATH={_build.installed()}", f"-DPython3_EXECUTABLE={sys.executable}"]
+    options += ["-DCMAKE_COMPILE_WARNING_AS_ERROR=ON"]
     tree = _build.tree(name, *options, source=ROOT / "integrations" / name)
     _build.compile_all(tree)
     return tree
