@@ -5,8 +5,8 @@
 1. The tag is the version of CMakeLists.txt, and CHANGELOG.md begins with it and a date: its section becomes notes.md.
 2. bqq-VERSION.tar.gz (the sdist), and a wheel of this machine built from it alone; on Linux repaired by auditwheel.
 3. The wheel is installed into an empty environment and multiplies.
-4. abi.txt: what abidiff says of the shared library against that of the last tag. A change that breaks programs while
-   BQQ_ABI_VERSION is the same ends the release.
+4. abi.txt: what abidiff says of the shared library against that of the last tag. While BQQ_ABI_VERSION is the same,
+   something gone ends the release, and so does something changed that the changelog does not speak of.
 5. docs.tar.gz: the site, built strictly. sbom.*: what tools/sbom.py writes, if it is there. SHA256SUMS.
 
 Needs: pip install '.[docs,release]', CMake, a C++ compiler, abidiff (Debian: abigail-tools). Without --tag the working
@@ -111,7 +111,7 @@ def shared_library(source: Path, build: Path) -> Path:
 
 
 def abi_report(out: Path, work: Path, before: str | None) -> None:
-    """abi.txt. The exit code of abidiff has bit 8 where programs break."""
+    """abi.txt, and an end where programs break."""
     before = before or next(iter(previous_tags()), None)
     if before is None:
         (out / "abi.txt").write_text("There is no earlier tag to compare with.\n")
@@ -126,15 +126,32 @@ def abi_report(out: Path, work: Path, before: str | None) -> None:
         folders = [old / "cpp" / "include", ROOT / "cpp" / "include"]
         options: Sequence[str | Path] = [word for pair in zip(headers, folders, strict=True) for word in pair]
         done = run("abidiff", *options, *libraries, check=False)
+        old_ones = run("abidiff", "--no-added-syms", *options, *libraries, check=False)
         same = abi_version(old) == abi_version(ROOT)
     finally:
         run("git", "worktree", "remove", "--force", old)
-    if done.returncode & 3:
-        raise Wrong(f"abidiff: {done.stdout}{done.stderr}")
     text = f"{before} -> {version()}\n{done.stdout or 'The binary interface is the same.'}\n"
     (out / "abi.txt").write_text(text)
-    if done.returncode & 8 and same:
-        raise Wrong(f"programs built against {before} break, but BQQ_ABI_VERSION is the same\n{done.stdout}")
+    said = out / "notes.md"
+    if same:
+        judge_abi(old_ones.returncode, old_ones.stdout + old_ones.stderr, said.read_text() if said.exists() else "")
+
+
+def judge_abi(code: int, report: str, said: str) -> None:
+    """Ends a release that breaks programs while BQQ_ABI_VERSION is the same.
+
+    code: abidiff's exit code without added symbols, a sum of 1 and 2 (it failed), 4 (something that was there has
+    changed, as a structure that grows at its end does), 8 (something is gone). said: the notes of the release.
+    """
+    if code & 3:
+        raise Wrong(f"abidiff failed\n{report}")
+    if code & 8:
+        raise Wrong(f"programs of the last release break, but BQQ_ABI_VERSION is the same\n{report}")
+    if code & 4 and "ABI" not in said:
+        raise Wrong(
+            "the binary interface of the last release has changed, but BQQ_ABI_VERSION is the same: raise it or, if "
+            f"programs keep working, say why in the changelog, with the word ABI\n{report}"
+        )
 
 
 def abi_version(source: Path) -> str:

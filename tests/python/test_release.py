@@ -51,6 +51,46 @@ def test_the_tag_is_the_version(release: ModuleType, tmp_path: Path) -> None:
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("code", "said", "says"),
+    [
+        (0, "", ""),
+        (4, "- ABI: bqq_view has grown at its end", ""),
+        (4, "- faster", "has changed, but BQQ_ABI_VERSION is the same: raise it or"),
+        (12, "- ABI: bqq_view is gone", "programs of the last release break"),
+        (1, "", "abidiff failed"),
+    ],
+)
+def test_the_binary_interface_is_kept(release: ModuleType, code: int, said: str, says: str) -> None:
+    if not says:
+        release.judge_abi(code, "the report", said)
+        return
+    with pytest.raises(release.Wrong, match=rf"(?s){says}.*the report"):
+        release.judge_abi(code, "the report", said)
+
+
+@pytest.mark.skipif(shutil.which("abidiff") is None, reason="abidiff not found: apt-get install abigail-tools")
+def test_what_abidiffs_exit_codes_mean(release: ModuleType, tmp_path: Path) -> None:
+    """Added, changed, gone: as judge_abi takes them."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler")
+    sources = {
+        "old": "struct s { int a; long b; }; void bqq_f(struct s* p) { p->a = 1; }",
+        "added": "struct s { int a; long b; }; void bqq_f(struct s* p) { p->a = 1; } void bqq_g(void) {}",
+        "changed": "struct s { long b; int a; }; void bqq_f(struct s* p) { p->a = 1; }",
+        "gone": "void bqq_g(void) {}",
+    }
+    for name, source in sources.items():
+        (tmp_path / f"{name}.c").write_text(source)
+        release.run("cc", "-g", "-shared", "-fPIC", f"{name}.c", "-o", f"{name}.so", cwd=tmp_path)
+
+    def code(new: str) -> int:
+        done = release.run("abidiff", "--no-added-syms", "old.so", f"{new}.so", cwd=tmp_path, check=False)
+        return int(done.returncode)
+
+    assert {new: code(new) for new in sources} == {"old": 0, "added": 0, "changed": 4, "gone": 12}
+
+
 @pytest.mark.slow
 def test_whole_release(tmp_path: Path) -> None:
     for module in ("build", "mkdocs", "mkdocstrings", *(["auditwheel"] if sys.platform == "linux" else [])):
