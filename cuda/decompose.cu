@@ -30,7 +30,7 @@ void decompose_within(const Limits& limits, const Task& task, const float* W, In
         throw Error(ErrorCode::unsupported, "blocks beyond 32768 on a side are not supported on the GPU");
     check_matrix(a, W, ldw, stream);
     const Index first = task.old ? task.old->layout.p : 0;
-    detail::Progress progress(options, a.blocks() * (a.p - first) * task.recipe.work());
+    detail::Progress progress(options.progress, a.blocks() * (a.p - first) * task.recipe.work());
     const detail::OnSteps on_steps = [&](Index steps) { progress.advance(steps, true); };
     const Job job{a, first, task.old, W, ldw, options.seed, stream, limits, on_steps};
     const Index most = std::clamp<Index>(Index(limits.memory / GpuEngine::bytes(a)), 1, 65535 / a.p);

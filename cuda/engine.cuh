@@ -5,7 +5,7 @@
 #include "bqq/cuda.hpp"
 #include "device.cuh"
 #include "refine.cuh"
-#include "search/progress.hpp"
+#include "progress.hpp"
 #include "search/recipe.hpp"
 
 namespace bqq::cuda {

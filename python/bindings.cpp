@@ -210,6 +210,14 @@ void bind_matrix(py::module_& m) {
                  bqq::reconstruct(q.view, data, a.n, threads);
                  return out;
              })
+        .def("row_squares",
+             [](const HostMatrix& q, int threads) {
+                 py::array_t<float> out(q.view.layout.m);
+                 float* data = out.mutable_data();
+                 const WithoutGil release;
+                 bqq::row_squares(q.view, data, threads);
+                 return out;
+             })
         .def("squared_error",
              [](const HostMatrix& q, const Floats& W, int threads) {
                  check_shape(W);
@@ -258,6 +266,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     bind_matrix(m);
     bind_decompose(m);
     bind_file(m);
+    bind_ann(m);
 #if defined(BQQ_WITH_CUDA)
     bind_cuda(m);
 #endif

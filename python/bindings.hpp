@@ -150,6 +150,8 @@ inline py::dict layout_dict(const bqq::Layout& a, bool transposed) {
 
 /// File and save.
 void bind_file(py::module_& m);
+/// Codec, VectorIndex and search.
+void bind_ann(py::module_& m);
 /// The GPU part of the module; only where it is built with CUDA.
 void bind_cuda(py::module_& m);
 

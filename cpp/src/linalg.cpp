@@ -99,4 +99,16 @@ void schur_and_move(std::int64_t n, const double* R, std::int64_t begin, std::in
     all.bottomRightCorner(rest, rest).triangularView<Eigen::Upper>().solveInPlace<Eigen::OnTheRight>(out);
 }
 
+bool cholesky(std::int64_t n, double* A) {
+    Map<MatrixXd> map(A, n, n);
+    return Eigen::LLT<Eigen::Ref<MatrixXd>>(map).info() == Eigen::Success;
+}
+
+void cholesky_solve(std::int64_t n, const double* L, std::int64_t cols, double* B) {
+    const Map<const MatrixXd> lower(L, n, n);
+    Map<Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>> x(B, n, cols);
+    lower.triangularView<Eigen::Lower>().solveInPlace(x);
+    lower.triangularView<Eigen::Lower>().transpose().solveInPlace(x);
+}
+
 } // namespace bqq::detail

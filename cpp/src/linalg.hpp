@@ -18,4 +18,10 @@ bool upper_factor(std::int64_t n, double* H);
 /// behind as the rest, move = R_PR R_RR^-1 (width x rest), both column-major.
 void schur_and_move(std::int64_t n, const double* R, std::int64_t begin, std::int64_t width, double* S, double* move);
 
+/// Replaces A (n x n, symmetric) by its lower Cholesky factor, column-major. False if A is not positive definite.
+bool cholesky(std::int64_t n, double* A);
+
+/// B (n x cols, row-major) becomes (L L^T)^-1 B.
+void cholesky_solve(std::int64_t n, const double* L, std::int64_t cols, double* B);
+
 } // namespace bqq::detail

@@ -109,8 +109,8 @@ def open(path: Path) -> File:
 
     Raises FormatError (a ValueError) if the header is malformed or the file truncated, OSError if it cannot be opened.
     """
-    with _exact_errors(path):
-        return File(path, _core.File(_encoded(path), True))
+    with exact_errors(path):
+        return File(path, _core.File(encoded_path(path), True))
 
 
 def load(path: Path) -> Tensors:
@@ -122,8 +122,8 @@ def load(path: Path) -> Tensors:
 
     Raises FormatError (a ValueError) if the file is malformed, truncated or corrupt, OSError if it cannot be read.
     """
-    with _exact_errors(path):
-        file = File(path, _core.File(_encoded(path), False))
+    with exact_errors(path):
+        file = File(path, _core.File(encoded_path(path), False))
     return Tensors(file, file.metadata)
 
 
@@ -156,8 +156,8 @@ def save(
     pairs = {_text("metadata key", k): _text(f"metadata[{k!r}]", v) for k, v in metadata.items()}
     matrices = [(name, q._core) for name, q in items.items() if isinstance(q, Matrix)]
     others = [(name, *_arrays.to_bytes(name, value)) for name, value in items.items() if not isinstance(value, Matrix)]
-    with _exact_errors(path):
-        _core.save(_encoded(path), matrices, others, pairs, _SCALES[scales])
+    with exact_errors(path):
+        _core.save(encoded_path(path), matrices, others, pairs, _SCALES[scales])
 
 
 def _array(dtype: str, shape: tuple[int, ...], data: Any) -> Any:
@@ -169,7 +169,7 @@ def _array(dtype: str, shape: tuple[int, ...], data: Any) -> Any:
 
 
 @contextmanager
-def _exact_errors(path: Path) -> Iterator[None]:
+def exact_errors(path: Path) -> Iterator[None]:
     """An OSError with the system's number becomes the one that builtin functions raise."""
     try:
         yield
@@ -179,7 +179,7 @@ def _exact_errors(path: Path) -> Iterator[None]:
         raise OSError(error.errno, os.strerror(error.errno), path) from error
 
 
-def _encoded(path: Path) -> bytes:
+def encoded_path(path: Path) -> bytes:
     encoded = os.fsencode(path)
     if b"\0" in encoded:
         raise ValueError(f"path is {path!r}, which contains NUL")

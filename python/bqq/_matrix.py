@@ -215,6 +215,10 @@ class Matrix:
         dense, planes = self._core.reconstruct(_check.threads(threads)), self._planes
         return dense if planes.device is None else _cuda.to_device(dense, planes.library, planes.device)
 
+    def row_squares(self, *, threads: int | None = None) -> npt.NDArray[np.float32]:
+        """Squared norms of the rows, (m,) float32, summed in float64. As :meth:`reconstruct`, a row at a time."""
+        return self._core.row_squares(_check.threads(threads))
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         if copy is False:
             raise ValueError("a dense array can only be made as a copy")

@@ -53,6 +53,15 @@ def decompose_options(
     return options
 
 
+def code_options(effort: str, *, seed: int = 0, threads: int | None = None) -> _core.DecomposeOptions:
+    """Options of vector codes; without progress."""
+    options = _core.DecomposeOptions()
+    options.effort = _EFFORTS[_check.one_of("effort", effort, _EFFORTS)]
+    options.seed = _check.seed(seed)
+    options.threads = _check.threads(threads)
+    return options
+
+
 def matmul_options(threads: int | None, precision: str) -> _core.MatmulOptions:
     """Options of a product: the same object for the same values. A product may take a few microseconds."""
     known = type(precision) is str and (threads is None or type(threads) is int)

@@ -20,7 +20,7 @@ NEVER = {"results", "data", "__pycache__"}  # folders without sources
 
 # --- C++ ---
 
-CORE = {"public", "c", "common", "isa", "dispatch", "bits", "search", "product", "file", "capi"}
+CORE = {"public", "c", "common", "isa", "dispatch", "bits", "search", "product", "file", "codec", "capi"}
 SEES: dict[str, set[str]] = {  # a room: the rooms that it may include beside itself
     "c": set(),  # bqq.h
     "public": set(),
@@ -31,6 +31,7 @@ SEES: dict[str, set[str]] = {  # a room: the rooms that it may include beside it
     "search": {"public", "common", "isa", "dispatch", "bits"},
     "product": {"public", "common", "isa", "dispatch", "bits"},
     "file": {"public", "common", "bits"},
+    "codec": {"public", "common", "isa", "dispatch", "file"},
     "config": {"public", "common", "dispatch"},
     "capi": {"c", "public", "common"},
     "cuda public": {"public"},
@@ -64,6 +65,7 @@ FOLDERS = {
     "cpp/src": "common",
     "cpp/src/bits": "bits",
     "cpp/src/capi": "capi",
+    "cpp/src/codec": "codec",
     "cpp/src/file": "file",
     "cpp/src/kernels": "isa",
     "cpp/src/product": "product",
@@ -114,7 +116,7 @@ PYTHON_FILES = {"python/bqq/_arrays.py": PythonRoom(("bqq",), private=True, insi
 PYTHON_FOLDERS = {
     "python/bqq": STEM,
     "python/bqq/nn": PythonRoom(("bqq", "bqq.nn"), others=only("torch", "transformers")),
-    "python/bqq/ann": PythonRoom(("bqq", "bqq.ann"), inside=only("faiss", "hnswlib")),
+    "python/bqq/ann": PythonRoom(("bqq", "bqq.ann"), private=True, inside=only("faiss", "hnswlib")),
     "bench": PythonRoom(("bqq", "bench"), **ANY),
     "bench/paper": PythonRoom(("bqq", "bench", "bench.paper"), **ANY),
     "docs": PythonRoom(("bqq", "bench")),

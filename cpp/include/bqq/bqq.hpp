@@ -2,10 +2,12 @@
 #pragma once
 
 #include "bqq/array.hpp"
+#include "bqq/codec.hpp"
 #include "bqq/decompose.hpp"
 #include "bqq/file.hpp"
 #include "bqq/matrix.hpp"
 #include "bqq/prepared.hpp"
+#include "bqq/vector_index.hpp"
 
 namespace bqq {
 

@@ -111,4 +111,7 @@ BQQ_API void reconstruct(const View& q, float* out, Index ldo, int threads = 0);
 /// Sum of squared differences between W and W_hat, accumulated in float64; W_hat is formed a row at a time.
 BQQ_API double squared_error(const View& q, const float* W, Index ldw, int threads = 0);
 
+/// Squared norms of the rows of W_hat to out[0..m), accumulated in float64; a row at a time, as squared_error.
+BQQ_API void row_squares(const View& q, float* out, int threads = 0);
+
 } // namespace bqq

@@ -62,6 +62,22 @@ double squared_error(const View& q, const float* W, Index ldw, int threads) {
     return total;
 }
 
+void row_squares(const View& q, float* out, int threads) {
+    validate(q);
+    const Layout& a = q.layout;
+    if (!out) bad_argument("out is a null pointer");
+    std::vector<double> sums(std::size_t(a.m * a.K), 0.0);
+    for_rows(q, threads, [&](Index j, Index k, Index i, const double* w_hat) {
+        double& sum = sums[std::size_t((j * a.rows + i) * a.K + k)];
+        for (Index b = 0; b < a.cols_of(k); ++b) sum += w_hat[b] * w_hat[b];
+    });
+    for (Index row = 0; row < a.m; ++row) {
+        double total = 0;
+        for (Index k = 0; k < a.K; ++k) total += sums[std::size_t(row * a.K + k)];
+        out[row] = float(total);
+    }
+}
+
 Matrix prefix(const View& q, Index k) {
     validate(q);
     Layout a = q.layout;

@@ -81,6 +81,7 @@ namespace {
 using PanelWords = BytePanelWords;
 }
 
+#include "kernels/codes_avx2_inl.hpp"
 #include "kernels/dense_avx2_inl.hpp"
 #include "kernels/gemm_rounded_avx2_inl.hpp"
 #include "kernels/lanes_inl.hpp"
@@ -97,5 +98,7 @@ extern "C" void bqq_kernels_avx2(bqq_kernels* table) {
     table->product[1] = bqq_product{tables_i8, lookup_bytes<ByteUnits, 1>};
     table->dense = dense<ByteUnits, Rows256>;
     table->unit_columns = unit_columns<ByteUnits>;
+    table->search_code = search_code<Scores256>;
+    table->scan = scan_avx2;
     table->costs = kCostsAvx2;
 }

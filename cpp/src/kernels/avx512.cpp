@@ -69,6 +69,7 @@ inline void sfloats(vs a, vf* out) {
 
 } // namespace
 
+#include "kernels/codes_avx512_inl.hpp"
 #include "kernels/dense_avx512_inl.hpp"
 #include "kernels/lanes_inl.hpp"
 #include "kernels/product_avx2_inl.hpp"
@@ -86,5 +87,7 @@ extern "C" void bqq_kernels_avx512(bqq_kernels* table) {
     table->product[1] = bqq_product{tables_i8, lookup_bytes<WordUnits, 1>};
     table->dense = dense<WordUnits, Rows512>;
     table->unit_columns = unit_columns<WordUnits>;
+    table->search_code = search_code<Scores512>;
+    table->scan = scan_avx512;
     table->costs = kCostsAvx512;
 }

@@ -61,6 +61,7 @@ inline void sfloats(vs a, vf* out) {
 
 } // namespace
 
+#include "kernels/codes_inl.hpp"
 #include "kernels/lanes_inl.hpp"
 #include "kernels/loops_inl.hpp"
 #include "kernels/product_portable_inl.hpp"
@@ -69,5 +70,7 @@ extern "C" void bqq_kernels_neon(bqq_kernels* table) {
     fill_loops(table);
     fill_lanes(table);
     fill_product(table);
+    table->search_code = search_code<PlainScores>;
+    table->scan = scan_plain;
     table->costs = kCostsGeneric;
 }

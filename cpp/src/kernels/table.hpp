@@ -152,6 +152,41 @@ typedef struct bqq_costs {
     bqq_cost tables[kPrecisions], lanes[kPrecisions], tiles[kPrecisions], dense[kPrecisions];
 } bqq_costs;
 
+/* Codes: one of kEntries entries in each of a number of groups, which add up to a vector. */
+constexpr int kEntries = 16;
+
+/* The search for a vector's code. Scores are costs in units of 1/scale, biased by 2^15 and modulo 2^16: what entry b of
+ * a group adds to the squared error beside the entries that the other groups have. Another entry of one group changes
+ * the scores of all others by rows of `products`. A visit of a group takes the entry of the least score, noise added;
+ * `descents` visits of all groups follow without noise, fewer when nothing changes any more. */
+typedef struct bqq_code_search {
+    size_t groups;           /* M */
+    const int16_t* products; /* 16M x 16M: 2 scale <C_a, C_b>; zero within a group */
+    float scale;
+    const uint16_t* noise; /* sweeps x 16M */
+    size_t sweeps, descents;
+    int given; /* start from the code that there is; else group by group from none */
+} bqq_code_search;
+
+/* Codes lie in blocks of kScanBlock, one nibble a group, two groups a byte (the first one low): byte j of all codes of
+ * a block side by side. Code v of a block is at place scan_place(v), so that sums of 16 bits come out in order. Entries
+ * of the tables are at most kMostScanned: four of them fit a byte. */
+constexpr int kScanBlock = 64, kScanQueries = 4, kMostScanned = 63;
+static constexpr int scan_place(int v) { return v < kScanBlock / 2 ? 2 * v : 2 * v + 1 - kScanBlock; }
+
+/* Sums of table entries over the codes of `blocks` blocks. */
+typedef struct bqq_scan {
+    size_t blocks, parts, queries; /* queries <= kScanQueries */
+    const uint8_t* const* codes;   /* part i of block b: bytes[i] x kScanBlock at codes[i] + b * kScanBlock * bytes[i] */
+    const size_t* bytes;
+    const uint8_t* const* tables; /* of query q: kEntries for each group of all parts */
+    const uint8_t* norms;         /* kScanBlock a block, placed as codes; may be NULL */
+    const uint16_t* weights;      /* of query q: norm * weight / 256 is added */
+    const uint16_t* limits;       /* of query q */
+    uint16_t* sums;               /* [block][query][kScanBlock], in order; 64-byte aligned */
+    uint64_t* below;              /* [block][query]: bit v, the sum of code v is less than the limit */
+} bqq_scan;
+
 typedef struct bqq_kernels {
     /* C[i,j] = D[i,j] + bias[i] + sum_k A(i,k) B[k,j],  A(i,k) = A[i*a_row + k*a_col];  i < M, j < N, k < K.
      * N, ldb, ldc, ldd multiples of kPad. D and bias may be NULL (zero). C must not overlap A
@@ -239,6 +274,12 @@ typedef struct bqq_kernels {
     /* As apply_scales for `width` vectors side by side, with a sigma and a total each: total[c] += total_i sum_e v. */
     void (*lanes_scales)(size_t stacks, size_t l, const bqq_stack* scales, size_t width, const float* sigma,
                          const float* v, float* w, double* total);
+
+    /* The code of the vector whose entries cost cost[16M], |c|^2 - 2 <x, c>; `turn` moves the noise to other groups. scores:
+     * 16M, 64-byte aligned, overwritten. Returns 0, with nothing done, if a cost does not fit 15 bits. */
+    int (*search_code)(const bqq_code_search* search, const float* cost, size_t turn, uint16_t* scores, uint8_t* code);
+
+    void (*scan)(const bqq_scan* scan);
 
     /* The entries from here on are NULL where an instruction set has nothing for them. */
 

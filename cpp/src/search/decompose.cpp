@@ -4,7 +4,7 @@
 #include "kernels/dispatch.hpp"
 #include "parallel.hpp"
 #include "search/cpu_engine.hpp"
-#include "search/progress.hpp"
+#include "progress.hpp"
 #include "search/recipe.hpp"
 
 #include <algorithm>
@@ -74,7 +74,7 @@ void solve_all(Matrix& q, Index first, const float* old_scales, const float* W, 
     const bqq_kernels& table = kernels();
     const Index tasks = by_row ? a.J : a.blocks();
     const int threads = int(std::min<Index>(resolve_threads(options.threads), tasks));
-    Progress progress(options, a.blocks() * (a.p - first) * recipe.work());
+    Progress progress(options.progress, a.blocks() * (a.p - first) * recipe.work());
     Job job{q, first, old_scales, W, ldw, recipe, options.seed};
     std::vector<std::unique_ptr<Worker>> workers(static_cast<std::size_t>(threads));
     parallel_for(

@@ -7,7 +7,7 @@
 #include "parallel.hpp"
 #include "search/floats.hpp"
 #include "search/metric.hpp"
-#include "search/progress.hpp"
+#include "progress.hpp"
 #include "search/recipe.hpp"
 
 #include <cmath>
@@ -332,7 +332,7 @@ Matrix encode(const View& q, const float* rows, Index m, Index ldrows, const Dec
     std::vector<CoupledBook> together;
     for (Index k = 0; coupled && k < a.K; ++k) together.emplace_back(table, *books[z(k)], metric->whole(), k * a.cols);
     const Index chunks = ceil_div(a.rows, kRows), tasks = a.J * chunks;
-    Progress progress(options, m);
+    Progress progress(options.progress, m);
     std::vector<std::unique_ptr<RowEncoder>> encoders(z(std::min<Index>(threads, tasks)));
     const auto encode_chunk = [&](Index task, int worker) {
         auto& own = encoders[std::size_t(worker)];

@@ -1,16 +1,18 @@
 // Counts steps over all threads; talks to the caller on the calling thread only.
 #pragma once
 
-#include "bqq/decompose.hpp"
+#include "bqq/error.hpp"
 
 #include <atomic>
 #include <chrono>
+#include <functional>
 
 namespace bqq::detail {
 
 class Progress {
   public:
-    Progress(const DecomposeOptions& options, Index total) : report_(options.progress), total_(total) {}
+    /// report may be empty; it outlives this.
+    Progress(const std::function<bool(Index, Index)>& report, Index total) : report_(report), total_(total) {}
     std::atomic<bool> stop{false}; ///< set by parallel_for once somebody has failed
 
     void advance(Index steps, bool calling_thread) {

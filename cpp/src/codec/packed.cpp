@@ -1,0 +1,101 @@
+#include "codec/packed.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace bqq::detail {
+
+std::uint8_t* PackedBytes::own(Index size) {
+    if (owner_) {
+        bytes_.assign(data_, data_ + size_);
+        owner_.reset();
+    }
+    bytes_.resize(z(size));
+    data_ = bytes_.data(), size_ = size;
+    return bytes_.data();
+}
+
+Packed::Packed(Codec codec) : codec_(std::move(codec)), parts_(codec_.impl().stages.size()) {}
+
+void Packed::append(const std::uint8_t* codes, Index count) {
+    const Index first = count_, blocks = ceil_div(count_ + count, kScanBlock), size = codec().code_size();
+    for (std::size_t s = 0; s < parts_.size(); ++s) parts_[s].own(blocks * kScanBlock * codec().stages[s].bytes);
+    if (codec().has_norm()) norms_.own(blocks * kScanBlock);
+    for (auto& [stages, norms] : coarse_) norms.resize(z(blocks * kScanBlock));
+    count_ += count;
+    for (Index i = 0; i < count; ++i) put(first + i, codes + i * size);
+}
+
+void Packed::put(Index at, const std::uint8_t* code) {
+    const std::uint8_t* from = code;
+    for (std::size_t s = 0; s < parts_.size(); ++s) {
+        const Index bytes = codec().stages[s].bytes;
+        std::uint8_t* part = parts_[s].own(parts_[s].size());
+        for (Index j = 0; j < bytes; ++j) part[place(at, bytes, j)] = *from++;
+    }
+    if (codec().has_norm()) norms_.own(norms_.size())[place(at)] = *from;
+    for (auto& [stages, norms] : coarse_) norms[place(at)] = coarse_norm(code, stages);
+}
+
+void Packed::remove(Index at) {
+    std::vector<std::uint8_t> code(z(codec().code_size()));
+    if (at != count_ - 1) {
+        unpack(count_ - 1, code.data());
+        put(at, code.data());
+    }
+    std::fill(code.begin(), code.end(), std::uint8_t(0));
+    put(count_ - 1, code.data());
+    --count_;
+}
+
+void Packed::unpack(Index at, std::uint8_t* code) const {
+    for (std::size_t s = 0; s < parts_.size(); ++s) {
+        const Index bytes = codec().stages[s].bytes;
+        for (Index j = 0; j < bytes; ++j) *code++ = parts_[s].data()[place(at, bytes, j)];
+    }
+    if (codec().has_norm()) *code = norm(at);
+}
+
+void Packed::share(Index count, const std::vector<const std::uint8_t*>& parts, const std::uint8_t* norms,
+                   const std::shared_ptr<const void>& owner) {
+    count_ = count;
+    for (std::size_t s = 0; s < parts_.size(); ++s)
+        parts_[s].share(parts[s], blocks() * kScanBlock * codec().stages[s].bytes, owner);
+    if (codec().has_norm()) norms_.share(norms, blocks() * kScanBlock, owner);
+}
+
+std::uint8_t Packed::coarse_norm(const std::uint8_t* code, Index stages) const {
+    const Codec::Impl& a = codec();
+    std::vector<double> w(z(a.d));
+    if (!a.centered) std::copy(a.center.begin(), a.center.end(), w.begin());
+    for (Index s = 0; s < stages; code += a.stages[z(s++)].bytes) {
+        const StageTables& tables = *a.tables[z(s)];
+        for (Index g = 0; g < tables.groups; ++g) {
+            const float* entry = tables.entries.at + (kEntries * g + (code[g / 2] >> 4 * (g % 2) & 15)) * tables.ld;
+            for (Index j = 0; j < a.d; ++j) w[z(j)] += double(entry[j]);
+        }
+    }
+    double square = 0;
+    for (const double v : w) square += v * v;
+    const Stage& s = a.stages[z(stages - 1)];
+    const double byte = s.norm_step > 0 ? (square - double(s.norm_low)) / double(s.norm_step) : 0;
+    return std::uint8_t(std::lrint(std::clamp(byte, 0.0, 255.0)));
+}
+
+const std::uint8_t* Packed::coarse_norms(Index stages) const {
+    if (!codec().has_norm()) return nullptr;
+    if (stages == Index(codec().stages.size())) return norms();
+    const std::lock_guard<std::mutex> lock(guard_);
+    std::vector<std::uint8_t>& norms = coarse_[stages];
+    if (norms.empty()) {
+        norms.resize(z(blocks() * kScanBlock));
+        std::vector<std::uint8_t> code(z(codec().code_size()));
+        for (Index at = 0; at < count_; ++at) {
+            unpack(at, code.data());
+            norms[place(at)] = coarse_norm(code.data(), stages);
+        }
+    }
+    return norms.data();
+}
+
+} // namespace bqq::detail

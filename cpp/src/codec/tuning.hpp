@@ -1,0 +1,33 @@
+// Constants of vector codes. Measured with bench/bench_ann.py where nothing else is said.
+#pragma once
+
+#include "bqq/error.hpp"
+
+namespace bqq::detail {
+
+/// A stage has about one bit a dimension (half a bit: SIFT, 16 bytes, relative error .094 instead of .084), within these
+/// limits: few groups leave little to search, many take memory and time with their square.
+constexpr Index kLeastStageBytes = 8, kMostStageBytes = 32;
+
+/// Training: temperatures of the first and the last round, sweeps of a round, ridge on the entries as a share of the
+/// vectors an entry has; rounds at the end that descend, too; rounds of the clustering that gives the first codes.
+constexpr float kTrainFrom = 2.0f, kTrainTo = 0.3f;
+constexpr Index kTrainSweeps = 3, kDescents = 8, kLastRounds = 3, kClusterRounds = 12;
+constexpr double kRidge = 1e-2;
+
+/// Scores of the search have 16 bits: what they can hold beyond the largest cost seen in training. Others take the long
+/// way.
+constexpr float kReach = 1.3f;
+
+/// Codes that are ranked again: kRescore k + kRescoreMore (stages + 1), after a coarse scan kCoarseRescore k +
+/// kCoarseMore. SIFT at 16, 32, 64 bytes loses nothing (recall@10 of all codes ranked again), at 64 bytes scanned by
+/// one of four stages .0006; GloVe-50 at 64 bytes, eight stages, .0002.
+constexpr Index kRescore = 2, kRescoreMore = 10, kCoarseRescore = 4, kCoarseMore = 40;
+
+/// Blocks of codes that are worth a thread. Chosen, not measured.
+constexpr Index kThreadBlocks = 256;
+
+/// Norms are cut off at these quantiles of the training vectors.
+constexpr double kNormTail = 0.0005;
+
+} // namespace bqq::detail

@@ -1,0 +1,198 @@
+#include "bqq/vector_index.hpp"
+
+#include "arguments.hpp"
+#include "codec/file.hpp"
+#include "codec/search.hpp"
+
+#include <limits>
+#include <shared_mutex>
+#include <unordered_map>
+#include <unordered_set>
+
+namespace bqq {
+
+using namespace detail;
+
+namespace {
+
+/// Readers, or one writer, who does not wait for readers that came later.
+class Guard {
+  public:
+    std::shared_lock<std::shared_mutex> read() {
+        const std::lock_guard<std::mutex> turn(turn_);
+        return std::shared_lock<std::shared_mutex>(guard_);
+    }
+    std::unique_lock<std::shared_mutex> write() {
+        const std::lock_guard<std::mutex> turn(turn_);
+        return std::unique_lock<std::shared_mutex>(guard_);
+    }
+
+  private:
+    std::mutex turn_;
+    std::shared_mutex guard_;
+};
+
+} // namespace
+
+struct VectorIndex::Impl {
+    explicit Impl(const Codec& codec) : codec(codec), packed(codec) {}
+
+    const Codec codec;
+    Packed packed;
+    std::vector<std::int64_t> ids;
+    std::int64_t next = 0;
+    mutable Guard guard;
+
+    /// Places by id. Not there while ids are 0, 1, 2, ...: an index that nobody removes from needs none.
+    std::unordered_map<std::int64_t, Index> places;
+    bool counted = true;
+
+    Index place(std::int64_t id) const {
+        if (counted) return id >= 0 && id < Index(ids.size()) ? id : -1;
+        const auto it = places.find(id);
+        return it == places.end() ? -1 : it->second;
+    }
+    void name_places() {
+        if (!counted) return;
+        places.reserve(ids.size());
+        for (std::size_t i = 0; i < ids.size(); ++i) places.emplace(ids[i], Index(i));
+        counted = false;
+    }
+    /// Throws Error(invalid_argument), with nothing changed.
+    void check_new(const std::int64_t* added, Index count) const {
+        std::unordered_set<std::int64_t> seen;
+        for (Index i = 0; i < count; ++i) {
+            if (added[i] < 0 || added[i] == std::numeric_limits<std::int64_t>::max())
+                bad_value("ids[" + std::to_string(i) + "]", added[i], "0 to 2^63 - 2");
+            if (place(added[i]) >= 0 || !seen.insert(added[i]).second)
+                bad_argument("ids[" + std::to_string(i) + "] is " + std::to_string(added[i]) +
+                             ", which the index has already: remove it first");
+        }
+    }
+    void append(const std::uint8_t* codes, Index count, const std::int64_t* added) {
+        if (count == 0) return;
+        if (added) check_new(added, count);
+        const auto before = ids.size();
+        ids.reserve(before + z(count));
+        if (added || next != Index(before)) name_places();
+        if (!counted) places.reserve(before + z(count));
+        packed.append(codes, count);
+        for (Index i = 0; i < count; ++i) {
+            const std::int64_t id = added ? added[i] : next;
+            if (!counted) places.emplace(id, Index(ids.size()));
+            ids.push_back(id);
+            next = std::max(next, id + 1);
+        }
+    }
+};
+
+VectorIndex::VectorIndex(const Codec& codec) : impl_(std::make_shared<Impl>(codec)) {}
+
+const Codec& VectorIndex::codec() const { return impl_->codec; }
+
+Index VectorIndex::size() const {
+    const auto lock = impl_->guard.read();
+    return impl_->packed.count();
+}
+
+void VectorIndex::add(const float* X, Index count, Index ldx, const std::int64_t* ids, const CodeOptions& options) {
+    if (count < 0) bad_value("the number of vectors", count, "0 or more");
+    if (ids) { // before the work
+        const auto lock = impl_->guard.read();
+        impl_->check_new(ids, count);
+    }
+    std::vector<std::uint8_t> codes(z(count * codec().code_size()));
+    codec().encode(X, count, ldx, codes.data(), options);
+    const auto lock = impl_->guard.write();
+    impl_->append(codes.data(), count, ids);
+}
+
+void VectorIndex::add_codes(const std::uint8_t* codes, Index count, const std::int64_t* ids) {
+    if (count < 0) bad_value("the number of codes", count, "0 or more");
+    if (!codes && count) bad_argument("codes is null");
+    const auto lock = impl_->guard.write();
+    impl_->append(codes, count, ids);
+}
+
+Index VectorIndex::remove(const std::int64_t* ids, Index count) {
+    if (!ids && count) bad_argument("ids is null");
+    const auto lock = impl_->guard.write();
+    Impl& a = *impl_;
+    Index removed = 0;
+    for (Index i = 0; i < count; ++i) {
+        if (a.place(ids[i]) < 0) continue;
+        a.name_places();
+        const Index at = a.place(ids[i]);
+        a.packed.remove(at);
+        a.places.erase(ids[i]);
+        if (at + 1 < Index(a.ids.size())) {
+            a.ids[z(at)] = a.ids.back();
+            a.places[a.ids[z(at)]] = at;
+        }
+        a.ids.pop_back();
+        ++removed;
+    }
+    return removed;
+}
+
+void VectorIndex::search(const float* Q, Index queries, Index ldq, Index k, float* distances, std::int64_t* ids,
+                         const SearchOptions& options) const {
+    const auto lock = impl_->guard.read();
+    const Impl& a = *impl_;
+    const auto allowed = allowed_places(options, a.packed.count(), [&](std::int64_t id) { return a.place(id); });
+    SearchTask{a.packed, a.ids.data(), allowed.empty() ? nullptr : allowed.data(), Q, queries, ldq}.search(
+        k, distances, ids, options);
+}
+
+VectorIndex::Range VectorIndex::range_search(const float* Q, Index queries, Index ldq, float radius,
+                                             const SearchOptions& options) const {
+    const auto lock = impl_->guard.read();
+    const Impl& a = *impl_;
+    const auto allowed = allowed_places(options, a.packed.count(), [&](std::int64_t id) { return a.place(id); });
+    return SearchTask{a.packed, a.ids.data(), allowed.empty() ? nullptr : allowed.data(), Q, queries, ldq}.range_search(
+        radius, options);
+}
+
+void VectorIndex::codes(const std::int64_t* ids, Index count, std::uint8_t* out) const {
+    const auto lock = impl_->guard.read();
+    for (Index i = 0; i < count; ++i) {
+        const Index at = impl_->place(ids[i]);
+        if (at < 0) bad_argument("ids[" + std::to_string(i) + "] is " + std::to_string(ids[i]) + ", which is not there");
+        impl_->packed.unpack(at, out + i * codec().code_size());
+    }
+}
+
+void VectorIndex::reconstruct(const std::int64_t* ids, Index count, float* out, Index ldo) const {
+    std::vector<std::uint8_t> found(z(std::max<Index>(count, 0) * codec().code_size()));
+    codes(ids, count, found.data());
+    codec().decode(found.data(), count, out, ldo);
+}
+
+std::vector<std::int64_t> VectorIndex::ids() const {
+    const auto lock = impl_->guard.read();
+    return impl_->ids;
+}
+
+void VectorIndex::save(const std::string& path) const {
+    const auto lock = impl_->guard.read();
+    save_index(path, impl_->codec, impl_->packed, impl_->ids);
+}
+
+VectorIndex VectorIndex::open(const std::string& path) {
+    const CodecFile file = CodecFile::open(path, true);
+    auto impl = std::make_shared<Impl>(file.codec());
+    impl->ids = file.ids();
+    for (std::size_t i = 0; i < impl->ids.size(); ++i) {
+        if (impl->ids[i] != std::int64_t(i)) impl->counted = false;
+        impl->next = std::max(impl->next, impl->ids[i] + 1);
+    }
+    if (!impl->counted) {
+        impl->counted = true;
+        impl->name_places();
+        if (impl->places.size() != impl->ids.size()) file.fail("an id occurs twice");
+    }
+    file.share(impl->packed);
+    return VectorIndex(std::move(impl));
+}
+
+} // namespace bqq
