@@ -34,7 +34,6 @@ COPIED = {  # file of the repository -> page
     "integrations/onnxruntime/README.md": "onnxruntime.md",
     "integrations/openvino/README.md": "openvino.md",
 }
-HEADERS = ("decompose", "matrix", "file", "prepared", "array", "tensor", "error")
 
 
 def relinked(text: str, source: str, pages: Path) -> str:
@@ -90,8 +89,10 @@ def declarations(text: str, language: str) -> str:
 
 def cpp_reference() -> str:
     out = ["# C++: bqq/bqq.hpp\n", "Namespace `bqq`, C++17. `bqq/bqq.hpp` includes all of the headers below.\n"]
-    for header in HEADERS:
-        text = (ROOT / f"cpp/include/bqq/{header}.hpp").read_text()
+    for header in sorted((ROOT / "cpp" / "include" / "bqq").glob("*.hpp")):
+        if header.name == "bqq.hpp":
+            continue
+        text = header.read_text()
         before, _, rest = text.partition("namespace bqq {")
         comment = [line for line in before.split("\n") if line.startswith("//")]
         out += [
