@@ -154,7 +154,10 @@ def run_isa(isa: str, code: str, timeout: float = 120) -> str:
     return finish(start_python(code, BQQ_ISA=isa), timeout)
 
 
-COMPILING = {"test_consumer.py", "test_cpp.py", "test_cuda.py", "test_cuda_arrays.py"}
+COMPILING = {
+    *("test_consumer.py", "test_cpp.py", "test_cuda.py", "test_cuda_arrays.py", "test_docs.py", "test_jax.py"),
+    *("test_onnxruntime.py", "test_openvino.py", "test_platforms.py", "test_together.py"),
+}
 BUILDS = {"built", "subdirectory", "sanitized", "emulated", "emulated_module", "by_nvcc"}  # fixtures that compile
 LONG = {  # of the other files, what takes seconds of CPU time
     "test_mypy",
