@@ -26,7 +26,7 @@ CHOSEN = [
     "hostile_numbers",
     "bad_input",
 ]
-WITHOUT = "not memory_of and not instruction_set and not two_to_the_31 and not fit_memory and not processes and not levels and not fancy"
+WITHOUT = "not memory_of and not instruction_set and not two_to_the_31 and not fit_memory and not processes and not levels"
 LEAKS = """import gc, sys, numpy as np, bqq, tempfile, pathlib
 path = pathlib.Path(tempfile.mkdtemp()) / "q.safetensors"
 for _ in range(3):
