@@ -94,6 +94,7 @@ void search_stack(Engine& engine, const SearchRecipe& recipe, Index i, const OnS
         if (spread[std::size_t(b)].range != 0)
             active.push_back(b); // else nothing is left to explain: the stack stays zero
     }
+    engine.exchange(all, Best::keep); // the stack of zeros, should no error be a number: residuals near 1e38
     if (active.size() < all.size()) {
         keep_better(all);
         on_steps((count - Index(active.size())) * recipe.work());
