@@ -49,11 +49,13 @@ void mend_checksums(std::vector<std::uint8_t>& bytes) {
         if (key.compare(0, 4, "bqq.") != 0) continue;
         const std::string name = key.substr(4);
         const detail::Record r = detail::read_record(value, "record");
-        const auto y = find(name + detail::kY), z = find(name + detail::kZ), s = find(name + detail::kScales);
-        if (y == c.tensors.end() || z == c.tensors.end() || s == c.tensors.end()) return;
-        if (y->shape != detail::y_shape(r.layout) || z->shape != detail::z_shape(r.layout)) return;
-        if (y->dtype != "U8" || z->dtype != "U8") return;
-        put_checksum(bytes, r.crc, detail::checksum(name, r.layout, y->data, z->data, s->data, s->nbytes));
+        std::vector<Tensor> parts;
+        for (const Tensor& expected : detail::part_tensors(name, r, {})) {
+            const auto part = find(expected.name);
+            if (part == c.tensors.end() || part->shape != expected.shape) return;
+            parts.push_back(*part);
+        }
+        put_checksum(bytes, r.crc, detail::checksum(name, r, parts));
     }
 }
 
@@ -72,6 +74,7 @@ void use(const View& q) {
     validate(prefix(q, (a.p + 1) / 2).view());
     double largest = 0;
     for (Index i = 0; i < a.scales_count(); ++i) largest = std::max(largest, std::abs(double(q.scales[i])));
+    for (Index i = 0; i < q.entry_count; ++i) largest = std::max(largest, std::abs(double(q.entries[i].value)));
     for (const bool turned : {false, true}) {
         const PreparedMatrix prepared(q, turned);
         const Index m = turned ? a.n : a.m, n = turned ? a.m : a.n;
