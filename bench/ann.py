@@ -19,6 +19,7 @@ import argparse
 import gzip
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,10 +50,10 @@ def faiss() -> Any:
 
 
 def made(train: Any, base: Any, queries: Any) -> Vectors:
-    arrays = [np.ascontiguousarray(a, np.float32) for a in (train, base, queries)]
-    flat = faiss().IndexFlatL2(arrays[1].shape[1])
-    flat.add(arrays[1])
-    return Vectors(*arrays, flat.search(arrays[2], 100)[1])
+    trained, stored, asked = (np.ascontiguousarray(a, np.float32) for a in (train, base, queries))
+    flat = faiss().IndexFlatL2(stored.shape[1])
+    flat.add(stored)
+    return Vectors(trained, stored, asked, flat.search(asked, 100)[1])
 
 
 def package(name: str) -> Path:
@@ -165,13 +166,14 @@ def peers(v: Vectors, size: int, seed: int) -> Iterator[tuple[str, int, Callable
     if d <= size:
         yield "SQ8", d, lambda: f.index_factory(d, "SQ8")
     for bits in (1, 2, 3, 4):
-        index = f.IndexRaBitQ(d, f.METRIC_L2, bits)
-        if index.code_size <= size:
-            yield (
-                f"RaBitQ{bits}",
-                index.code_size,
-                (lambda b=bits: f.IndexPreTransform(f.RandomRotationMatrix(d, d), f.IndexRaBitQ(d, f.METRIC_L2, b))),
-            )
+        true = f.IndexRaBitQ(d, f.METRIC_L2, bits).code_size
+        if true <= size:
+            yield f"RaBitQ{bits}", true, partial(rabitq, d, bits)
+
+
+def rabitq(d: int, bits: int) -> Any:
+    f = faiss()
+    return f.IndexPreTransform(f.RandomRotationMatrix(d, d), f.IndexRaBitQ(d, f.METRIC_L2, bits))
 
 
 def ours(name: str, v: Vectors, size: int, seed: int) -> Iterator[dict[str, object]]:
@@ -224,9 +226,9 @@ def theirs(name: str, v: Vectors, size: int, wanted: list[str]) -> Iterator[dict
         if method == "PQ4fs" or not (wanted == ["all"] or method in wanted):
             continue
         index = make()
-        train_s = timed(lambda i=index: i.train(v.train))[1]
-        encode_s = timed(lambda i=index: i.add(v.base))[1]
-        ids, search_s = timed(lambda i=index: i.search(v.queries, 10)[1])
+        train_s = timed(partial(index.train, v.train))[1]
+        encode_s = timed(partial(index.add, v.base))[1]
+        (_, ids), search_s = timed(partial(index.search, v.queries, 10))
         ten, one = recalls(ids, v.nearest)
         yield {
             "set": name,

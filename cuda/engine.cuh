@@ -4,8 +4,8 @@
 #include "amfd.cuh"
 #include "bqq/cuda.hpp"
 #include "device.cuh"
-#include "refine.cuh"
 #include "progress.hpp"
+#include "refine.cuh"
 #include "search/recipe.hpp"
 
 namespace bqq::cuda {

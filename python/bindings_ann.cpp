@@ -104,22 +104,12 @@ void bind_codec(py::module_& m) {
                                   array_of(std::move(parts.center), {d}), array_of(std::move(parts.origin), {d}),
                                   parts.norm_low, parts.norm_step);
         });
-    m.def("search", [](const bqq::Codec& c, const Bytes& codes, const Floats& Q, Index k, Index coarse, Index rescore,
-                       const std::optional<Ids>& ids, int threads) {
-        const Index count = codes.shape(0), queries = Q.shape(0), d = Q.shape(1);
-        const auto options = search_options(coarse, rescore, ids, threads);
-        const std::uint8_t* data = codes.data();
-        const float* q = Q.data();
-        return results(queries, k, [&](float* distances, std::int64_t* out) {
-            bqq::search(c, data, count, q, queries, d, k, distances, out, options);
-        });
-    });
 }
 
-void bind_index(py::module_& m) {
-    using Index_ = bqq::VectorIndex;
-    py::class_<Index_>(m, "VectorIndex")
-        .def(py::init<const bqq::Codec&>())
+using Index_ = bqq::VectorIndex;
+
+void bind_index(py::class_<Index_> index) {
+    index.def(py::init<const bqq::Codec&>())
         .def_static("open",
                     [](const std::string& path) {
                         const WithoutGil release;
@@ -158,11 +148,14 @@ void bind_index(py::module_& m) {
                  const WithoutGil release;
                  a.add_codes(codes.data(), codes.shape(0), data_or_null(ids));
              })
-        .def("remove",
-             [](Index_& a, const Ids& ids) {
-                 const WithoutGil release;
-                 return a.remove(ids.data(), ids.size());
-             })
+        .def("remove", [](Index_& a, const Ids& ids) {
+            const WithoutGil release;
+            return a.remove(ids.data(), ids.size());
+        });
+}
+
+void bind_searches(py::class_<Index_> index) {
+    index
         .def("search",
              [](const Index_& a, const Floats& Q, Index k, Index coarse, Index rescore, const std::optional<Ids>& ids,
                 int threads) {
@@ -217,7 +210,9 @@ void bind_index(py::module_& m) {
 
 void bind_ann(py::module_& m) {
     bind_codec(m);
-    bind_index(m);
+    py::class_<Index_> index(m, "VectorIndex");
+    bind_index(index);
+    bind_searches(index);
 }
 
 } // namespace bindings

@@ -200,8 +200,9 @@ TEST(search_ranks_decoded_vectors) {
             std::vector<std::int64_t> ids(z(Q.count * k));
             SearchOptions options;
             options.rescore = 1500;
-            bqq::search(codec, codes.data(), rows.count, Q.data(), Q.count, Q.d, k, distances.data(), ids.data(),
-                        options);
+            VectorIndex index(codec);
+            index.add_codes(codes.data(), rows.count);
+            index.search(Q.data(), Q.count, Q.d, k, distances.data(), ids.data(), options);
             const auto parts = codec.parts();
             for (Index q = 0; q < Q.count; ++q) {
                 std::vector<double> all;

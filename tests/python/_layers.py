@@ -117,7 +117,7 @@ PYTHON_FOLDERS = {
     "python/bqq": STEM,
     "python/bqq/nn": PythonRoom(("bqq", "bqq.nn"), others=only("torch", "transformers")),
     "python/bqq/ann": PythonRoom(("bqq", "bqq.ann"), private=True, inside=only("faiss", "hnswlib")),
-    "bench": PythonRoom(("bqq", "bench"), **ANY),
+    "bench": PythonRoom(("bqq", "bqq.ann", "bench"), **ANY),
     "bench/paper": PythonRoom(("bqq", "bench", "bench.paper"), **ANY),
     "bench/models": PythonRoom(("bqq", "bqq.nn", "bench", "bench.models"), **ANY),
     "docs": PythonRoom(("bqq", "bench")),

@@ -18,14 +18,6 @@ struct SearchOptions {
     int threads = 0;
 };
 
-/// distances, ids: queries x k, best first; by codec.metric() squared distances or inner products or cosines, of the
-/// query and what the code stands for. Ties: smallest id first. Where there are fewer than k, ids are -1 and distances
-/// the largest float (ip, cosine: its negative), as in FAISS. codes: count x code_size(), whose ids are 0 to count - 1;
-/// they are packed for the call, O(count). Q: queries x d, ldq apart. O(queries count code_size / 64) vector
-/// instructions.
-BQQ_API void search(const Codec& codec, const std::uint8_t* codes, Index count, const float* Q, Index queries,
-                    Index ldq, Index k, float* distances, std::int64_t* ids, const SearchOptions& options = {});
-
 /// Codes with ids, packed for the scan. One thread may change an index while others search: a call sees it before or
 /// after a change. Copies share it.
 class BQQ_API VectorIndex {
@@ -47,6 +39,10 @@ class BQQ_API VectorIndex {
     /// Returns how many there were; the others are ignored.
     Index remove(const std::int64_t* ids, Index count);
 
+    /// Q: queries x d, ldq apart. distances, ids: queries x k, best first; by codec().metric() squared distances or
+    /// inner products or cosines, of the query and what the code stands for. Ties: smallest id first. Where there are
+    /// fewer than k, ids are -1 and distances the largest float (ip, cosine: its negative), as in FAISS. About queries
+    /// size() code_size() / 16 vector instructions.
     void search(const float* Q, Index queries, Index ldq, Index k, float* distances, std::int64_t* ids,
                 const SearchOptions& options = {}) const;
     /// All with a distance less than radius (ip, cosine: more), best first; those of query i are limits[i] to

@@ -152,15 +152,4 @@ VectorIndex::Range SearchTask::range_search(float radius, const SearchOptions& o
 
 } // namespace detail
 
-void search(const Codec& codec, const std::uint8_t* codes, Index count, const float* Q, Index queries, Index ldq,
-            Index k, float* distances, std::int64_t* ids, const SearchOptions& options) {
-    if (count < 0) detail::bad_value("the number of codes", count, "0 or more");
-    if (!codes && count) detail::bad_argument("codes is null");
-    detail::Packed packed(codec);
-    packed.append(codes, count);
-    const auto allowed = detail::allowed_places(options, count, [](std::int64_t id) { return id; });
-    detail::SearchTask{packed, nullptr, allowed.empty() ? nullptr : allowed.data(), Q, queries, ldq}.search(
-        k, distances, ids, options);
-}
-
 } // namespace bqq

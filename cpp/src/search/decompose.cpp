@@ -3,9 +3,9 @@
 #include "bits/pack.hpp"
 #include "kernels/dispatch.hpp"
 #include "parallel.hpp"
+#include "progress.hpp"
 #include "search/arrange.hpp"
 #include "search/cpu_engine.hpp"
-#include "progress.hpp"
 #include "search/recipe.hpp"
 
 #include <algorithm>

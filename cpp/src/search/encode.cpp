@@ -5,10 +5,10 @@
 #include "bqq/decompose.hpp"
 #include "kernels/dispatch.hpp"
 #include "parallel.hpp"
+#include "progress.hpp"
 #include "search/arrange.hpp"
 #include "search/floats.hpp"
 #include "search/metric.hpp"
-#include "progress.hpp"
 #include "search/recipe.hpp"
 
 #include <cmath>

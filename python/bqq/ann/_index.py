@@ -92,7 +92,10 @@ class Index:
             cosines for ``"cosine"``, largest first; of the query itself and what a code stands for.
         """
         rows = rows_of("Q", Q, self.codec.d)
-        return self._core.search(rows, *search_arguments(self.codec, k, coarse, rescore, ids, threads))
+        count = _check.positive("k", _check.index("k", k))
+        stages, scored = _check.positive("coarse", coarse), _check.positive("rescore", rescore)
+        among = None if ids is None else _ids(ids)
+        return self._core.search(rows, count, stages, scored, among, _check.threads(threads))
 
     def range_search(
         self, Q: Any, radius: float, *, ids: Any = None, threads: int | None = None
@@ -145,15 +148,6 @@ def open(path: Path) -> Index:
     index = Index.__new__(Index)
     index.codec, index._core = Codec(core.codec), core
     return index
-
-
-def search_arguments(
-    codec: Codec, k: int, coarse: int | None, rescore: int | None, ids: Any, threads: int | None
-) -> tuple[int, int, int, Ids | None, int]:
-    """As the core's search takes them."""
-    count = _check.positive("k", _check.index("k", k))
-    stages, scored = _check.positive("coarse", coarse), _check.positive("rescore", rescore)
-    return count, stages, scored, None if ids is None else _ids(ids), _check.threads(threads)
 
 
 def _ids(ids: Any, count: int | None = None) -> Ids:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 import bqq
-from bqq import _check, _core
+from bqq import _check
 from bqq.ann._codec import METRICS, Codec, Floats, Metric, rows_of
-from bqq.ann._index import Ids, search_arguments
+from bqq.ann._index import Ids, Index
 
 _BATCH_FLOATS = 1 << 24  # products of a batch of queries
 
@@ -47,8 +47,9 @@ def _search_codes(
     rescore: int | None = None,
     threads: int | None = None,
 ) -> tuple[Floats, Ids]:
-    given, rows = codec._codes("codes", codes), rows_of("Q", Q, codec.d)
-    return _core.search(codec._core, given, rows, *search_arguments(codec, k, coarse, rescore, ids, threads))
+    index = Index(codec)
+    index.add_codes(codes)
+    return index.search(Q, k, ids=ids, coarse=coarse, rescore=rescore, threads=threads)
 
 
 def _search_matrix(

@@ -118,7 +118,7 @@ def _rows_of_block(q: bqq.Matrix, j: int, wanted: np.ndarray[Any, Any]) -> np.nd
     r, s, t = (c[:, i:-1:3, None, None] for i in range(3))
     W = (r * (y @ z) + s * y.sum(-1, keepdims=True) + t * z.sum(-2, keepdims=True)).sum(1)
     W += c[:, -1, None, None]
-    flat = W.transpose(1, 0, 2).reshape(wanted.size, K * cols)[:, :n]
+    flat: npt.NDArray[np.float32] = W.transpose(1, 0, 2).reshape(wanted.size, K * cols)[:, :n]
     if q.col_order is None:
         return flat
     placed = np.empty_like(flat)
