@@ -62,7 +62,10 @@ SharedMatrix from_planes(Index m, Index n, const Bytes& Y, const Bytes& Z, const
     if (Y.ndim() != 5 || Z.ndim() != 5) throw Error(ErrorCode::format, "expected planes of 5 dimensions");
     bqq::Layout a;
     a.m = m, a.n = n, a.J = Y.shape(0), a.K = Y.shape(1), a.p = Y.shape(2), a.l = Z.shape(3);
-    a.rows = a.J > 0 ? (m + a.J - 1) / a.J : 0, a.cols = a.K > 0 ? (n + a.K - 1) / a.K : 0;
+    const auto side = [](Index whole, Index count) { // of a block; what is out of range is refused below
+        return count > 0 && whole > 0 && whole <= bqq::kMaxSide ? (whole + count - 1) / count : 0;
+    };
+    a.rows = side(m, a.J), a.cols = side(n, a.K);
     bqq::validate(a);
     if (Y.size() != a.y_bytes() || Z.size() != a.z_bytes() || scales.size() != a.scales_count())
         throw Error(ErrorCode::format, "the planes or scales do not have the sizes the layout asks for");
@@ -71,11 +74,40 @@ SharedMatrix from_planes(Index m, Index n, const Bytes& Y, const Bytes& Z, const
     return share(bqq::Matrix(view));
 }
 
+// Columns [first, first + count) of an array of elements of so many bytes.
+template <class Result, class Pointer> Result columns(const Result& a, Pointer data, Index first, Index count) {
+    const Index size = a.dtype == bqq::Dtype::f64 ? 8 : a.dtype == bqq::Dtype::f32 ? 4 : 2;
+    Result part = a;
+    part.data = data + first * a.col_stride * size, part.cols = count;
+    return part;
+}
+
+// The product, in pieces of about a quarter of a second where it takes longer: Ctrl-C surfaces between them. With the
+// GIL released.
+void multiply(HostMatrix& q, const bqq::ConstArray& X, const bqq::Array& out, bool transposed,
+              const bqq::MatmulOptions& options) {
+    constexpr Index least = 256; // the most columns that go through a product together
+    constexpr double work = 1e10;
+    const bqq::PreparedMatrix& prepared = q.prepared(transposed);
+    const bqq::Layout& a = prepared.layout();
+    const double column = double(a.p) * double(a.l) * (double(a.m) * double(a.K) + double(a.n) * double(a.J));
+    const Index piece = std::max<Index>(1, Index(work / column / least)) * least;
+    Interrupt interrupt;
+    Index first = 0;
+    for (; X.cols == out.cols && X.cols - first >= 2 * piece; first += piece) {
+        prepared.matmul(columns(X, static_cast<const char*>(X.data), first, piece),
+                        columns(out, static_cast<char*>(out.data), first, piece), options);
+        interrupt();
+    }
+    prepared.matmul(columns(X, static_cast<const char*>(X.data), first, X.cols - first),
+                    columns(out, static_cast<char*>(out.data), first, X.cols - first), options);
+}
+
 void matmul(HostMatrix& q, const py::array& X, py::array out, bool transposed, const bqq::MatmulOptions& options) {
     const auto x = strided<bqq::ConstArray>(X, X.data());
     const auto y = strided<bqq::Array>(out, out.mutable_data());
     const WithoutGil release;
-    q.prepared(transposed).matmul(x, y, options);
+    multiply(q, x, y, transposed, options);
 }
 
 // W_hat X or, with `left`, X W_hat^T, W_hat being transposed if `transposed`, for the commonest arguments in a
@@ -102,7 +134,7 @@ py::object matmul_f32_fast(HostMatrix& q, const py::array& X, const py::object& 
     if (y.rows != m || y.cols != x.cols) return py::none();
     {
         const WithoutGil release;
-        q.prepared(transposed).matmul(x, y, options);
+        multiply(q, x, y, transposed, options);
     }
     return std::move(target);
 }
@@ -207,7 +239,7 @@ void bind_matrix(py::module_& m) {
                  py::array_t<float> out({a.m, a.n});
                  float* data = out.mutable_data();
                  const WithoutGil release;
-                 bqq::reconstruct(q.view, data, a.n, threads);
+                 bqq::reconstruct(q.view, data, a.n, threads, Interrupt());
                  return out;
              })
         .def("row_squares",
@@ -223,7 +255,7 @@ void bind_matrix(py::module_& m) {
                  check_shape(W);
                  const float* data = W.data();
                  const WithoutGil release;
-                 return bqq::squared_error(q.view, data, q.view.layout.n, threads);
+                 return bqq::squared_error(q.view, data, q.view.layout.n, threads, Interrupt());
              })
         .def("matmul", &matmul)
         .def("matmul_f32_fast", &matmul_f32_fast);

@@ -7,9 +7,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <atomic>
 #include <chrono>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <thread>
 
@@ -76,6 +76,23 @@ class WithGil {
     std::optional<py::gil_scoped_acquire> gil_;
 };
 
+/// What long work calls now and then with the GIL released, on the thread that the caller is on: Ctrl-C surfaces here.
+class Interrupt {
+  public:
+    void operator()() {
+        const auto now = std::chrono::steady_clock::now();
+        if (now - last_ < std::chrono::milliseconds(50)) return;
+        last_ = now;
+        const WithGil gil;
+        in_python([] {
+            if (PyErr_CheckSignals()) throw py::error_already_set();
+        });
+    }
+
+  private:
+    std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
 /// A compressed matrix in memory that `owner` keeps alive, and what products read, made on first use for each
 /// direction.
 struct HostMatrix {
@@ -88,17 +105,24 @@ struct HostMatrix {
         view = kept->view(), owner = kept;
     }
 
-    /// Of W_hat or of its transpose. Any number of threads may ask.
+    HostMatrix(const HostMatrix&) = delete;
+    HostMatrix& operator=(const HostMatrix&) = delete;
+    ~HostMatrix() {
+        for (const auto& planes : prepared_) delete planes.load();
+    }
+
+    /// Of W_hat or of its transpose. Any number of threads may ask; several that ask first each make it, one of them is
+    /// kept. There is no lock: one that another thread holds when a process forks stays held for ever in the child.
     const bqq::PreparedMatrix& prepared(bool transposed) {
-        const std::lock_guard<std::mutex> lock(guard_);
         auto& planes = prepared_[transposed];
-        if (!planes) planes = std::make_unique<const bqq::PreparedMatrix>(view, transposed);
-        return *planes;
+        if (const bqq::PreparedMatrix* known = planes.load(std::memory_order_acquire)) return *known;
+        auto made = std::make_unique<const bqq::PreparedMatrix>(view, transposed);
+        const bqq::PreparedMatrix* first = nullptr;
+        return planes.compare_exchange_strong(first, made.get()) ? *made.release() : *first;
     }
 
   private:
-    std::mutex guard_;
-    std::unique_ptr<const bqq::PreparedMatrix> prepared_[2];
+    std::atomic<const bqq::PreparedMatrix*> prepared_[2] = {};
 };
 using SharedMatrix = std::shared_ptr<HostMatrix>;
 

@@ -1,5 +1,7 @@
 #include "linalg.hpp"
 
+// Temporaries on the stack: up to 128 KB otherwise, all that a thread has with musl, or with threading.stack_size().
+#define EIGEN_STACK_ALLOCATION_LIMIT 16384
 #include <Eigen/Cholesky>
 #include <Eigen/QR>
 

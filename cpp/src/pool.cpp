@@ -98,21 +98,18 @@ struct Helpers {
     }
 };
 
-std::atomic<Helpers*>& current() {
-    static std::atomic<Helpers*> helpers{new Helpers};
-    return helpers;
-}
+std::atomic<Helpers*> current{new Helpers};
 
 #if defined(__unix__) || defined(__APPLE__)
 // Threads do not survive fork(), and a lock may have been held: the child begins anew.
-const int fork_handler = pthread_atfork(nullptr, nullptr, [] { current() = new Helpers; });
+const int fork_handler = pthread_atfork(nullptr, nullptr, [] { current = new Helpers; });
 #endif
 
 } // namespace
 
 void Pool::share(std::int64_t count, int threads, Call call, const void* body) {
     Job job{count, threads, call, body};
-    current().load()->run(job);
+    current.load()->run(job);
 }
 
 } // namespace bqq::detail

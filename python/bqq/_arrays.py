@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -132,12 +133,18 @@ def check_gradient(name: str, value: Any) -> None:
         raise ValueError(f"{name} is being traced, and the product would become a constant of the trace")
 
 
+def _is_masked(value: Any) -> bool:
+    """A numpy.ma.MaskedArray. That module is not imported to see it: a process that forks meanwhile would hang."""
+    ma = sys.modules.get("numpy.ma")
+    return ma is not None and isinstance(value, getattr(ma, "MaskedArray", ()))
+
+
 def to_numpy(name: str, value: Any) -> tuple[Array, Callable[[Array], Any]]:
     """``value`` as a NumPy array, and the function that turns a NumPy result into the same library's array.
 
     Raises TypeError for what is no array and ValueError for an array on a device.
     """
-    if isinstance(value, np.ma.MaskedArray):
+    if _is_masked(value):
         masked = np.argwhere(np.ma.getmaskarray(value))
         if len(masked):
             place = ", ".join(map(str, masked[0]))
@@ -179,7 +186,7 @@ def writable(name: str, value: Any) -> Array:
     """The memory of an array to write results to. Raises TypeError for what would only be written to a copy."""
     if on_device(value):
         raise ValueError(f"{name} is on a CUDA device, expected a host array as the operands are")
-    if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
+    if isinstance(value, np.ndarray) and not _is_masked(value):
         return value
     if _module(value) == "torch" and str(value.dtype) in _TORCH_FLOATS:
         return to_numpy(name, value)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -50,8 +51,16 @@ def read_container(path: Path) -> Tensors:
         return load(path)
 
 
+def check_regular(path: Path) -> None:
+    """A pipe would be waited for, a device read without end."""
+    with reading(path):
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():  # of folders, opening says it
+            raise InputError(f"{path}: not a regular file")
+
+
 def read_npy(path: Path) -> Any:
     """The array of a .npy file."""
+    check_regular(path)
     with reading(path), path.open("rb") as file:
         start = file.read(6)
         if start != np.lib.format.MAGIC_PREFIX:

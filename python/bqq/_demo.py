@@ -22,6 +22,7 @@ from bqq._console import (
     Table,
     blame,
     by,
+    check_regular,
     is_real_matrix,
     kilobytes,
     read_container,
@@ -102,6 +103,7 @@ def _read(source: str | None) -> _Source:
     elif path.suffix.lower() == ".safetensors":
         title, value, is_image = *_tensor(path, name), False
     else:
+        check_regular(path)
         title, value, is_image = path.name, _image(path), True
     with blame(source):
         return _Source(title, _arrays.as_float32_matrix("W", value), is_image)

@@ -35,6 +35,15 @@ class Tensors(dict[str, Any]):
 _one_matrix = threading.Lock()
 
 
+def _new_lock() -> None:
+    global _one_matrix
+    _one_matrix = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # a thread that the child does not have may hold it
+    os.register_at_fork(after_in_child=_new_lock)
+
+
 class File(Mapping[str, Any]):
     """A safetensors file, memory-mapped; made by :func:`bqq.open`.
 
@@ -63,16 +72,17 @@ class File(Mapping[str, Any]):
         self.sizes: dict[str, int] = dict(sorted(sizes.items()))
 
     def __getitem__(self, name: str) -> Any:
-        if self._core is None:
+        tensors, core = self._tensors, self._core  # as they are now: another thread may close the file
+        if core is None:
             raise ValueError(f"{self!r}: the file is closed")
-        if name in self._tensors:
-            return _array(*self._tensors[name])
+        if name in tensors:
+            return _array(*tensors[name])
         if name not in self.sizes:
             raise KeyError(name)
         with _one_matrix:  # setdefault of a dictionary of weak values is not one step
             matrix = self._matrices.get(name)
             if matrix is None:
-                matrix = self._matrices[name] = Matrix(self._core.matrix(name))
+                matrix = self._matrices[name] = Matrix(core.matrix(name))
         return matrix
 
     def __iter__(self) -> Iterator[str]:
@@ -91,7 +101,8 @@ class File(Mapping[str, Any]):
     def close(self) -> None:
         """No more ``file[name]``; what came out of the file stays good."""
         self._core, self._tensors = None, {}
-        self._matrices.clear()
+        with _one_matrix:
+            self._matrices.clear()
 
     def __enter__(self) -> File:
         return self

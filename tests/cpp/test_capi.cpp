@@ -287,6 +287,24 @@ TEST(layout_of_a_decomposition) {
     CHECK_EQ(a.l, 150);
 }
 
+TEST(layouts_too_large_to_address) {
+    const std::int64_t side = std::int64_t(1) << 40;
+    bqq_view v = BQQ_VIEW_INIT;
+    auto o = defaults();
+    o.l = 1, o.patch = 1;
+    CHECK_FAILS(bqq_make_layout(side, 1 << 20, 1, &o, &v), BQQ_INVALID_ARGUMENT, "too large to address");
+    CHECK_EQ(bqq_make_layout(side, 1 << 10, 1, &o, &v), BQQ_OK); // and what is derived from it fits
+    const std::uint8_t bits[1] = {};
+    const float scales[1] = {};
+    v.y = v.z = bits, v.scales = scales;
+    std::size_t size = 0, transposed = 0;
+    CHECK_EQ(bqq_prepared_size(&v, &size), BQQ_OK);
+    CHECK_EQ(bqq_prepared_size_transposed(&v, &transposed), BQQ_OK);
+    CHECK(size > std::size_t(side) << 16 && transposed > std::size_t(side) << 16);
+    v.n = v.K = 1 << 20; // wrapped around to a few bytes once
+    CHECK_FAILS(bqq_prepared_size(&v, &size), BQQ_FORMAT, "too large to address");
+}
+
 TEST(damping_is_the_same_in_both_languages) {
     const auto H = [&] {
         std::vector<float> x = numbers(N * N, 5), h(N * N);

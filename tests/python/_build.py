@@ -170,9 +170,9 @@ def nvcc_tree(nvcc: str) -> Path:
     return tree("nvcc", *options, "-DCMAKE_CUDA_FLAGS=-Xptxas -v", *python_module())
 
 
-def sanitized_tree() -> Path:
+def sanitized_tree(*more: str) -> Path:
     """The core under AddressSanitizer and UndefinedBehaviorSanitizer, on the std::thread body of its loops."""
-    options = ["-DBQQ_BUILD_TESTS=ON", "-DBQQ_INSTALL=OFF", "-DBQQ_CUDA=OFF"]
+    options = [*more, "-DBQQ_BUILD_TESTS=ON", "-DBQQ_INSTALL=OFF", "-DBQQ_CUDA=OFF"]
     return tree("sanitize", *options, "-DBQQ_SANITIZE=address,undefined", "-DCMAKE_CXX_FLAGS_RELEASE=-O1")
 
 

@@ -20,7 +20,7 @@ NEVER = {"results", "data", "__pycache__"}  # folders without sources
 
 # --- C++ ---
 
-CORE = {"public", "c", "common", "isa", "dispatch", "bits", "search", "product", "file", "capi"}
+CORE = {"public", "c", "common", "isa", "dispatch", "bits", "search", "product", "file", "codec", "capi"}
 SEES: dict[str, set[str]] = {  # a room: the rooms that it may include beside itself
     "c": set(),  # bqq.h
     "public": set(),
@@ -31,6 +31,7 @@ SEES: dict[str, set[str]] = {  # a room: the rooms that it may include beside it
     "search": {"public", "common", "isa", "dispatch", "bits"},
     "product": {"public", "common", "isa", "dispatch", "bits"},
     "file": {"public", "common", "bits"},
+    "codec": {"public", "common", "isa", "dispatch", "file"},
     "config": {"public", "common", "dispatch"},
     "capi": {"c", "public", "common"},
     "cuda public": {"public"},
@@ -64,6 +65,7 @@ FOLDERS = {
     "cpp/src": "common",
     "cpp/src/bits": "bits",
     "cpp/src/capi": "capi",
+    "cpp/src/codec": "codec",
     "cpp/src/file": "file",
     "cpp/src/kernels": "isa",
     "cpp/src/product": "product",
@@ -80,7 +82,16 @@ FOLDERS = {
     "bench": "bench",
     **{f"integrations/{name}": "integrations" for name in ("faiss", "hnswlib", "openvino", "onnxruntime")},
 }
-SEARCHED = ("cpp/include", "cpp/src", "cuda", "cuda/include", "tests/cpp", "tests/cuda", "tests/cuda/cuemu")
+SEARCHED = (
+    "cpp/include",
+    "cpp/src",
+    "cuda",
+    "cuda/include",
+    "tests/cpp",
+    "tests/fuzz",
+    "tests/cuda",
+    "tests/cuda/cuemu",
+)
 GENERATED = {"isa_list.inc"}
 OF_CUDA = {"cuda_runtime.h", "cuda_runtime_api.h", "cuda.h"}
 
@@ -108,10 +119,11 @@ PYTHON_FILES = {"python/bqq/_arrays.py": PythonRoom(("bqq",), private=True, insi
 PYTHON_FOLDERS = {
     "python/bqq": STEM,
     "python/bqq/nn": PythonRoom(("bqq", "bqq.nn"), others=only("torch", "transformers")),
-    "python/bqq/ann": PythonRoom(("bqq", "bqq.ann"), inside=only("faiss", "hnswlib")),
+    "python/bqq/ann": PythonRoom(("bqq", "bqq.ann"), private=True, inside=only("faiss", "hnswlib")),
     "bench": PythonRoom(("bqq", "bench"), **ANY),
     "bench/paper": PythonRoom(("bqq", "bench", "bench.paper"), **ANY),
     "tests/golden": PythonRoom(("bqq",)),
+    "tests/faults": PythonRoom(("bqq",)),
     **{f"tests/{name}": PythonRoom(("bqq", "bqq.nn", "bqq.ann", "bench", "bench.paper", "tests"), **ANY)
        for name in ("python", "nn", "ann", "cuda/python", "integrations")},
     **{f"integrations/{name}": PythonRoom(("bqq", "bqq.nn", "bqq.ann"), others=WATCHED)

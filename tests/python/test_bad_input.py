@@ -582,3 +582,11 @@ def test_dlpack_alone_is_enough():
             return self.array.__dlpack_device__()
 
     assert bqq.decompose(Exporter(W.copy()), 1, steps=5, refine=5).shape == W.shape
+
+
+@pytest.mark.parametrize("shape", [(2**63 - 1, 9), (12, 2**63 - 1), (2**62, 2**62), (-(2**63), 9), (2**41, 9)])
+def test_planes_of_a_huge_shape(shape):
+    """What pickles call with whatever they hold."""
+    restore, (_, grid, p, l, *arrays) = Q.__reduce__()
+    with pytest.raises(bqq.FormatError):
+        restore(shape, grid, p, l, *arrays)

@@ -163,3 +163,14 @@ def test_suffixes_in_capitals(folder: Path) -> None:
     (folder / "w.npy").rename(folder / "W.NPY")
     run("compress", "W.NPY", "O.SAFETENSORS", *FAST, cwd=folder)
     assert "24x20" in run("info", "O.SAFETENSORS", cwd=folder)
+
+
+@posix
+@pytest.mark.parametrize("command", ["compress", "demo"])
+@pytest.mark.parametrize("name", ["pipe.npy", "pipe.safetensors", "pipe.png"])
+def test_pipes_are_not_waited_for(tmp_path: Path, command: str, name: str) -> None:
+    if (command, name) == ("compress", "pipe.png"):
+        pytest.skip("refused by its name")
+    os.mkfifo(tmp_path / name)
+    rest = ["out.safetensors", *FAST] if command == "compress" else ["--quiet"]
+    assert "not a regular file" in run(command, name, *rest, cwd=tmp_path, code=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,28 @@ def sanitized() -> Path:
     build = _build.sanitized_tree()
     _build.compile_all(build, "cpp_tests")
     return build
+
+
+CORPORA = ("readers", "file", "capi")
+
+
+def replay(build: Path, tmp_path: Path, name: str) -> None:
+    """What a fuzzer has found, and the golden files."""
+    corpus = ROOT / "tests" / "fuzz" / "corpus" / name
+    said = run([build / "tests" / "fuzz" / f"fuzz_{name}", corpus, ROOT / "tests" / "golden"], tmp_path)
+    assert int(said.split()[0]) >= len(list(corpus.iterdir())) > 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux")
+@pytest.mark.parametrize("name", CORPORA)
+def test_corpus(built: Path, tmp_path: Path, name: str) -> None:
+    replay(built, tmp_path, name)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux")
+@pytest.mark.parametrize("name", CORPORA)
+def test_corpus_sanitized(sanitized: Path, tmp_path: Path, name: str) -> None:
+    replay(sanitized, tmp_path, name)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -5,9 +5,9 @@
 // A compressed matrix whose rows are vectors has this form: four bits of Y choose among 16 sums of rows of Z. Here the
 // entries are free, since one codebook serves all vectors; a scan looks up 16-entry tables either way, like that of a
 // product quantiser of 4 bits. Groups come in *stages* of about one bit a dimension, each trained on what the ones
-// before it leave, so that the first stages are a valid coarser code. A code is found by Gibbs sweeps over its groups at
-// a falling temperature (Geman and Geman 1984), then descent, as the bits of a matrix are. Additive quantisers: Babenko
-// and Lempitsky 2014; local search for their codes: Martinez et al. 2018.
+// before it leave, so that the first stages are a valid coarser code. A code is found by Gibbs sweeps over its groups
+// at a falling temperature (Geman and Geman 1984), then descent, as the bits of a matrix are. Additive quantisers:
+// Babenko and Lempitsky 2014; local search for their codes: Martinez et al. 2018.
 #pragma once
 
 #include "bqq/decompose.hpp"

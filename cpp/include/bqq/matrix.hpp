@@ -12,6 +12,7 @@
 
 #include "bqq/error.hpp"
 
+#include <functional>
 #include <vector>
 
 namespace bqq {
@@ -105,11 +106,13 @@ BQQ_API Matrix prefix(const View& q, Index k);
 /// The transpose, exactly: Y' = Z^T, Z' = Y^T, s and t exchanged.
 BQQ_API Matrix transpose(const View& q);
 
-/// Writes W_hat (m x n, row-major, ldo >= n). O(p l m n / 2) integer additions.
-BQQ_API void reconstruct(const View& q, float* out, Index ldo, int threads = 0);
+/// Writes W_hat (m x n, row-major, ldo >= n). O(p l m n / 2) integer additions. `poll`, if given, is called on the
+/// calling thread after each of its rows; what it throws ends the work.
+BQQ_API void reconstruct(const View& q, float* out, Index ldo, int threads = 0, const std::function<void()>& poll = {});
 
 /// Sum of squared differences between W and W_hat, accumulated in float64; W_hat is formed a row at a time.
-BQQ_API double squared_error(const View& q, const float* W, Index ldw, int threads = 0);
+BQQ_API double squared_error(const View& q, const float* W, Index ldw, int threads = 0,
+                             const std::function<void()>& poll = {});
 
 /// Squared norms of the rows of W_hat to out[0..m), accumulated in float64; a row at a time, as squared_error.
 BQQ_API void row_squares(const View& q, float* out, int threads = 0);

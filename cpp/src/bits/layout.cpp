@@ -22,6 +22,13 @@ void require_side(const char* name, Index value) {
         bad_argument(std::string(name) + " is " + number(value) + ", expected 1 or more");
 }
 
+// Planes beyond 2^52 bytes are refused: what is derived from them (a prepared matrix is up to 80 times as large, for
+// blocks of one element) then fits 64 bits.
+bool addressable(const Layout& a) {
+    const double rows = double(a.rows) * double(a.y_row_bytes()), cols = double(a.l) * double(a.z_row_bytes());
+    return double(a.J) * double(a.K) * double(a.p) * (rows + cols) <= double(Index(1) << 52);
+}
+
 // The pad bits of a row of `bits` bits must be zero, and so must the rows from `rows` on.
 void check_padding(const char* name, Index block, const std::uint8_t* plane, Index rows, Index all_rows, Index bits,
                    Index row_bytes) {
@@ -54,8 +61,7 @@ Layout make_layout(Index m, Index n, Index p, Index l, Index patch) {
     }
     if (l < 1 || l > kMaxInner) bad_argument("l is " + number(l) + ", expected 1 to " + number(kMaxInner));
     a.l = l;
-    const double bytes = double(a.J) * a.K * a.p * (double(a.rows) * ((l + 7) / 8) + double(l) * ((a.cols + 7) / 8));
-    if (bytes > 4e18) bad_argument("a matrix of " + number(m) + " x " + number(n) + " is too large to address");
+    if (!addressable(a)) bad_argument("a matrix of " + number(m) + " x " + number(n) + " is too large to address");
     return a;
 }
 
@@ -71,9 +77,7 @@ void validate(const Layout& a) {
     if (a.J < 1 || a.K < 1 || a.J > a.m || a.K > a.n || a.rows != ceil_div(a.m, a.J) || a.cols != ceil_div(a.n, a.K) ||
         (a.J - 1) * a.rows >= a.m || (a.K - 1) * a.cols >= a.n)
         bad_format(shape + ": the grid does not fit the matrix");
-    const double bytes =
-        double(a.J) * a.K * a.p * (double(a.rows) * double(a.y_row_bytes()) + double(a.l) * double(a.z_row_bytes()));
-    if (bytes > 4e18) bad_format(shape + ": too large to address");
+    if (!addressable(a)) bad_format(shape + ": too large to address");
 }
 
 void validate(const View& q) {

@@ -12,10 +12,10 @@ namespace {
 using namespace detail;
 
 // Calls row(j, k, a, values) with each row of each block of W_hat, in parallel over blocks; values are float64.
-template <class Row> void for_rows(const View& q, int threads, Row&& on_row) {
+template <class Row> void for_rows(const View& q, int threads, const std::function<void()>& poll, Row&& on_row) {
     const Layout& a = q.layout;
     const bool small = double(a.m) * double(a.n) * double(a.p) < kSmallPass;
-    parallel_for(a.blocks(), small ? 1 : resolve_threads(threads), [&](Index block, int) {
+    const auto one_block = [&](Index block, int worker) {
         const Index j = block / a.K, k = block % a.K;
         const BlockProducts products(q, j, k, a.p);
         std::vector<std::uint16_t> row(std::size_t(a.p * a.cols));
@@ -26,31 +26,33 @@ template <class Row> void for_rows(const View& q, int threads, Row&& on_row) {
             products.row(i, row.data(), rho.data());
             reconstruct_row(q.block_scales(j, k), a.p, a.cols_of(k), row.data(), rho.data(), zeta.data(), w_hat.data());
             on_row(j, k, i, w_hat.data());
+            if (poll && worker == 0) poll();
         }
-    });
+    };
+    parallel_for(a.blocks(), small ? 1 : resolve_threads(threads), one_block, poll);
 }
 
 } // namespace
 
-void reconstruct(const View& q, float* out, Index ldo, int threads) {
+void reconstruct(const View& q, float* out, Index ldo, int threads, const std::function<void()>& poll) {
     validate(q);
     const Layout& a = q.layout;
     if (!out) bad_argument("out is a null pointer");
     if (ldo < a.n) bad_argument("ldo is " + std::to_string(ldo) + ", expected n = " + std::to_string(a.n) + " or more");
-    for_rows(q, threads, [&](Index j, Index k, Index i, const double* w_hat) {
+    for_rows(q, threads, poll, [&](Index j, Index k, Index i, const double* w_hat) {
         float* to = out + (j * a.rows + i) * ldo + k * a.cols;
         for (Index b = 0; b < a.cols_of(k); ++b) to[b] = float(w_hat[b]);
     });
 }
 
-double squared_error(const View& q, const float* W, Index ldw, int threads) {
+double squared_error(const View& q, const float* W, Index ldw, int threads, const std::function<void()>& poll) {
     validate(q);
     const Layout& a = q.layout;
     if (!W) bad_argument("W is a null pointer");
     if (ldw < a.n) bad_argument("ldw is " + std::to_string(ldw) + ", expected n = " + std::to_string(a.n) + " or more");
     // One sum per row of each block, added in a fixed order: the result does not depend on threads.
     std::vector<double> sums(std::size_t(a.m * a.K), 0.0);
-    for_rows(q, threads, [&](Index j, Index k, Index i, const double* w_hat) {
+    for_rows(q, threads, poll, [&](Index j, Index k, Index i, const double* w_hat) {
         const Index row = j * a.rows + i;
         const float* w = W + row * ldw + k * a.cols;
         double sum = 0;

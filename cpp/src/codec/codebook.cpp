@@ -36,7 +36,8 @@ StageTables::StageTables(const bqq_kernels& kernels, const float* from, Index M,
 }
 
 const CodeSchedule& code_schedule(Effort effort) {
-    static constexpr CodeSchedule kFast{10, kDescents, 4, 2}, kStandard{30, kDescents, 4, 1}, kBest{100, kDescents, 5, 1};
+    static constexpr CodeSchedule kFast{10, kDescents, 4, 2}, kStandard{30, kDescents, 4, 1},
+        kBest{100, kDescents, 5, 1};
     return effort == Effort::fast ? kFast : effort == Effort::best ? kBest : kStandard;
 }
 
@@ -49,7 +50,8 @@ std::vector<std::uint16_t> code_noise(const StageTables& stage, const CodeSchedu
         const float T = schedule.from * std::pow(schedule.to / schedule.from, share) * unit * stage.scale;
         for (Index k = 0; k < stage.K(); ++k) {
             const double u = double(uniform()) + 0.5 / 16777216;
-            const float gumbel = float(std::log(-std::log(u))); // of the smallest of many; 10: below is as good as never
+            const float gumbel =
+                float(std::log(-std::log(u))); // of the smallest of many; 10: below is as good as never
             noise[z(t * stage.K() + k)] = std::uint16_t(std::clamp(T * (gumbel + 10), 0.0f, 65535.0f));
         }
     }
@@ -92,8 +94,8 @@ void search_wide(const bqq_code_search& s, const float* cost, std::size_t turn, 
         changed = t < s.sweeps;
         for (std::size_t m = 0; m < M; ++m) {
             const int entry = least(m, t < s.sweeps ? s.noise + t * K + kEntries * ((m + turn) % M) : nullptr);
-            if (entry == code[m] || (t >= s.sweeps && scores[kEntries * m + std::size_t(entry)] >=
-                                                          scores[kEntries * m + code[m]]))
+            if (entry == code[m] ||
+                (t >= s.sweeps && scores[kEntries * m + std::size_t(entry)] >= scores[kEntries * m + code[m]]))
                 continue;
             add(m, code[m], -1), add(m, entry, 1);
             code[m] = std::uint8_t(entry), changed = true;
@@ -103,8 +105,7 @@ void search_wide(const bqq_code_search& s, const float* cost, std::size_t turn, 
 
 } // namespace
 
-void RowCoder::code(const float* R, Index ld, Index rows, std::uint8_t* codes, bool given,
-                    const std::uint32_t* turns) {
+void RowCoder::code(const float* R, Index ld, Index rows, std::uint8_t* codes, bool given, const std::uint32_t* turns) {
     const Index K = stage_.K();
     kernels_.gemm(z(rows), z(K), z(stage_.d), R, z(ld), 1, stage_.minus_twice.at, z(K), stage_.squares.at, 0, nullptr,
                   costs_.at, z(K));
@@ -121,8 +122,8 @@ void RowCoder::code(const float* R, Index ld, Index rows, std::uint8_t* codes, b
 void RowCoder::subtract(float* R, Index ld, Index rows, const std::uint8_t* codes) const {
     for (Index i = 0; i < rows; ++i)
         for (Index m = 0; m < stage_.groups; ++m)
-            kernels_.axpy(z(stage_.ld), -1, stage_.entries.at + (kEntries * m + codes[i * stage_.groups + m]) * stage_.ld,
-                          R + i * ld);
+            kernels_.axpy(z(stage_.ld), -1,
+                          stage_.entries.at + (kEntries * m + codes[i * stage_.groups + m]) * stage_.ld, R + i * ld);
 }
 
 } // namespace bqq::detail

@@ -71,9 +71,9 @@ struct Codec::Impl {
     Index d = 0;
     bool centered = true; ///< norms are those of w_hat - center, else of w_hat
     std::vector<detail::Stage> stages;
-    std::vector<float> center;         ///< d
-    std::vector<std::int8_t> entries;  ///< [groups, 16, d]
-    std::vector<float> scales;         ///< [groups, 16]
+    std::vector<float> center;                                      ///< d
+    std::vector<std::int8_t> entries;                               ///< [groups, 16, d]
+    std::vector<float> scales;                                      ///< [groups, 16]
     std::vector<std::unique_ptr<const detail::StageTables>> tables; ///< by stage
 
     bool has_norm() const { return metric != MetricType::ip; }

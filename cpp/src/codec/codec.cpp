@@ -54,7 +54,8 @@ void check_array(const void* data, const char* name, Index count, Index d, Index
 /// One thread's way through all stages for kRowBlock vectors.
 class Encoder {
   public:
-    Encoder(const Codec::Impl& codec, const std::vector<std::vector<std::uint16_t>>& noise, const CodeSchedule& schedule)
+    Encoder(const Codec::Impl& codec, const std::vector<std::vector<std::uint16_t>>& noise,
+            const CodeSchedule& schedule)
         : codec_(codec), ld_(codec.tables[0]->ld), x_(z(kRowBlock * ld_)), codes_(z(kRowBlock * codec.groups())) {
         for (std::size_t s = 0; s < noise.size(); ++s)
             coders_.push_back(std::make_unique<RowCoder>(kernels(), *codec.tables[s], schedule, noise[s].data()));
@@ -84,7 +85,8 @@ class Encoder {
         for (Index j = 0; j < codec_.d; ++j) given += double(x[j]) * double(x[j]);
         const double gain = codec_.metric == MetricType::cosine && given > 0 ? 1 / std::sqrt(given) : 1;
         for (Index j = 0; j < codec_.d; ++j) {
-            const double w = gain * double(x[j]) - double(rest[j]) - (codec_.centered ? double(codec_.center[z(j)]) : 0);
+            const double w =
+                gain * double(x[j]) - double(rest[j]) - (codec_.centered ? double(codec_.center[z(j)]) : 0);
             square += w * w;
         }
         const Stage& s = codec_.stages.back();
@@ -109,8 +111,7 @@ void Codec::encode(const float* X, Index count, Index ldx, std::uint8_t* codes, 
     const CodeSchedule& schedule = code_schedule(options.effort);
     std::vector<std::vector<std::uint16_t>> noise;
     for (std::size_t s = 0; s < impl_->stages.size(); ++s)
-        noise.push_back(
-            code_noise(*impl_->tables[s], schedule, impl_->stages[s].unit, kEncodeSeed, std::uint32_t(s)));
+        noise.push_back(code_noise(*impl_->tables[s], schedule, impl_->stages[s].unit, kEncodeSeed, std::uint32_t(s)));
     const Index blocks = ceil_div(count, kRowBlock);
     const int threads = int(std::min<Index>(resolve_threads(options.threads), std::max<Index>(blocks, 1)));
     std::vector<std::unique_ptr<Encoder>> encoders(z(threads));
@@ -141,7 +142,8 @@ void Codec::decode(const std::uint8_t* codes, Index count, float* out, Index ldo
             const std::uint8_t* code = codes + i * code_size();
             for (std::size_t s = 0; s < a.stages.size(); code += a.stages[s++].bytes)
                 for (Index g = 0; g < 2 * a.stages[s].bytes; ++g)
-                    kernel.axpy(z(ld), 1, a.tables[s]->entries.at + (kEntries * g + (code[g / 2] >> 4 * (g % 2) & 15)) * ld,
+                    kernel.axpy(z(ld), 1,
+                                a.tables[s]->entries.at + (kEntries * g + (code[g / 2] >> 4 * (g % 2) & 15)) * ld,
                                 w.at);
             std::copy_n(w.at, d(), out + i * ldo);
         }

@@ -92,8 +92,8 @@ std::vector<Tensor> expected_tensors(const CodecRecord& r) {
     if (r.count == kNoIndex) return all;
     const Index blocks = ceil_div(r.count, kScanBlock);
     for (std::size_t s = 0; s < r.stages.size(); ++s)
-        all.push_back({stage_name(s), "U8", {blocks, r.stages[s], kScanBlock}, nullptr,
-                       z(blocks * r.stages[s] * kScanBlock)});
+        all.push_back(
+            {stage_name(s), "U8", {blocks, r.stages[s], kScanBlock}, nullptr, z(blocks * r.stages[s] * kScanBlock)});
     if (r.metric != Index(MetricType::ip))
         all.push_back({kNormsName, "U8", {blocks, kScanBlock}, nullptr, z(blocks * kScanBlock)});
     all.push_back({kIdsName, "I64", {r.count}, nullptr, z(r.count * 8)});
@@ -144,6 +144,7 @@ CodecFile CodecFile::open(const std::string& path, bool with_index) {
     const auto bad = [&](const std::string& what) { throw Error(ErrorCode::format, where + ": " + what); };
     const auto entry = file->metadata().find(kKey);
     if (entry == file->metadata().end()) bad("no codec: its metadata has no key \"bqq_codec\"");
+    if (file->metadata().size() > 1) bad("metadata of more than the codec");
     CodecReader reader(where + ": metadata of the codec");
     reader.read(entry->second.data(), entry->second.size());
     const CodecRecord& r = reader.record;

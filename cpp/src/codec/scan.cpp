@@ -10,10 +10,11 @@ namespace bqq::detail {
 
 namespace {
 
-constexpr Index kCallBlocks = 16;                            // of one call of the kernel
-constexpr Index kTileBytes = 1 << 18;                        // of codes, which stay in a cache for all queries
-constexpr double kMostSum = 65000;                           // below the limit that nothing has reached yet
-constexpr int kPlaceBits = 40;                               // of a key
+constexpr Index kCallBlocks = 16;     // of one call of the kernel
+constexpr Index kTileBytes = 1 << 18; // of codes, which stay in a cache for all queries
+constexpr double kMostSum = 65000;    // below the limit that nothing has reached yet
+constexpr int kBuckets = 1024;        // of sums
+constexpr int kPlaceBits = 40;        // of a key
 
 Index groups_of(const Codec::Impl& codec, Index stages) {
     Index sum = 0;
@@ -40,6 +41,7 @@ struct QueryTables::Collector {
     std::vector<std::uint64_t> keys;
     std::uint16_t limit = 65535;
     std::size_t most = 0;
+    int shift = 6;
 
     void add(std::uint64_t bits, const std::uint16_t* sums, Index block) {
         for (; bits; bits &= bits - 1) {
@@ -54,34 +56,31 @@ struct QueryTables::Collector {
         if (most && keys.size() >= 2 * most + 256) shrink();
     }
 
-    /// What at least `most` sums are less than, given how many have which upper byte.
-    static std::uint16_t limit_of(const std::uint32_t* counts, std::size_t most) {
-        std::size_t rest = most;
-        unsigned at = 0;
-        for (; counts[at] < rest; ++at) rest -= counts[at];
-        return std::uint16_t(std::min(65535u, (at + 1) << 8));
-    }
-
-    /// Keeps the least, of equal ones the first, by counting upper and then lower bytes of the sums.
-    void shrink() {
-        if (!most || keys.size() <= most) return;
-        std::size_t rest = most;
-        const auto bucket = [&](auto&& byte_of) { // the byte at which `rest` is used up
-            std::uint32_t counts[256] = {};
-            for (const std::uint64_t key : keys)
-                if (const int byte = byte_of(unsigned(key >> kPlaceBits)); byte >= 0) ++counts[byte];
+    /// Counts of sums by their upper bits; the rest of `most` in the bucket where it is used up.
+    struct Histogram {
+        std::uint32_t counts[kBuckets] = {};
+        unsigned used_up(std::size_t& rest) const {
             unsigned at = 0;
             for (; counts[at] < rest; ++at) rest -= counts[at];
             return at;
-        };
-        const unsigned upper = bucket([](unsigned sum) { return int(sum >> 8); }),
-                       lower = bucket([&](unsigned sum) { return sum >> 8 == upper ? int(sum & 255) : -1; }),
-                       last = upper << 8 | lower;
+        }
+    };
+
+    /// Keeps the least, of equal ones the first, by counting upper and then lower bits of the sums.
+    void shrink() {
+        if (!most || keys.size() <= most) return;
+        std::size_t rest = most;
+        Histogram upper, lower;
+        for (const std::uint64_t key : keys) ++upper.counts[key >> (kPlaceBits + shift)];
+        const unsigned bucket = upper.used_up(rest), mask = (1u << shift) - 1;
+        for (const std::uint64_t key : keys)
+            if (key >> (kPlaceBits + shift) == bucket) ++lower.counts[unsigned(key >> kPlaceBits) & mask];
+        const unsigned last = bucket << shift | lower.used_up(rest);
         std::size_t kept = 0;
         for (const std::uint64_t key : keys) {
             const unsigned sum = unsigned(key >> kPlaceBits);
-            if (sum > last || (sum == last && rest-- == 0)) continue;
-            keys[kept++] = key;
+            if (sum < last || (sum == last && rest > 0)) keys[kept++] = key;
+            if (sum == last && rest > 0) --rest;
         }
         keys.resize(kept);
         limit = std::uint16_t(last);
@@ -92,7 +91,7 @@ QueryTables::QueryTables(const Packed& packed, const float* Q, Index first, Inde
     : packed_(packed), codec_(packed.codec()), queries_(queries), coarse_(coarse), K_(kEntries * codec_.groups()),
       table_bytes_(kEntries * groups_of(codec_, coarse)), floats_(z(queries * K_)), base_(z(queries)),
       bytes_(z(queries * table_bytes_)), scale_(z(queries)), offset_(z(queries)), weights_(z(queries)),
-      norms_(packed.coarse_norms(coarse)) {
+      shifts_(z(queries)), norms_(packed.coarse_norms(coarse)) {
     make_floats(Q, first, ldq);
     for (Index q = 0; q < queries; ++q) make_bytes(q);
 }
@@ -137,6 +136,7 @@ void QueryTables::make_bytes(Index query) {
     if (!(scale < 1e30)) scale = 1; // nothing differs
     scale_[z(query)] = scale;
     weights_[z(query)] = std::uint16_t(std::min(65535.0, std::nearbyint(256 * norms / 255 * scale)));
+    while (int((sum + norms) * scale) + groups + 1 >= Index(kBuckets) << shifts_[z(query)]) ++shifts_[z(query)];
     offset_[z(query)] = double(base_[z(query)]) + least + (norms_ ? double(last.norm_low) : 0);
 
     std::uint8_t* out = bytes_.at + query * table_bytes_;
@@ -181,10 +181,12 @@ void QueryTables::start(const bqq_scan& call, Index first, bool filtered, std::v
     for (Index q = 0; q < Index(call.queries); ++q) {
         Collector& c = out[z(first + q)];
         if (!c.most || c.limit != 65535 || call.blocks * kScanBlock < 2 * c.most) continue;
-        std::uint32_t counts[256] = {};
+        Collector::Histogram histogram;
         for (std::size_t b = 0; b < call.blocks; ++b)
-            for (int v = 0; v < kScanBlock; ++v) ++counts[call.sums[(b * call.queries + z(q)) * kScanBlock + z(v)] >> 8];
-        c.limit = Collector::limit_of(counts, c.most);
+            for (int v = 0; v < kScanBlock; ++v)
+                ++histogram.counts[call.sums[(b * call.queries + z(q)) * kScanBlock + z(v)] >> c.shift];
+        std::size_t rest = c.most;
+        c.limit = std::uint16_t(std::min(65535u, (histogram.used_up(rest) + 1) << c.shift));
         for (std::size_t b = 0; b < call.blocks; ++b) {
             const std::uint16_t* sums = call.sums + (b * call.queries + z(q)) * kScanBlock;
             std::uint64_t bits = 0;
@@ -214,12 +216,16 @@ void QueryTables::scan(Index begin, Index end, Allowed allowed, std::vector<Coll
                     tables[q] = bytes_.at + (first + q) * table_bytes_, limits[q] = out[z(first + q)].limit;
                 for (Index s = 0; s < coarse_; ++s)
                     codes[z(s)] = packed_.part(s) + block * kScanBlock * Index(bytes[z(s)]);
-                const bqq_scan call{z(count),     z(coarse_),
-                                    z(queries),   codes.data(),
-                                    bytes.data(), tables,
+                const bqq_scan call{z(count),
+                                    z(coarse_),
+                                    z(queries),
+                                    codes.data(),
+                                    bytes.data(),
+                                    tables,
                                     norms_ ? norms_ + block * kScanBlock : nullptr,
                                     &weights_[z(first)],
-                                    limits,       sums.at,
+                                    limits,
+                                    sums.at,
                                     below};
                 kernel.scan(&call);
                 if (block == begin && end <= packed_.count() / kScanBlock) start(call, first, allowed, out);
@@ -236,7 +242,7 @@ void QueryTables::scan(Index begin, Index end, Allowed allowed, std::vector<Coll
 
 std::vector<std::vector<std::uint64_t>> QueryTables::best(Index begin, Index end, Index most, Allowed allowed) const {
     std::vector<Collector> found(z(queries_));
-    for (Collector& c : found) c.most = z(most);
+    for (Index q = 0; q < queries_; ++q) found[z(q)].most = z(most), found[z(q)].shift = shifts_[z(q)];
     scan(begin, end, allowed, found);
     std::vector<std::vector<std::uint64_t>> keys;
     for (Collector& c : found) {

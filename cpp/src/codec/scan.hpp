@@ -42,6 +42,7 @@ class QueryTables {
     AlignedArray<std::uint8_t> bytes_;
     std::vector<double> scale_, offset_; // value ~ offset + sum / scale
     std::vector<std::uint16_t> weights_;
+    std::vector<int> shifts_; // that bring a sum below kBuckets
     const std::uint8_t* norms_;
 };
 

@@ -53,7 +53,7 @@ void SearchTask::rank(const QueryTables& tables, Index query, const std::vector<
     std::partial_sort(found.begin(), found.begin() + count, found.end());
     const float most = std::numeric_limits<float>::max();
     for (Index i = 0; i < k; ++i) {
-        distances[i] = i < count        ? tables.distance(found[z(i)].value)
+        distances[i] = i < count                                 ? tables.distance(found[z(i)].value)
                        : packed.codec().metric == MetricType::l2 ? most
                                                                  : -most;
         out[i] = i < count ? found[z(i)].id : -1;
@@ -87,8 +87,8 @@ void SearchTask::search(Index k, float* distances, std::int64_t* out, const Sear
 void SearchTask::search_few(Index k, Index most, Index batch, float* distances, std::int64_t* out,
                             const SearchOptions& options) const {
     const int threads = resolve_threads(options.threads);
-    const Index batches = ceil_div(queries, batch),
-                ranges = std::min(ceil_div(threads, std::max<Index>(batches, 1)), ceil_div(packed.blocks(), kThreadBlocks));
+    const Index batches = ceil_div(queries, batch), ranges = std::min(ceil_div(threads, std::max<Index>(batches, 1)),
+                                                                      ceil_div(packed.blocks(), kThreadBlocks));
     std::vector<std::unique_ptr<const QueryTables>> tables(z(batches));
     std::vector<std::vector<std::vector<std::uint64_t>>> keys(z(batches * ranges));
     for (Index b = 0; b < batches; ++b)

@@ -6,9 +6,10 @@
 
 namespace bqq::detail {
 
-/// Bits of the places that options.ids name, if it is not null: place_of(id) is -1 or more than `count` for unknown ones.
-template <class PlaceOf> std::vector<std::uint64_t> allowed_places(const SearchOptions& options, Index count,
-                                                                   PlaceOf&& place_of) {
+/// Bits of the places that options.ids name, if it is not null: place_of(id) is -1 or more than `count` for unknown
+/// ones.
+template <class PlaceOf>
+std::vector<std::uint64_t> allowed_places(const SearchOptions& options, Index count, PlaceOf&& place_of) {
     if (!options.ids) return {};
     std::vector<std::uint64_t> bits(z(ceil_div(count, kScanBlock) + 1));
     for (Index i = 0; i < options.among; ++i) {

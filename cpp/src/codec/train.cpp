@@ -27,7 +27,7 @@ struct TrainEffort {
     Index rows, rounds;
 };
 TrainEffort train_effort(Effort effort) {
-    return effort == Effort::fast ? TrainEffort{1 << 14, 15}
+    return effort == Effort::fast   ? TrainEffort{1 << 14, 15}
            : effort == Effort::best ? TrainEffort{1 << 17, 50}
                                     : TrainEffort{1 << 15, 25};
 }
@@ -59,9 +59,10 @@ std::vector<Index> choose(Index count, Index wanted, std::uint64_t seed) {
 /// One stage on the residuals R.
 class StageTrainer {
   public:
-    StageTrainer(std::vector<float>& R, Index rows, Index d, Index bytes, const TrainOptions& options, Progress& progress)
-        : R_(R), rows_(rows), d_(d), ld_(ceil_div(d, kPad) * kPad), M_(2 * bytes), K_(kEntries * M_),
-          options_(options), threads_(resolve_threads(options.threads)), progress_(progress) {}
+    StageTrainer(std::vector<float>& R, Index rows, Index d, Index bytes, const TrainOptions& options,
+                 Progress& progress)
+        : R_(R), rows_(rows), d_(d), ld_(ceil_div(d, kPad) * kPad), M_(2 * bytes), K_(kEntries * M_), options_(options),
+          threads_(resolve_threads(options.threads)), progress_(progress) {}
 
     /// Fills in stage, entries (int8) and scales, and takes what the codes stand for from R.
     void train(Stage& stage, std::uint32_t number, std::int8_t* entries, float* scales) {
@@ -73,7 +74,8 @@ class StageTrainer {
         const float unit = float(error() / double(4 * M_));
         for (Index t = 0; t < rounds; ++t) {
             solve();
-            const float T = kTrainFrom * std::pow(kTrainTo / kTrainFrom, float(t) / float(std::max<Index>(1, rounds - 1)));
+            const float T =
+                kTrainFrom * std::pow(kTrainTo / kTrainFrom, float(t) / float(std::max<Index>(1, rounds - 1)));
             recode({kTrainSweeps, t + kLastRounds < rounds ? 0 : kDescents, T, T}, unit, seed, std::uint32_t(t + 1));
         }
         solve();
@@ -116,8 +118,7 @@ class StageTrainer {
                 for (Index g = 0; g < M_; ++g) h[kEntries * g + code[g]] += 1;
             }
             for (Index b = 0; b < kEntries; ++b)
-                for (Index j = 0; j < d_; ++j)
-                    sums[z((kEntries * m + b) * d_ + j)] += double(part.at[b * ld_ + j]);
+                for (Index j = 0; j < d_; ++j) sums[z((kEntries * m + b) * d_ + j)] += double(part.at[b * ld_ + j]);
         }
     }
 
@@ -216,7 +217,8 @@ class Trainer {
                 most = std::max(most, std::fabs(row(i)[j]));
             }
         if (most > 0 && most < 1e-15f)
-            bad_argument("X differs from its mean by at most " + std::to_string(most) + ", expected 1e-15 or more: scale it");
+            bad_argument("X differs from its mean by at most " + std::to_string(most) +
+                         ", expected 1e-15 or more: scale it");
     }
 
     void train(const std::vector<Index>& sizes, const TrainOptions& options) {
@@ -234,7 +236,7 @@ class Trainer {
             codec_.stages.push_back(stage);
             found_.push_back(norms(R));
         }
-        codec_.centered = range(found_.back(), 1).second < range(found_.back(), 0).second;
+        codec_.centered = codec_.has_norm() && range(found_.back(), 1).second < range(found_.back(), 0).second;
         for (std::size_t s = 0; s < found_.size(); ++s) {
             const auto [low, high] = range(found_[s], codec_.centered);
             codec_.stages[s].norm_low = float(low), codec_.stages[s].norm_step = float(high / 255);
@@ -267,7 +269,7 @@ class Trainer {
 
     Codec::Impl& codec_;
     const Index rows_, d_, ld_;
-    std::vector<float> X_; // less the mean
+    std::vector<float> X_;     // less the mean
     std::vector<Norms> found_; // by stage
 };
 

@@ -5,8 +5,8 @@
 
 namespace bqq::detail {
 
-/// A stage has about one bit a dimension (half a bit: SIFT, 16 bytes, relative error .094 instead of .084), within these
-/// limits: few groups leave little to search, many take memory and time with their square.
+/// A stage has about one bit a dimension (half a bit: SIFT, 16 bytes, relative error .094 instead of .084), within
+/// these limits: few groups leave little to search, many take memory and time with their square.
 constexpr Index kLeastStageBytes = 8, kMostStageBytes = 32;
 
 /// Training: temperatures of the first and the last round, sweeps of a round, ridge on the entries as a share of the
@@ -22,7 +22,7 @@ constexpr float kReach = 1.3f;
 /// Codes that are ranked again: kRescore k + kRescoreMore (stages + 1), after a coarse scan kCoarseRescore k +
 /// kCoarseMore. SIFT at 16, 32, 64 bytes loses nothing (recall@10 of all codes ranked again), at 64 bytes scanned by
 /// one of four stages .0006; GloVe-50 at 64 bytes, eight stages, .0002.
-constexpr Index kRescore = 2, kRescoreMore = 10, kCoarseRescore = 4, kCoarseMore = 60;
+constexpr Index kRescore = 2, kRescoreMore = 10, kCoarseRescore = 4, kCoarseMore = 40;
 
 /// Blocks of codes that are worth a thread. Chosen, not measured.
 constexpr Index kThreadBlocks = 256;

@@ -15,8 +15,22 @@ using namespace detail;
 
 namespace {
 
-using Lock = std::unique_lock<std::shared_mutex>;
-using ReadLock = std::shared_lock<std::shared_mutex>;
+/// Readers, or one writer, who does not wait for readers that came later.
+class Guard {
+  public:
+    std::shared_lock<std::shared_mutex> read() {
+        const std::lock_guard<std::mutex> turn(turn_);
+        return std::shared_lock<std::shared_mutex>(guard_);
+    }
+    std::unique_lock<std::shared_mutex> write() {
+        const std::lock_guard<std::mutex> turn(turn_);
+        return std::unique_lock<std::shared_mutex>(guard_);
+    }
+
+  private:
+    std::mutex turn_;
+    std::shared_mutex guard_;
+};
 
 } // namespace
 
@@ -27,7 +41,7 @@ struct VectorIndex::Impl {
     Packed packed;
     std::vector<std::int64_t> ids;
     std::int64_t next = 0;
-    mutable std::shared_mutex guard;
+    mutable Guard guard;
 
     /// Places by id. Not there while ids are 0, 1, 2, ...: an index that nobody removes from needs none.
     std::unordered_map<std::int64_t, Index> places;
@@ -77,32 +91,32 @@ VectorIndex::VectorIndex(const Codec& codec) : impl_(std::make_shared<Impl>(code
 const Codec& VectorIndex::codec() const { return impl_->codec; }
 
 Index VectorIndex::size() const {
-    const ReadLock lock(impl_->guard);
+    const auto lock = impl_->guard.read();
     return impl_->packed.count();
 }
 
 void VectorIndex::add(const float* X, Index count, Index ldx, const std::int64_t* ids, const CodeOptions& options) {
     if (count < 0) bad_value("the number of vectors", count, "0 or more");
     if (ids) { // before the work
-        const ReadLock lock(impl_->guard);
+        const auto lock = impl_->guard.read();
         impl_->check_new(ids, count);
     }
     std::vector<std::uint8_t> codes(z(count * codec().code_size()));
     codec().encode(X, count, ldx, codes.data(), options);
-    const Lock lock(impl_->guard);
+    const auto lock = impl_->guard.write();
     impl_->append(codes.data(), count, ids);
 }
 
 void VectorIndex::add_codes(const std::uint8_t* codes, Index count, const std::int64_t* ids) {
     if (count < 0) bad_value("the number of codes", count, "0 or more");
     if (!codes && count) bad_argument("codes is null");
-    const Lock lock(impl_->guard);
+    const auto lock = impl_->guard.write();
     impl_->append(codes, count, ids);
 }
 
 Index VectorIndex::remove(const std::int64_t* ids, Index count) {
     if (!ids && count) bad_argument("ids is null");
-    const Lock lock(impl_->guard);
+    const auto lock = impl_->guard.write();
     Impl& a = *impl_;
     Index removed = 0;
     for (Index i = 0; i < count; ++i) {
@@ -123,7 +137,7 @@ Index VectorIndex::remove(const std::int64_t* ids, Index count) {
 
 void VectorIndex::search(const float* Q, Index queries, Index ldq, Index k, float* distances, std::int64_t* ids,
                          const SearchOptions& options) const {
-    const ReadLock lock(impl_->guard);
+    const auto lock = impl_->guard.read();
     const Impl& a = *impl_;
     const auto allowed = allowed_places(options, a.packed.count(), [&](std::int64_t id) { return a.place(id); });
     SearchTask{a.packed, a.ids.data(), allowed.empty() ? nullptr : allowed.data(), Q, queries, ldq}.search(
@@ -132,7 +146,7 @@ void VectorIndex::search(const float* Q, Index queries, Index ldq, Index k, floa
 
 VectorIndex::Range VectorIndex::range_search(const float* Q, Index queries, Index ldq, float radius,
                                              const SearchOptions& options) const {
-    const ReadLock lock(impl_->guard);
+    const auto lock = impl_->guard.read();
     const Impl& a = *impl_;
     const auto allowed = allowed_places(options, a.packed.count(), [&](std::int64_t id) { return a.place(id); });
     return SearchTask{a.packed, a.ids.data(), allowed.empty() ? nullptr : allowed.data(), Q, queries, ldq}.range_search(
@@ -140,10 +154,11 @@ VectorIndex::Range VectorIndex::range_search(const float* Q, Index queries, Inde
 }
 
 void VectorIndex::codes(const std::int64_t* ids, Index count, std::uint8_t* out) const {
-    const ReadLock lock(impl_->guard);
+    const auto lock = impl_->guard.read();
     for (Index i = 0; i < count; ++i) {
         const Index at = impl_->place(ids[i]);
-        if (at < 0) bad_argument("ids[" + std::to_string(i) + "] is " + std::to_string(ids[i]) + ", which is not there");
+        if (at < 0)
+            bad_argument("ids[" + std::to_string(i) + "] is " + std::to_string(ids[i]) + ", which is not there");
         impl_->packed.unpack(at, out + i * codec().code_size());
     }
 }
@@ -155,12 +170,12 @@ void VectorIndex::reconstruct(const std::int64_t* ids, Index count, float* out, 
 }
 
 std::vector<std::int64_t> VectorIndex::ids() const {
-    const ReadLock lock(impl_->guard);
+    const auto lock = impl_->guard.read();
     return impl_->ids;
 }
 
 void VectorIndex::save(const std::string& path) const {
-    const ReadLock lock(impl_->guard);
+    const auto lock = impl_->guard.read();
     save_index(path, impl_->codec, impl_->packed, impl_->ids);
 }
 

@@ -7,8 +7,8 @@
 #include "file/text.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
-#include <mutex>
 #include <set>
 
 namespace bqq {
@@ -143,13 +143,17 @@ struct File::Impl {
         }
     }
 
-    /// Where a matrix lies, and its view once that has been checked.
+    struct Checked {
+        std::vector<float> decoded;
+        View view;
+    };
+    /// Where a matrix lies, and its view once that has been checked: by the first thread that asks, or several at once.
+    /// A lock would stay held in the child of a process that is split while another thread checks.
     struct Source {
         Tensor y, z, scales;
         std::uint32_t crc;
-        mutable std::mutex guard;
-        mutable std::vector<float> decoded;
-        mutable View view; // Y is null until then
+        mutable std::atomic<const Checked*> checked{nullptr};
+        ~Source() { delete checked.load(); }
     };
 
     void add_matrix(const std::string& name, const std::string& record, const std::vector<Tensor>& all) {
@@ -179,19 +183,20 @@ struct File::Impl {
 
     View view(const StoredMatrix& q) const {
         const Source& s = sources[std::size_t(&q - matrices.data())];
-        const std::lock_guard<std::mutex> lock(s.guard);
-        if (s.view.Y) return s.view;
+        if (const Checked* known = s.checked.load(std::memory_order_acquire)) return known->view;
         const std::string what = "matrix " + quote(q.name);
         if (checksum(q.name, q.layout, s.y.data, s.z.data, s.scales.data, s.scales.nbytes) != s.crc)
             bad(what + ": the checksum does not match its metadata: the file is corrupt");
         const ScaleType& type = *scale_type(s.scales.dtype);
-        View v{q.layout, s.y.data, s.z.data, scales_in_place(s.scales, type)};
-        if (!v.scales) {
-            s.decoded = decode_scales(s.scales, type);
-            v.scales = s.decoded.data();
+        auto now = std::make_unique<Checked>();
+        now->view = {q.layout, s.y.data, s.z.data, scales_in_place(s.scales, type)};
+        if (!now->view.scales) {
+            now->decoded = decode_scales(s.scales, type);
+            now->view.scales = now->decoded.data();
         }
-        validate_as(where + ": " + what, v);
-        return s.view = v;
+        validate_as(where + ": " + what, now->view);
+        const Checked* first = nullptr;
+        return s.checked.compare_exchange_strong(first, now.get()) ? now.release()->view : first->view;
     }
 
     const StoredMatrix* find(const std::string& name) const {
@@ -205,7 +210,7 @@ struct File::Impl {
     Mapping mapping;
     std::string where;
     bool mapped;
-    std::deque<Source> sources;         // one for each of matrices; a mutex does not move
+    std::deque<Source> sources;         // one for each of matrices; an atomic does not move
     std::vector<StoredMatrix> matrices; // sorted: their keys come from a map
     std::vector<Tensor> tensors;
     std::map<std::string, std::string> metadata;

@@ -11,18 +11,18 @@ inline void store256(void* p, __m256i a) { _mm256_storeu_si256(static_cast<__m25
 
 struct Scores256 {
     static bool from(size_t count, const float* cost, float scale, uint16_t* scores) {
-        const __m256 s = _mm256_set1_ps(scale), sign = _mm256_set1_ps(-0.0f);
-        __m256 most = _mm256_setzero_ps();
+        const __m256 s = _mm256_set1_ps(scale), sign = _mm256_set1_ps(-0.0f), most = _mm256_set1_ps(kMostScore);
+        __m256 beyond = _mm256_setzero_ps();
         for (size_t k = 0; k < count; k += 16) {
             const __m256 a = _mm256_mul_ps(s, _mm256_loadu_ps(cost + k)),
                          b = _mm256_mul_ps(s, _mm256_loadu_ps(cost + k + 8));
-            // max returns its second operand where one is no number
-            most = _mm256_max_ps(_mm256_max_ps(_mm256_andnot_ps(sign, a), _mm256_andnot_ps(sign, b)), most);
+            beyond = _mm256_or_ps(beyond, _mm256_cmp_ps(_mm256_andnot_ps(sign, a), most, _CMP_NLE_UQ));
+            beyond = _mm256_or_ps(beyond, _mm256_cmp_ps(_mm256_andnot_ps(sign, b), most, _CMP_NLE_UQ));
             const __m256i packed = _mm256_packs_epi32(_mm256_cvtps_epi32(a), _mm256_cvtps_epi32(b));
             store256(scores + k,
                      _mm256_xor_si256(_mm256_permute4x64_epi64(packed, 0xD8), _mm256_set1_epi16(int16_t(0x8000))));
         }
-        return !_mm256_movemask_ps(_mm256_cmp_ps(most, _mm256_set1_ps(kMostScore), _CMP_NLE_UQ));
+        return !_mm256_movemask_ps(beyond);
     }
     // phminposuw finds value and place of the least of eight.
     static int least(const uint16_t* scores, const uint16_t* noise) {
@@ -37,15 +37,16 @@ struct Scores256 {
     }
     static void move(size_t count, const int16_t* from, const int16_t* to, uint16_t* scores) {
         for (size_t k = 0; k < count; k += 16)
-            store256(scores + k, _mm256_add_epi16(load256(scores + k),
-                                                  _mm256_sub_epi16(load256(to + k), load256(from + k))));
+            store256(scores + k,
+                     _mm256_add_epi16(load256(scores + k), _mm256_sub_epi16(load256(to + k), load256(from + k))));
     }
 };
 
-// Four look-ups fit a byte. Bytes are added as 16-bit numbers, once as they are and once their upper half alone, so that
-// upper and lower byte come apart at the end. Half a block at a time.
+// Four look-ups fit a byte. Bytes are added as 16-bit numbers, once as they are and once their upper half alone, so
+// that upper and lower byte come apart at the end. Half a block at a time.
 template <int Queries> void scan_256(const bqq_scan* s) {
-    const __m256i nibble = _mm256_set1_epi8(15), upper = _mm256_set1_epi16(int16_t(0xFF00)), zero = _mm256_setzero_si256();
+    const __m256i nibble = _mm256_set1_epi8(15), upper = _mm256_set1_epi16(int16_t(0xFF00)),
+                  zero = _mm256_setzero_si256();
     const auto high_of = [&](__m256i c) { return _mm256_and_si256(_mm256_srli_epi16(c, 4), nibble); };
     const auto look_up = [](const uint8_t* table, __m256i low, __m256i high) {
         const auto* at = reinterpret_cast<const __m128i*>(table);
@@ -103,10 +104,14 @@ template <int Queries> void scan_256(const bqq_scan* s) {
 
 inline void scan_avx2(const bqq_scan* s) {
     switch (s->queries) {
-    case 1: return scan_256<1>(s);
-    case 2: return scan_256<2>(s);
-    case 3: return scan_256<3>(s);
-    default: return scan_256<4>(s);
+    case 1:
+        return scan_256<1>(s);
+    case 2:
+        return scan_256<2>(s);
+    case 3:
+        return scan_256<3>(s);
+    default:
+        return scan_256<4>(s);
     }
 }
 

@@ -78,10 +78,14 @@ template <int Queries> void scan_512(const bqq_scan* s) {
 
 inline void scan_avx512(const bqq_scan* s) {
     switch (s->queries) {
-    case 1: return scan_512<1>(s);
-    case 2: return scan_512<2>(s);
-    case 3: return scan_512<3>(s);
-    default: return scan_512<4>(s);
+    case 1:
+        return scan_512<1>(s);
+    case 2:
+        return scan_512<2>(s);
+    case 3:
+        return scan_512<3>(s);
+    default:
+        return scan_512<4>(s);
     }
 }
 

@@ -14,9 +14,9 @@ constexpr float kMostScore = 32000; // of the start
 
 struct PlainScores {
     static bool from(size_t count, const float* cost, float scale, uint16_t* scores) {
-        float most = 0;
-        for (size_t k = 0; k < count; ++k) most = fabsf(cost[k] * scale) > most ? fabsf(cost[k] * scale) : most;
-        if (!(most <= kMostScore)) return false;
+        bool fits = true;
+        for (size_t k = 0; k < count; ++k) fits &= fabsf(cost[k] * scale) <= kMostScore;
+        if (!fits) return false;
         for (size_t k = 0; k < count; ++k) {
             const float c = cost[k] * scale;
             scores[k] = uint16_t(int(c + (c < 0 ? -0.5f : 0.5f)) + kScoreZero);
@@ -40,8 +40,8 @@ struct PlainScores {
     }
 };
 
-template <class Scores> int search_code(const bqq_code_search* s, const float* cost, size_t turn, uint16_t* scores,
-                                        uint8_t* code) {
+template <class Scores>
+int search_code(const bqq_code_search* s, const float* cost, size_t turn, uint16_t* scores, uint8_t* code) {
     const size_t M = s->groups, K = kEntries * M;
     const auto row = [&](size_t m, int entry) { return s->products + (kEntries * m + size_t(entry)) * K; };
     if (!Scores::from(K, cost, s->scale, scores)) return 0;
@@ -85,7 +85,8 @@ inline void scan_plain(const bqq_scan* s) {
             uint64_t below = 0;
             for (int v = 0; v < kScanBlock; ++v) {
                 const int at = scan_place(v);
-                const unsigned norm = s->norms ? unsigned(s->norms[b * kScanBlock + size_t(at)]) * s->weights[q] >> 8 : 0,
+                const unsigned norm =
+                                   s->norms ? unsigned(s->norms[b * kScanBlock + size_t(at)]) * s->weights[q] >> 8 : 0,
                                sum = placed[at] + norm;
                 sums[v] = uint16_t(sum < 0xFFFF ? sum : 0xFFFF);
                 below |= uint64_t(sums[v] < s->limits[q]) << v;

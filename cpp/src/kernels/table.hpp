@@ -177,7 +177,7 @@ static constexpr int scan_place(int v) { return v < kScanBlock / 2 ? 2 * v : 2 *
 /* Sums of table entries over the codes of `blocks` blocks. */
 typedef struct bqq_scan {
     size_t blocks, parts, queries; /* queries <= kScanQueries */
-    const uint8_t* const* codes;   /* part i of block b: bytes[i] x kScanBlock at codes[i] + b * kScanBlock * bytes[i] */
+    const uint8_t* const* codes; /* part i of block b: bytes[i] x kScanBlock at codes[i] + b * kScanBlock * bytes[i] */
     const size_t* bytes;
     const uint8_t* const* tables; /* of query q: kEntries for each group of all parts */
     const uint8_t* norms;         /* kScanBlock a block, placed as codes; may be NULL */
@@ -275,8 +275,8 @@ typedef struct bqq_kernels {
     void (*lanes_scales)(size_t stacks, size_t l, const bqq_stack* scales, size_t width, const float* sigma,
                          const float* v, float* w, double* total);
 
-    /* The code of the vector whose entries cost cost[16M], |c|^2 - 2 <x, c>; `turn` moves the noise to other groups. scores:
-     * 16M, 64-byte aligned, overwritten. Returns 0, with nothing done, if a cost does not fit 15 bits. */
+    /* The code of the vector whose entries cost cost[16M], |c|^2 - 2 <x, c>; `turn` moves the noise to other groups.
+     * scores: 16M, 64-byte aligned, overwritten. Returns 0, with nothing done, if a cost does not fit 15 bits. */
     int (*search_code)(const bqq_code_search* search, const float* cost, size_t turn, uint16_t* scores, uint8_t* code);
 
     void (*scan)(const bqq_scan* scan);

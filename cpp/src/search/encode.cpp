@@ -21,6 +21,28 @@ std::size_t z(Index i) { return std::size_t(i); }
 
 constexpr Index kRows = 32, kStarts = 256; // that go together
 
+// A codebook far from 1 in size, times a power of two: squares of its scales, and products with rows, then fit float32.
+// Rows beyond that say no more than their signs.
+struct Scaled {
+    std::vector<float> scales;
+    View view;
+    int shift = 0;
+
+    explicit Scaled(const View& q) : view(q) {
+        float largest = 0;
+        for (Index i = 0; i < q.layout.scales_count(); ++i) largest = std::max(largest, std::abs(q.scales[i]));
+        if (largest == 0 || std::abs(std::ilogb(largest)) <= 20) return;
+        shift = -std::ilogb(largest);
+        scales.assign(q.scales, q.scales + q.layout.scales_count());
+        for (float& x : scales) x = std::ldexp(x, shift);
+        view.scales = scales.data();
+    }
+    void copy(const float* row, Index n, float* out) const {
+        constexpr float most = 1e18f;
+        for (Index b = 0; b < n; ++b) out[b] = std::clamp(shift ? std::ldexp(row[b], shift) : row[b], -most, most);
+    }
+};
+
 // What all rows share in one block column.
 struct Codebook {
     const View& q;
@@ -324,10 +346,11 @@ Matrix encode(const View& q, const float* rows, Index m, Index ldrows, const Dec
         std::copy_n(q.Z, q.layout.z_bytes(), out.Z.data() + j * q.layout.z_bytes());
         std::copy_n(q.scales, q.layout.scales_count(), out.scales.data() + j * q.layout.scales_count());
     }
+    const Scaled scaled(q);
     std::vector<std::unique_ptr<const Codebook>> books(z(a.K));
     const int threads = resolve_threads(options.threads);
     parallel_for(a.K, threads, [&](Index k, int) {
-        books[z(k)] = std::make_unique<const Codebook>(table, q, k, metric ? &metric->patch(k) : nullptr);
+        books[z(k)] = std::make_unique<const Codebook>(table, scaled.view, k, metric ? &metric->patch(k) : nullptr);
     });
     std::vector<CoupledBook> together;
     for (Index k = 0; coupled && k < a.K; ++k) together.emplace_back(table, *books[z(k)], metric->whole(), k * a.cols);
@@ -341,7 +364,7 @@ Matrix encode(const View& q, const float* rows, Index m, Index ldrows, const Dec
         if (count <= 0) return;
         PaddedMatrix originals(count, a.n);
         for (Index r = 0; r < count; ++r) {
-            std::copy_n(rows + (j * a.rows + begin + r) * ldrows, a.n, originals.row(r));
+            scaled.copy(rows + (j * a.rows + begin + r) * ldrows, a.n, originals.row(r));
             std::copy_n(originals.row(r), a.n, own->row(r));
         }
         for (Index k = 0; k < a.K; ++k) {

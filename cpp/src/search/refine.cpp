@@ -292,9 +292,11 @@ double Refiner::run(const RefineOptions& options, std::uint64_t seed, Index bloc
                     0x80000000u | std::uint32_t(stack));
     for (Index i = 0; i < kPool + ld_; ++i) pool_[i] = -std::log(1.0f - uniform());
     state_ = std::uint64_t(uniform() * 16777216.0f) << 32 | std::uint64_t(uniform() * 16777216.0f);
-    count_pairs(y_), count_pairs(z_);
+    // In a block of thousands each of these takes a while: it can be stopped between them.
+    count_pairs(y_), on_sweeps(0), count_pairs(z_), on_sweeps(0);
     make_atoms();
     for (Side* side : {&z_, &y_}) {
+        on_sweeps(0);
         const Side& other = side == &y_ ? z_ : y_;
         kernels_.transpose(std::size_t(l_), std::size_t(side->count), side->atoms, std::size_t(side->ldc),
                            side->X_other, std::size_t(ld_));
@@ -308,7 +310,7 @@ double Refiner::run(const RefineOptions& options, std::uint64_t seed, Index bloc
     for (state.begin(schedule, error_ / size); state.phase != AnnealPhase::done;) {
         const bool counts = state.phase == AnnealPhase::anneal;
         const double T = state.temperature();
-        if (state.recount_due()) make_atoms(); // pair counts are whole numbers and need it not
+        if (state.recount_due()) make_atoms(), on_sweeps(0); // pair counts are whole numbers and need it not
         std::size_t flips = sweep(y_, z_, scales_[0], scales_[1], scales_[2], T, on_sweeps);
         solve(y_);
         flips += sweep(z_, y_, scales_[0], scales_[2], scales_[1], T, on_sweeps);

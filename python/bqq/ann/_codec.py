@@ -46,8 +46,8 @@ class Codec:
         """Codes of the rows of X, (N, code_size) uint8.
 
         A code depends on its row, the codec, ``effort`` and the instruction set: not on the rows beside it, not on
-        threads. ``effort``: ``"fast"`` searches with 10 sweeps, ``"default"`` with 30, ``"best"`` with 100. O(d code_size)
-        for a row and about 30 code_size^2 additions of 16 bits within a stage; a few MB of memory a thread.
+        threads. ``effort``: ``"fast"`` searches with 10 sweeps, ``"default"`` with 30, ``"best"`` with 100. A row takes
+        O(d code_size) multiplications and, in each stage, some 100 additions of 16 bits for each pair of its groups.
 
         Raises ValueError or TypeError for an X that is not (N, d), real and finite.
         """
@@ -153,4 +153,3 @@ def rows_of(name: str, X: Any, d: int) -> Floats:
     if rows.shape[1] != d:
         raise ValueError(f"{name} has shape {rows.shape}, expected (N, {d})")
     return rows
-

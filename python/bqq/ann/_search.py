@@ -18,8 +18,8 @@ def search(a: Any, *args: Any, **kwargs: Any) -> tuple[Floats, Ids]:
     """The k nearest of each query, exhaustively.
 
     ``search(codec, codes, Q, k, *, ids=None, coarse=None, rescore=None, threads=None)``
-        Among codes of a :class:`Codec`, (N, code_size), whose ids are 0 to N - 1. They are packed anew by each call: for
-        more than one, use an :class:`Index`, whose :meth:`Index.search` says what the arguments are.
+        Among codes of a :class:`Codec`, (N, code_size), whose ids are 0 to N - 1. They are packed anew by each call:
+        for more than one, use an :class:`Index`, whose :meth:`Index.search` says what the arguments are.
     ``search(q, Q, k, *, metric="ip", threads=None)``
         Among the rows of a :class:`bqq.Matrix`, (N, d), by products of its bit planes. ``"ip"`` ranks as ``q @ Q.T``;
         ``"l2"`` and ``"cosine"`` need the norms of its rows, one pass over the matrix. Ties by id, k > N as in
@@ -80,10 +80,7 @@ def _search_matrix(
 
 def _least(order: Floats, k: int) -> Ids:
     """Places of the k least of each row, ascending, ties by place."""
-    if k < order.shape[1]:
-        edge = np.partition(order, k - 1, 1)[:, k - 1 : k]
-    else:
-        edge = order.max(1, keepdims=True)
+    edge = np.partition(order, k - 1, 1)[:, k - 1 : k] if k < order.shape[1] else order.max(1, keepdims=True)
     best = np.empty((len(order), k), np.int64)
     for i, row in enumerate(order):
         at = np.flatnonzero(row <= edge[i])
