@@ -208,3 +208,14 @@ def install(build: Path, prefix: Path, *components: str) -> None:
     command = [cmake, "--install", str(build), "--prefix", str(prefix)]
     for component in components or ("",):
         run(command + (["--component", component] if component else []), ROOT)
+
+
+@cache
+def installed() -> Path:
+    """A kept folder with the installed package: headers, both libraries, CMake files."""
+    build = shared_tree()
+    compile_all(build, "bqq_static", "bqq_shared")
+    prefix = build / "installed"
+    with alone(build):
+        install(build, prefix, "runtime", "dev")
+    return prefix
