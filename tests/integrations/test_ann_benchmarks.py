@@ -70,10 +70,8 @@ def definitions(metric, dimension):
 
 
 def exact(X, Q, metric, n):
-    if metric == "angular":
-        order = -(Q @ X.T) / np.linalg.norm(X, axis=1)
-    else:
-        order = (X * X).sum(1) - 2 * Q @ X.T
+    angular = -(Q @ X.T) / np.linalg.norm(X, axis=1)
+    order = angular if metric == "angular" else (X * X).sum(1) - 2 * Q @ X.T
     return np.argsort(order, axis=1)[:, :n]
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 import _programs
+import pytest
 
 HEADERS = [Path(p) for p in ("/usr/include/faiss", "/usr/local/include/faiss")]
 
