@@ -92,12 +92,13 @@ def saved(rows: list[dict[str, str]]) -> str:
     return " to ".join(f"{share:.0f} %" for share in (shares[0], shares[-1]))
 
 
-def main() -> None:
+def tables() -> str:
+    """All of it, as Markdown; links are relative to the root of the repository."""
     machine, decompose = read("decompose.csv")
     _, weight = read("weight.csv")
     product_machine, matmul = read("matmul.csv")
     _, avx2 = read("matmul_avx2.csv")
-    text = f"""
+    return f"""
 Mean squared error at equal bits and, in brackets, CPU time on one thread; matrices scaled to standard deviation 1,
 lowest error bold. Distance is TSPLIB's rd100. The paper prints 0.3243 / 0.1053 / 0.0344 for the Gaussian and
 0.0146 / 0.0023 / 0.0007 for rd100.
@@ -137,10 +138,13 @@ two threads and cold caches are in [matmul.csv](bench/results/matmul.csv):
 {stacks(matmul)}
 Errors measured on {machine}; products on {product_machine}.
 """
+
+
+def main() -> None:
     readme = ROOT / "README.md"
     before, rest = readme.read_text().split(BEGIN)
     _, after = rest.split(END)
-    readme.write_text(before + BEGIN + "\n" + text + "\n" + END + after)
+    readme.write_text(before + BEGIN + "\n" + tables() + "\n" + END + after)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 // The C++ interface of the product on the GPU.
 #include "arguments.hpp"
+#include "bits/pack.hpp"
 #include "bqq/cuda.hpp"
 #include "device.cuh"
 #include "matmul.cuh"
@@ -35,6 +36,7 @@ std::size_t prepared_size(const Layout& layout, bool transposed) {
 }
 
 void prepare(const View& q, bool transposed, void* buffer, std::size_t size, void* stream) {
+    detail::check_plain(q);
     check_memory("buffer", buffer, size, prepared_size(q.layout, transposed));
     if (!q.Y || !q.Z || !q.scales) bad_argument("an array of q is a null pointer");
     if (q.layout.J > 65535 || q.layout.K > 65535)

@@ -26,6 +26,8 @@ void decompose_within(const Limits& limits, const Task& task, const float* W, In
     const Layout& a = task.layout;
     if (!out.Y || !out.Z || !out.scales) bad_argument("an array of the result is a null pointer");
     if (options.weight) throw Error(ErrorCode::unsupported, "weight is not supported on the GPU");
+    if (options.outliers != 0 || options.order != Order::none)
+        throw Error(ErrorCode::unsupported, "order and outliers are not supported on the GPU");
     if (std::max(a.rows, a.cols) > 1 << 15)
         throw Error(ErrorCode::unsupported, "blocks beyond 32768 on a side are not supported on the GPU");
     check_matrix(a, W, ldw, stream);
@@ -57,6 +59,7 @@ void extend(const View& q, const Layout& layout, const float* W, Index ldw, cons
     expected.p = layout.p;
     if (layout != expected || layout.p < q.layout.p)
         bad_argument("the layout is not that of q with p from " + std::to_string(q.layout.p) + " up");
+    detail::check_plain(q);
     if (!q.Y || !q.Z || !q.scales) bad_argument("an array of q is a null pointer");
     validate(layout);
     decompose_within(device_limits(), {layout, detail::make_recipe(options, layout), &q}, W, ldw, options, out,

@@ -103,6 +103,66 @@ void multiply(HostMatrix& q, const bqq::ConstArray& X, const bqq::Array& out, bo
                     columns(out, static_cast<char*>(out.data), first, X.cols - first), options);
 }
 
+// A matrix that shares the planes of `q` and owns what is new.
+template <class Change> SharedMatrix changed(const SharedMatrix& q, Change&& change) {
+    struct Parts {
+        SharedMatrix base;
+        bqq::Matrix own;
+    };
+    const auto parts = std::make_shared<Parts>();
+    parts->base = q;
+    bqq::View view = q->view;
+    change(view, parts->own);
+    bqq::validate(view);
+    return std::make_shared<HostMatrix>(view, parts);
+}
+
+using Orders = py::array_t<std::uint32_t, py::array::c_style>;
+
+// Orders without elements: none. Entries ascending by row and column.
+SharedMatrix with_extras(const SharedMatrix& q, const Orders& row_order, const Orders& col_order, const Orders& rows,
+                         const Orders& cols, const Floats& values) {
+    const bqq::Layout& a = q->view.layout;
+    if ((row_order.size() && row_order.size() != a.m) || (col_order.size() && col_order.size() != a.n) ||
+        rows.size() != cols.size() || rows.size() != values.size())
+        throw Error(ErrorCode::format, "orders or entries do not have the sizes that the shape asks for");
+    return changed(q, [&](bqq::View& view, bqq::Matrix& own) {
+        own.row_order.assign(row_order.data(), row_order.data() + row_order.size());
+        own.col_order.assign(col_order.data(), col_order.data() + col_order.size());
+        for (py::ssize_t i = 0; i < rows.size(); ++i)
+            own.entries.push_back({rows.data()[i], cols.data()[i], values.data()[i]});
+        const bqq::View extras = own.view();
+        view.row_order = extras.row_order, view.col_order = extras.col_order;
+        view.entries = extras.entries, view.entry_count = extras.entry_count;
+    });
+}
+
+SharedMatrix with_scales(const SharedMatrix& q, const Floats& scales) {
+    if (scales.size() != q->view.layout.scales_count())
+        throw Error(ErrorCode::format, "the scales do not have the size that the layout asks for");
+    return changed(q, [&](bqq::View& view, bqq::Matrix& own) {
+        own.scales.assign(scales.data(), scales.data() + scales.size());
+        view.scales = own.scales.data();
+    });
+}
+
+// None without one.
+py::object order_of(const std::uint32_t* order, Index side, const SharedMatrix& q) {
+    return order ? py::object(view_of(order, {side}, q)) : py::none();
+}
+
+// Rows, columns and values.
+py::tuple entries_of(const HostMatrix& q) {
+    const auto count = py::ssize_t(q.view.entry_count);
+    py::array_t<std::uint32_t> rows(count), cols(count);
+    py::array_t<float> values(count);
+    for (py::ssize_t i = 0; i < count; ++i) {
+        const bqq::Entry& e = q.view.entries[i];
+        rows.mutable_data()[i] = e.row, cols.mutable_data()[i] = e.col, values.mutable_data()[i] = e.value;
+    }
+    return py::make_tuple(rows, cols, values);
+}
+
 void matmul(HostMatrix& q, const py::array& X, py::array out, bool transposed, const bqq::MatmulOptions& options) {
     const auto x = strided<bqq::ConstArray>(X, X.data());
     const auto y = strided<bqq::Array>(out, out.mutable_data());
@@ -182,6 +242,10 @@ void bind_options(py::module_& m) {
         .value("float32", bqq::Precision::float32)
         .value("fast", bqq::Precision::fast)
         .finalize();
+    py::native_enum<bqq::Order>(m, "Order", "enum.Enum")
+        .value("none", bqq::Order::none)
+        .value("weight", bqq::Order::weight)
+        .finalize();
     m.attr("REFINE_OF_EFFORT") = bqq::kRefineOfEffort;
 
     py::class_<Options>(m, "DecomposeOptions")
@@ -195,6 +259,8 @@ void bind_options(py::module_& m) {
         .def_property(
             "weight", [](const Options& o) { return o.metric; }, &Options::set_weight)
         .def_readwrite("damping", &Options::damping)
+        .def_readwrite("order", &Options::order)
+        .def_readwrite("outliers", &Options::outliers)
         .def_readwrite("seed", &Options::seed)
         .def_readwrite("threads", &Options::threads)
         .def_readwrite("progress", &Options::report);
@@ -207,7 +273,7 @@ void bind_options(py::module_& m) {
 void bind_matrix(py::module_& m) {
     py::class_<HostMatrix, SharedMatrix>(m, "Matrix")
         .def(py::init(&from_planes))
-        .def("layout", [](const HostMatrix& q, bool transposed) { return layout_dict(q.view.layout, transposed); })
+        .def("layout", [](const HostMatrix& q, bool transposed) { return layout_dict(q.view, transposed); })
         .def_property_readonly("Y",
                                [](const SharedMatrix& q) {
                                    const auto& a = q->view.layout;
@@ -223,6 +289,13 @@ void bind_matrix(py::module_& m) {
                                    const auto& a = q->view.layout;
                                    return view_of(q->view.scales, {a.J, a.K, a.scales_per_block()}, q);
                                })
+        .def_property_readonly("row_order",
+                               [](const SharedMatrix& q) { return order_of(q->view.row_order, q->view.layout.m, q); })
+        .def_property_readonly("col_order",
+                               [](const SharedMatrix& q) { return order_of(q->view.col_order, q->view.layout.n, q); })
+        .def_property_readonly("entries", &entries_of)
+        .def("with_extras", &with_extras)
+        .def("with_scales", &with_scales)
         .def("prefix",
              [](const HostMatrix& q, Index k) {
                  const WithoutGil release;

@@ -162,6 +162,7 @@ inline void check_shape(const Floats& W) {
     if (W.ndim() != 2) throw py::value_error("expected a 2-D array");
 }
 
+/// Of the blocks alone.
 inline py::dict layout_dict(const bqq::Layout& a) {
     py::dict d;
     d["m"] = a.m, d["n"] = a.n, d["J"] = a.J, d["K"] = a.K, d["rows"] = a.rows, d["cols"] = a.cols;
@@ -170,6 +171,13 @@ inline py::dict layout_dict(const bqq::Layout& a) {
 }
 inline py::dict layout_dict(const bqq::Layout& a, bool transposed) {
     return layout_dict(transposed ? bqq::transposed_layout(a) : a);
+}
+
+inline py::dict layout_dict(const bqq::View& q, bool transposed) {
+    py::dict d = layout_dict(q.layout, transposed);
+    d["nbytes"] = q.nbytes(),
+    d["bits_per_weight"] = 8.0 * double(q.nbytes()) / (double(q.layout.m) * double(q.layout.n));
+    return d;
 }
 
 /// File and save.

@@ -141,7 +141,7 @@ class DeviceMatrix {
     DeviceMatrix(const bqq::Layout& a, int device)
         : layout(a), device(device), Y_(std::size_t(a.y_bytes()), device), Z_(std::size_t(a.z_bytes()), device),
           scales_(4 * std::size_t(a.scales_count()), device) {}
-    DeviceMatrix(const bqq::View& q, int device) : DeviceMatrix(q.layout, device) {
+    DeviceMatrix(const bqq::View& q, int device) : DeviceMatrix(plain(q).layout, device) {
         const Current current(device);
         copy(Y_.at(), q.Y, Y_.size(), cudaMemcpyHostToDevice, cudaStreamPerThread);
         copy(Z_.at(), q.Z, Z_.size(), cudaMemcpyHostToDevice, cudaStreamPerThread);
@@ -172,6 +172,14 @@ class DeviceMatrix {
     }
 
   private:
+    static const bqq::View& plain(const bqq::View& q) {
+        if (!q.is_plain())
+            throw bqq::Error(bqq::ErrorCode::unsupported,
+                             "a matrix with an order of its rows or columns or with entries is not supported on the "
+                             "GPU yet");
+        return q;
+    }
+
     Memory Y_, Z_, scales_;
     std::mutex guard_;
     std::unique_ptr<Memory> prepared_[2];

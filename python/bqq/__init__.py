@@ -15,6 +15,7 @@ from bqq._cost import cost
 from bqq._files import File, Tensors, load, open, save
 from bqq._matrix import Matrix
 from bqq._plan import Plan, plan
+from bqq._plan_many import plan_many
 
 __all__ = [
     "File",
@@ -33,6 +34,7 @@ __all__ = [
     "matmul",
     "open",
     "plan",
+    "plan_many",
     "save",
     "show_config",
 ]

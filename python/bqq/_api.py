@@ -10,7 +10,7 @@ import numpy.typing as npt
 from bqq import _arrays, _check, _core, _cuda
 from bqq._arrays import DeviceView
 from bqq._matrix import Matrix
-from bqq._options import Effort, Precision, Schedule, decompose_options
+from bqq._options import Effort, Order, Precision, Schedule, decompose_options
 from bqq._planes import Planes
 from bqq._product import product
 from bqq._progress import Progress, reporter
@@ -23,7 +23,9 @@ def decompose(
     *,
     patch: int | None = None,
     weight: Any = None,
-    damping: float = 0.01,
+    damping: float = 0.1,
+    order: Order | None = None,
+    outliers: float | None = None,
     effort: Effort = "default",
     schedule: Schedule = "adaptive",
     steps: int | None = None,
@@ -40,14 +42,20 @@ def decompose(
         a CUDA device (CuPy, torch, ``__cuda_array_interface__``, DLPack) the matrix is found and stays there
     p : number of stacks, 1 to 64; with the default l about p bits per element
     l : inner dimension, 1 to 65535; default ``rows*cols/(rows+cols)`` of a block, rounded half up
-    patch : largest side of a block; default: one block up to 512 x 512, else blocks of at most 256 x 256;
-        128 x 128 with an (n, n) weight
+    patch : largest side of a block; default: one block up to 512 x 512, else blocks of at most 256 x 256; with an
+        (n, n) weight the side near 128, from 96 to 192, that m and n are cut into with next to no padding
     weight : (n, n) second moment ``X.T @ X`` of the inputs X (samples, n) that ``W @ x`` will see, or the (n,) diagonal
         of one. The error minimised is then the output error ``tr(E H E^T)``, E = W - W_hat: bits are refined and scales
         solved in that metric, and the error of a column patch is moved into those still to come (as GPTQ does).
         Symmetric positive semidefinite. With a W on a device it may be on a device too; the search is then the host's,
         on copies, and its result is moved to the device of W
     damping : this share of the mean of weight's diagonal is added to the diagonal, against overfitting and singular H
+    order : ``"weight"`` puts the columns into blocks by falling diagonal of weight: those that matter most come first,
+        so that their error is made good behind them. The matrix carries the order (16 bits a column up to 65,536)
+    outliers : elements further than this many standard deviations from the mean of their block are kept apart: the
+        matrix has an entry for each (64 bits up to 2**32 elements, 48 stored with float16 scales), which is what is
+        left over there or, with an (n, n) weight, what makes the error of its row least. 8.0 finds the few of network
+        weights that spoil a block; None: none. Not on a device
     effort : how long to search: ``"fast"``, ``"default"`` or ``"best"`` (error against time: README; steps and sweeps
         of each: bqq::Effort in cpp/include/bqq/decompose.hpp)
     schedule : ``"adaptive"`` divides the residual by six standard deviations and ends a stack once it has settled;
@@ -84,6 +92,8 @@ def decompose(
         patch=patch,
         weight=_weight_on_host(w, weight),
         damping=damping,
+        order=order,
+        outliers=outliers,
         effort=effort,
         schedule=schedule,
         steps=steps,
@@ -104,7 +114,7 @@ def extend(
     p: int,
     *,
     weight: Any = None,
-    damping: float = 0.01,
+    damping: float = 0.1,
     effort: Effort = "default",
     schedule: Schedule = "adaptive",
     steps: int | None = None,
@@ -113,7 +123,8 @@ def extend(
     threads: int | None = None,
     progress: Progress = None,
 ) -> Matrix:
-    """Add stacks to q until it has p. The bits of the old stacks stay as they are; all scales are solved again.
+    """Add stacks to q until it has p. The bits of the old stacks, the orders and the places of entries stay as they
+    are; all scales and entries are solved again.
 
     ``extend(decompose(W, 1), W, 2)`` equals ``decompose(W, 2)`` bit for bit if the other arguments are equal, unless a
     weight of shape (n, n) couples several column patches.
@@ -153,7 +164,7 @@ def encode(
     rows: Any,
     *,
     weight: Any = None,
-    damping: float = 0.01,
+    damping: float = 0.1,
     effort: Effort = "default",
     seed: int = 0,
     threads: int | None = None,
@@ -175,7 +186,7 @@ def encode(
     Returns
     -------
     Matrix
-        (R, n) with the p, l and column patches of q.
+        (R, n) with the p, l, column patches and order of the columns of q, without entries.
 
     Raises
     ------

@@ -52,6 +52,17 @@ def damping(value: float) -> float:
     return float(value)
 
 
+def outliers(value: float | None) -> float:
+    """A number of standard deviations; 0 for None, which is none."""
+    if value is None:
+        return 0.0
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
+        raise TypeError(f"outliers is {value!r}, expected a number or None")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"outliers is {value}, expected more than 0 standard deviations, or None")
+    return float(value)
+
+
 def shape(value: Any) -> tuple[int, int]:
     """Two integers."""
     try:
@@ -65,5 +76,5 @@ def one_of(name: str, value: Any, names: Collection[str]) -> str:
     """One of these strings."""
     if not isinstance(value, str) or value not in names:
         *most, last = map(repr, names)
-        raise ValueError(f"{name} is {value!r}, expected {', '.join(most)} or {last}")
+        raise ValueError(f"{name} is {value!r}, expected {', '.join(most)}{' or ' if most else ''}{last}")
     return value

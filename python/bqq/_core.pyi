@@ -23,6 +23,7 @@ class _Layout(TypedDict):
 
 _Bytes = npt.NDArray[np.uint8]
 _Floats = npt.NDArray[np.float32]
+_Numbers = npt.NDArray[np.uint32]
 
 class Schedule(enum.Enum):
     adaptive = 0
@@ -37,6 +38,10 @@ class Precision(enum.Enum):
     float32 = 0
     fast = 1
 
+class Order(enum.Enum):
+    none = 0
+    weight = 1
+
 REFINE_OF_EFFORT: int
 
 class DecomposeOptions:
@@ -49,6 +54,8 @@ class DecomposeOptions:
     refine: int
     weight: _Floats  # without elements: none
     damping: float
+    order: Order
+    outliers: float
     seed: int
     threads: int
     progress: Callable[[int, int], object] | None
@@ -67,6 +74,16 @@ class Matrix:
     def Z(self) -> _Bytes: ...
     @property
     def scales(self) -> _Floats: ...
+    @property
+    def row_order(self) -> _Numbers | None: ...
+    @property
+    def col_order(self) -> _Numbers | None: ...
+    @property
+    def entries(self) -> tuple[_Numbers, _Numbers, _Floats]: ...
+    def with_extras(
+        self, row_order: _Numbers, col_order: _Numbers, rows: _Numbers, cols: _Numbers, values: _Floats, /
+    ) -> Matrix: ...
+    def with_scales(self, scales: _Floats, /) -> Matrix: ...
     def prefix(self, k: int, /) -> Matrix: ...
     def transpose(self) -> Matrix: ...
     def reconstruct(self, threads: int, /) -> _Floats: ...

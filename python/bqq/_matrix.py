@@ -55,6 +55,11 @@ class Matrix:
         return self._planes.on_host(self._transposed)
 
     @property
+    def _host(self) -> HostMatrix:
+        """What the planes stand for, on the host, of which this may be the transpose."""
+        return self._planes.on_host()
+
+    @property
     def _layout(self) -> _Layout:
         return self._planes.layout(self._transposed)
 
@@ -65,6 +70,10 @@ class Matrix:
         Z: npt.ArrayLike,
         scales: npt.ArrayLike,
         shape: tuple[int, int] | None = None,
+        *,
+        row_order: npt.ArrayLike | None = None,
+        col_order: npt.ArrayLike | None = None,
+        entries: tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike] | None = None,
     ) -> Matrix:
         """A matrix from its factors.
 
@@ -74,11 +83,15 @@ class Matrix:
         Z : (J, K, p, l, cols) or (p, l, cols) of 0 and 1
         scales : (J, K, 3p+1) or (3p+1,), in the order r_0, s_0, t_0, r_1, ..., u
         shape : (m, n); by default J*rows x K*cols. Rows and columns of the last blocks beyond it must be zero.
+        row_order, col_order : permutations of 0 .. m-1 and 0 .. n-1: row a, column b of the blocks is row
+            ``row_order[a]``, column ``col_order[b]`` of the matrix
+        entries : (rows, cols, values), as :attr:`entries`: numbers added to single elements of the matrix
 
         Raises
         ------
         ValueError
-            Shapes that do not fit, entries other than 0 and 1, scales that are not finite.
+            Shapes that do not fit, bits other than 0 and 1, numbers that are not finite, orders that are no
+            permutations, entries outside the matrix or twice at one place.
         """
         y, z = np.asarray(Y), np.asarray(Z)
         with np.errstate(over="ignore"):
@@ -106,7 +119,31 @@ class Matrix:
                 raise ValueError(f"shape is {(m, n)}, which {J} x {K} blocks of {rows} x {cols} do not cover evenly")
         packed_y = np.packbits(y.astype(np.uint8), axis=-1, bitorder="little")
         packed_z = np.packbits(z.astype(np.uint8), axis=-1, bitorder="little")
-        return cls(_core.Matrix(m, n, packed_y, packed_z, np.ascontiguousarray(c)))
+        return cls.from_planes(packed_y, packed_z, c, (m, n), row_order=row_order, col_order=col_order, entries=entries)
+
+    @classmethod
+    def from_planes(
+        cls,
+        Y: npt.NDArray[np.uint8],
+        Z: npt.NDArray[np.uint8],
+        scales: npt.NDArray[np.float32],
+        shape: tuple[int, int],
+        *,
+        row_order: npt.ArrayLike | None = None,
+        col_order: npt.ArrayLike | None = None,
+        entries: tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike] | None = None,
+    ) -> Matrix:
+        """A matrix from what :attr:`planes`, :attr:`scales`, :attr:`shape` and the rest of another one are; copies.
+
+        Raises ValueError for planes, scales, orders or entries that are not valid for the shape, TypeError for others
+        than uint8 and float32.
+        """
+        for name, array, dtype in (("Y", Y, np.uint8), ("Z", Z, np.uint8), ("scales", scales, np.float32)):
+            if not isinstance(array, np.ndarray) or array.dtype != dtype:
+                raise TypeError(f"{name} is no NumPy array of {np.dtype(dtype)}")
+        m, n = _check.shape(shape)
+        core = _core.Matrix(m, n, *map(np.ascontiguousarray, (Y, Z, scales)))
+        return cls(core if row_order is col_order is entries is None else _dressed(core, row_order, col_order, entries))
 
     # --- shape and size ---
 
@@ -140,7 +177,7 @@ class Matrix:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of bit planes and float32 scales, padding included: the matrix's share of a file."""
+        """Bytes of bit planes and float32 scales, padding included, orders and entries: its share of a file."""
         return self._layout["nbytes"]
 
     @property
@@ -159,15 +196,52 @@ class Matrix:
         return np.unpackbits(self._core.Z, axis=-1, count=self.patch[1], bitorder="little")
 
     @property
+    def planes(self) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """Y and Z as they are stored, uint8, read-only: (J, K, p, rows, ceil(l/8)) and (J, K, p, l, ceil(cols/8)),
+        8 bits a byte, lowest first."""
+        return self._core.Y, self._core.Z
+
+    @property
     def scales(self) -> npt.NDArray[np.float32]:
         """(J, K, 3p+1) float32, read-only: r_0, s_0, t_0, r_1, s_1, t_1, ..., u of each block."""
         return self._core.scales
 
+    @property
+    def row_order(self) -> npt.NDArray[np.uint32] | None:
+        """(m,) uint32, read-only: row a of the blocks is row ``row_order[a]`` of the matrix. None: the same row."""
+        return self._host.col_order if self._transposed else self._host.row_order
+
+    @property
+    def col_order(self) -> npt.NDArray[np.uint32] | None:
+        """(n,) uint32, read-only: column b of the blocks is column ``col_order[b]`` of the matrix."""
+        return self._host.row_order if self._transposed else self._host.col_order
+
+    @property
+    def entries(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32], npt.NDArray[np.float32]]:
+        """(rows, cols, values): what is added to single elements of the matrix; most often, nothing."""
+        rows, cols, values = self._core.entries
+        if self.row_order is not None:
+            rows = self.row_order[rows]
+        if self.col_order is not None:
+            cols = self.col_order[cols]
+        return rows, cols, values
+
+    @property
+    def _extras(self) -> list[str]:
+        """What there is besides blocks, in words."""
+        count = self._host.entries[2].size
+        return [
+            *(["row order"] if self.row_order is not None else []),
+            *(["column order"] if self.col_order is not None else []),
+            *([f"{count} {'entry' if count == 1 else 'entries'}"] if count else []),
+        ]
+
     def __repr__(self) -> str:
         (m, n), (rows, cols) = self.shape, self.patch
+        extras = "".join(f", {extra}" for extra in self._extras)
         return (
             f"bqq.Matrix({m}x{n}, p={self.p}, l={self.l}, patch={rows}x{cols}, "
-            f"{self.bits_per_weight:.3g} bits per weight, {self.nbytes} bytes)"
+            f"{self.bits_per_weight:.3g} bits per weight, {self.nbytes} bytes{extras})"
         )
 
     # --- where it is ---
@@ -205,6 +279,16 @@ class Matrix:
         """The first k stacks as a coarser matrix of their own (1 <= k <= p): same bits, block means kept."""
         planes, shorter = self._planes, self._core.prefix(_check.index("k", k))
         return Matrix._of(Planes(shorter, None, planes.library).moved(planes.device))
+
+    def with_scales(self, scales: npt.ArrayLike) -> Matrix:
+        """The same bits, orders and entries with other scales: (J, K, 3p+1), finite. Shares the bits. O(bytes)."""
+        J, K = self.grid
+        with np.errstate(over="ignore"):
+            values = _arrays.as_real("scales", np.asarray(scales)).astype(np.float32)
+        if values.shape != (J, K, 3 * self.p + 1):
+            raise ValueError(f"scales has shape {values.shape}, expected {(J, K, 3 * self.p + 1)}")
+        planes, other = self._planes, self._core.with_scales(np.ascontiguousarray(values))
+        return Matrix._of(Planes(other, None, planes.library).moved(planes.device))
 
     def reconstruct(self, *, threads: int | None = None) -> Any:
         """The dense m x n float32 array this matrix stands for. O(p l m n / 2) integer additions, on the host.
@@ -271,9 +355,68 @@ class Matrix:
     matmat, rmatmat = matvec, rmatvec
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (self.shape, self.grid, self.p, self.l, self._core.Y, self._core.Z, self.scales)
+        core = self._core
+        blocks = self.shape, self.grid, self.p, self.l, core.Y, core.Z, self.scales
+        extras = core.row_order, core.col_order, core.entries
+        return _restore, (*blocks, extras) if self._extras else blocks
 
 
-def _restore(shape: tuple[int, int], grid: tuple[int, int], p: int, l: int, Y: Any, Z: Any, scales: Any) -> Matrix:
-    """Pickles hold these arguments, so they stay; the planes have all shapes but the matrix's own."""
-    return Matrix(_core.Matrix(*shape, Y, Z, scales))
+def _restore(
+    shape: tuple[int, int],
+    grid: tuple[int, int],
+    p: int,
+    l: int,
+    Y: Any,
+    Z: Any,
+    scales: Any,
+    extras: tuple[Any, Any, Any] | None = None,
+) -> Matrix:
+    """Pickles hold these arguments, so they stay; the planes have all shapes but the matrix's own. Extras are the
+    orders and entries as the core has them."""
+    core = _core.Matrix(*shape, Y, Z, scales)
+    if extras is not None:
+        rows, cols, entries = extras
+        none = np.empty(0, np.uint32)
+        core = core.with_extras(none if rows is None else rows, none if cols is None else cols, *entries)
+    return Matrix(core)
+
+
+def _dressed(core: HostMatrix, row_order: Any, col_order: Any, entries: Any) -> HostMatrix:
+    """The matrix with orders and entries; those count rows and columns of the whole matrix."""
+    a = core.layout(False)
+    orders = []
+    places = [np.empty(0, np.uint32)] * 2
+    values = np.empty(0, np.float32)
+    if entries is not None:
+        rows, cols, numbers = entries
+        with np.errstate(over="ignore"):
+            values = _arrays.as_real("entries[2]", np.asarray(numbers)).astype(np.float32)
+        places = [_numbers(f"entries[{i}]", x, side) for i, (x, side) in enumerate(((rows, a["m"]), (cols, a["n"])))]
+        if not places[0].shape == places[1].shape == values.shape or values.ndim != 1:
+            raise ValueError(
+                f"entries have shapes {places[0].shape}, {places[1].shape} and {values.shape}, "
+                "expected three arrays of one length"
+            )
+    for axis, (name, order, side) in enumerate((("row_order", row_order, a["m"]), ("col_order", col_order, a["n"]))):
+        if order is None:
+            orders.append(np.empty(0, np.uint32))
+            continue
+        found = _numbers(name, order, side)
+        if found.shape != (side,) or np.unique(found).size != side:
+            raise ValueError(f"{name} is no permutation of 0 to {side - 1}")
+        orders.append(found)
+        where = np.empty(side, np.uint32)
+        where[found] = np.arange(side, dtype=np.uint32)
+        places[axis] = where[places[axis]]
+    by_place = np.lexsort(places[::-1])
+    return core.with_extras(orders[0], orders[1], places[0][by_place], places[1][by_place], values[by_place])
+
+
+def _numbers(name: str, values: Any, limit: int) -> npt.NDArray[np.uint32]:
+    """Integers from 0 to below `limit`."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"{name} has dtype {array.dtype}, expected integers")
+    if array.size and (array.min() < 0 or array.max() >= limit):
+        raise ValueError(f"{name} has {array.min()} to {array.max()}, expected 0 to {limit - 1}")
+    return np.ascontiguousarray(array, np.uint32)

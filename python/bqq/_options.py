@@ -12,10 +12,12 @@ from bqq import _arrays, _check, _core
 Schedule = Literal["adaptive", "paper"]
 Effort = Literal["fast", "default", "best"]
 Precision = Literal["float32", "fast"]
+Order = Literal["weight"]
 
 _SCHEDULES = {"adaptive": _core.Schedule.adaptive, "paper": _core.Schedule.paper}
 # "default" is a keyword of C++
 _EFFORTS = {"fast": _core.Effort.fast, "default": _core.Effort.standard, "best": _core.Effort.best}
+_ORDERS = {"weight": _core.Order.weight}
 _PRECISIONS = {"float32": _core.Precision.float32, "fast": _core.Precision.fast}
 _MATMUL_OPTIONS: dict[tuple[int | None, str], _core.MatmulOptions] = {}
 _REFINE = {None: 0, True: _core.REFINE_OF_EFFORT, False: -1}
@@ -34,6 +36,8 @@ def decompose_options(
     schedule: str = "adaptive",
     steps: int | None = None,
     refine: bool | int | None = None,
+    order: str | None = None,
+    outliers: float | None = None,
 ) -> _core.DecomposeOptions:
     """Options of a search for a matrix of so many columns; without progress."""
     options = _core.DecomposeOptions()
@@ -48,6 +52,11 @@ def decompose_options(
         options.refine = _check.positive("refine", refine)
     options.weight = _arrays.as_weight(weight, columns)
     options.damping = _check.damping(damping) or -1  # none there
+    if order is not None:
+        options.order = _ORDERS[_check.one_of("order", order, _ORDERS)]
+        if weight is None:
+            raise ValueError(f"order is {order!r}, expected None: there is no weight")
+    options.outliers = _check.outliers(outliers)
     options.seed = _check.seed(seed)
     options.threads = _check.threads(threads)
     return options

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ _Floats = npt.NDArray[np.float32]
 _L_SCALES = (2.0, 1.5, 1.0, 0.75, 0.5, 0.25)  # of the l that makes one stack cost one bit per element
 _WHOLE = 512  # up to this side the whole matrix is a candidate block
 _SIDES = (256, 128)
+_COUPLED_SIDES = range(96, 193, 4)  # with an (n, n) weight: bqq::decompose takes one of 96 to 192 there too
 _SAMPLE = 2**16  # elements of the trials, at least one block
 _EFFORT: Effort = "fast"  # of the trials
 _MOST_BITS, _MOST_STACKS, _MOST_L = 64, 64, 65535
@@ -54,6 +55,7 @@ def plan(
     W: Any,
     bits: float = 2.0,
     *,
+    weight: Any = None,
     patch: int | None = None,
     seed: int = 0,
     threads: int | None = None,
@@ -70,7 +72,10 @@ def plan(
     Parameters
     ----------
     W : (m, n) array of real numbers, as in :func:`decompose`
-    bits : budget of bits per element, up to 64, for planes, padding and float32 scales together
+    bits : budget of bits per element, up to 64, for planes, padding and float32 scales together; what an order of the
+        columns and entries take comes on top
+    weight : as in :func:`decompose`, in whose metric the least error is looked for. With one of shape (n, n) blocks
+        have sides from 96 to 192, as many of them tried as fill the budget best
     patch : largest side of a block; default: the trials choose from 128, 256 beyond 512 x 512 or up to
         256 x 256, and the whole matrix up to 512 x 512
     seed, threads, progress : as in :func:`decompose`; the plan depends on W, bits, patch, seed and the instruction set
@@ -78,7 +83,8 @@ def plan(
     Returns
     -------
     Plan
-        A named tuple (p, l, patch) with attributes ``bits_per_weight``, never above ``bits``, and ``mse``.
+        A named tuple (p, l, patch) with attributes ``bits_per_weight``, never above ``bits``, and ``mse``; with a
+        weight, ``mse`` is ``tr(E H E^T) / (m tr H)``, E = W - W_hat.
 
     Raises
     ------
@@ -97,15 +103,17 @@ def plan(
     budget = _budget(bits)
     side, number = _check.positive("patch", patch), _check.seed(seed)
     m, n = w.shape
+    metric = _arrays.as_weight(weight, n)
+    if metric.ndim == 2 and metric.size:
+        return _plan_coupled(w, metric, budget, [side] if side else list(_COUPLED_SIDES), (number, threads, progress))
     sides = [side] if side else _sides(m, n)
     choices = _choices(m, n, budget, sides)
     if not choices and not side:
         sides = [_WHOLE]  # the smallest stack of a larger block costs less per element
         choices = _choices(m, n, budget, sides)
     if not choices:
-        least = math.ceil(1e4 * min(_core.layout(m, n, 1, 1, s)["bits_per_weight"] for s in sides)) / 1e4
-        raise ValueError(f"bits is {bits}, expected at least {least}: what one stack with l = 1 takes here")
-    windows = _windows(w, max(sides), number)
+        _too_few(bits, m, n, sides)
+    windows = _windows(w, metric, max(sides), number)
     with reporter(progress, "plan") as report:
         tried = _race(windows, choices, {"effort": _EFFORT, "seed": number, "threads": threads}, report)
     limit = 1.01 * min(choice.mse for choice in tried)
@@ -113,7 +121,7 @@ def plan(
 
 
 def _race(
-    windows: list[_Floats],
+    windows: list[_Window],
     choices: dict[int, dict[int, Plan]],
     options: dict[str, Any],
     report: Report | None,
@@ -130,9 +138,8 @@ def _race(
         if side != smallest:
             entered = entered[: _finalists(side)]
         for choice in entered:
-            trials = [decompose(w, **choice._asdict(), **options, progress=steps.next()) for w in windows]
-            squared = sum(q.mse(w) * w.size for q, w in zip(trials, windows, strict=True))
-            choice.mse = squared / sum(w.size for w in windows)
+            errors = [window.error(choice, options, steps.next()) for window in windows]
+            choice.mse = sum(errors) / sum(window.norm for window in windows)
         tried += entered
         order = [choice.p for choice in sorted(tried, key=operator.attrgetter("mse"))]
         order = list(dict.fromkeys(order))
@@ -211,11 +218,90 @@ def _fill(m: int, n: int, bits: float, p: int, side: int) -> Plan | None:
     return choice
 
 
-def _windows(w: _Floats, side: int, seed: int) -> list[_Floats]:
+class _Window(NamedTuple):
+    """A part of W on its own, and the weight of its columns: (n, n), (n,), or none, without elements."""
+
+    W: _Floats
+    weight: _Floats
+
+    @property
+    def norm(self) -> float:
+        """What errors are relative to: elements, weighted."""
+        H = self.weight
+        return float(len(self.W) * (H.trace() if H.ndim == 2 else H.sum() if H.size else self.W.shape[1]))
+
+    @property
+    def power(self) -> float:
+        """tr(W H W^T)."""
+        return self._in_metric(self.W.astype(np.float64)) or 1.0
+
+    def _in_metric(self, E: npt.NDArray[np.float64]) -> float:
+        H = self.weight
+        return float(((E @ H if H.ndim == 2 else E * H if H.size else E) * E).sum())
+
+    def error(self, choice: Plan, options: dict[str, Any], progress: Report | None) -> float:
+        """tr(E H E^T) of a trial."""
+        H = self.weight
+        q = decompose(self.W, **choice._asdict(), weight=H if H.size else None, **options, progress=progress)
+        if not H.size:
+            return q.mse(self.W) * self.W.size
+        return self._in_metric((self.W - q.reconstruct(threads=options["threads"])).astype(np.float64))
+
+
+def _windows(w: _Floats, weight: _Floats, side: int, seed: int) -> list[_Window]:
     """Blocks of the layout with the largest blocks, drawn at random: as many as make up the sample, at least one."""
     m, n = w.shape
     layout = _core.layout(m, n, 1, 1, side)
     rows, cols, J, K = layout["rows"], layout["cols"], layout["J"], layout["K"]
     count = min(J * K, max(1, _SAMPLE // (rows * cols)))
     drawn = np.sort(np.random.default_rng(seed).choice(J * K, count, replace=False))
-    return [w[j * rows : (j + 1) * rows, k * cols : (k + 1) * cols] for j, k in (divmod(int(b), K) for b in drawn)]
+    return [
+        _Window(w[j * rows : (j + 1) * rows, k * cols : (k + 1) * cols], weight[k * cols : (k + 1) * cols])
+        for j, k in (divmod(int(b), K) for b in drawn)
+    ]
+
+
+def _plan_coupled(w: _Floats, H: _Floats, bits: float, sides: list[int], how: tuple[int, int | None, Progress]) -> Plan:
+    """With a weight that couples the columns: a trial has some rows and all columns."""
+    seed, threads, progress = how
+    m, n = w.shape
+    choices = _filling(m, n, bits, sides)
+    if not choices:
+        _too_few(bits, m, n, sides)
+    window = _some_rows(w, H, choices, seed)
+    with reporter(progress, "plan") as report:
+        steps = _Steps(report, len(choices))
+        options = {"effort": _EFFORT, "seed": seed, "threads": threads}
+        for choice in choices:
+            choice.mse = window.error(choice, options, steps.next()) / window.norm
+    limit = 1.01 * min(choice.mse for choice in choices)
+    return min((choice for choice in choices if choice.mse <= limit), key=lambda choice: (choice.p, choice.patch))
+
+
+def _some_rows(w: _Floats, H: _Floats, choices: list[Plan], seed: int) -> _Window:
+    """Enough rows for a trial of any of the choices, drawn at random."""
+    m, n = w.shape
+    count = min(m, max(_SAMPLE // n, *(choice.patch for choice in choices)))
+    return _Window(w[np.sort(np.random.default_rng(seed).choice(m, count, replace=False))], H)
+
+
+def _filling(m: int, n: int, bits: float, sides: list[int]) -> list[Plan]:
+    """Of each number of stacks about `bits`, the largest l and the block side with which it comes closest to the
+    budget; near misses, within 1 %, count as hits, and the side nearest to 128 is taken."""
+    found = []
+    for p in sorted({max(1, min(_MOST_STACKS, round(bits * scale))) for scale in (0.75, 1.0, 1.25, 1.5)}):
+        plans = [plan for side in sides if (plan := _fill(m, n, bits, p, side)) is not None]
+        if plans:
+            full = [plan for plan in plans if plan.bits_per_weight >= 0.99 * bits]
+            found.append(
+                min(full, key=lambda plan: abs(plan.patch - 128))
+                if full
+                else max(plans, key=lambda plan: plan.bits_per_weight)
+            )
+    full = [plan for plan in found if plan.bits_per_weight >= 0.99 * bits]
+    return full or found
+
+
+def _too_few(bits: float, m: int, n: int, sides: list[int]) -> NoReturn:
+    least = math.ceil(1e4 * min(_core.layout(m, n, 1, 1, s)["bits_per_weight"] for s in sides)) / 1e4
+    raise ValueError(f"bits is {bits}, expected at least {least}: what one stack with l = 1 takes here")

@@ -254,6 +254,7 @@ def _info(args: argparse.Namespace) -> None:
 
 
 def _print_tensors(tensors: dict[str, Any], stored: dict[str, int]) -> None:
+    besides = {name: ", ".join(value._extras) for name, value in tensors.items() if isinstance(value, bqq.Matrix)}
     table = Table(
         [
             ("name", "<", max(len(printable(name)) for name in tensors)),
@@ -263,7 +264,8 @@ def _print_tensors(tensors: dict[str, Any], stored: dict[str, int]) -> None:
             ("p", ">", 2),
             ("l", ">", 4),
             ("patch", ">", 9),
-            ("bits/weight", ">", 0),
+            ("bits/weight", ">", 11),
+            *([("besides", "<", 0)] if any(besides.values()) else []),
         ]
     )
     for name, value in sorted(tensors.items()):
@@ -273,6 +275,8 @@ def _print_tensors(tensors: dict[str, Any], stored: dict[str, int]) -> None:
             cells += [str(value.p), str(value.l), by(value.patch), f"{bits:.3f}"]
         else:
             cells += [""] * 4
+        if any(besides.values()):
+            cells.append(besides.get(name, ""))
         table.row(cells)
 
 

@@ -84,7 +84,7 @@ inline std::vector<bqq::NamedMatrix> matrices(const bqq::File& file) {
     return all;
 }
 
-/// What, straight from the formula.
+/// What, without orders and entries, straight from the formula.
 inline std::vector<double> reconstruct(const bqq::View& q) {
     const bqq::Layout& a = q.layout;
     const auto get = [](const std::uint8_t* row, Index at) { return double(row[at / 8] >> at % 8 & 1); };
@@ -110,8 +110,16 @@ inline std::vector<double> reconstruct(const bqq::View& q) {
 
 inline bool same(const bqq::View& a, const bqq::View& b) {
     const bqq::Layout& x = a.layout;
+    const auto same_order = [](const std::uint32_t* p, const std::uint32_t* q, Index side) {
+        return p && q ? std::equal(p, p + side, q) : p == q;
+    };
+    const auto same_entry = [](const bqq::Entry& p, const bqq::Entry& q) {
+        return p.row == q.row && p.col == q.col && p.value == q.value;
+    };
     return x == b.layout && std::equal(a.Y, a.Y + x.y_bytes(), b.Y) && std::equal(a.Z, a.Z + x.z_bytes(), b.Z) &&
-           std::equal(a.scales, a.scales + x.scales_count(), b.scales);
+           std::equal(a.scales, a.scales + x.scales_count(), b.scales) && same_order(a.row_order, b.row_order, x.m) &&
+           same_order(a.col_order, b.col_order, x.n) && a.entry_count == b.entry_count &&
+           std::equal(a.entries, a.entries + a.entry_count, b.entries, same_entry);
 }
 
 } // namespace files

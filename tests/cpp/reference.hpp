@@ -3,8 +3,10 @@
 
 #include "bqq/matrix.hpp"
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -173,6 +175,24 @@ inline bqq::Matrix random_matrix(Index m, Index n, Index p, Index l, Index patch
     return q;
 }
 
+/// The same with an order of its rows (side & 1), of its columns (side & 2) and entries (side & 4).
+inline bqq::Matrix dressed(bqq::Matrix q, int sides, std::uint32_t seed = 1) {
+    std::mt19937 rng(seed);
+    const auto order = [&](Index side) {
+        std::vector<std::uint32_t> all(static_cast<std::size_t>(side));
+        std::iota(all.begin(), all.end(), 0u);
+        std::shuffle(all.begin(), all.end(), rng);
+        return all;
+    };
+    if (sides & 1) q.row_order = order(q.layout.m);
+    if (sides & 2) q.col_order = order(q.layout.n);
+    std::uniform_real_distribution<float> uniform(-50, 50);
+    const Index size = q.layout.m * q.layout.n;
+    for (Index at = size / 5; sides & 4 && at < size; at += 1 + Index(rng() % std::uint32_t(1 + size / 9)))
+        q.entries.push_back({std::uint32_t(at / q.layout.n), std::uint32_t(at % q.layout.n), uniform(rng)});
+    return q;
+}
+
 inline bool bit(const std::uint8_t* row, Index k) { return row[k / 8] >> (k % 8) & 1; }
 
 /// W_hat, straight from the definition.
@@ -195,7 +215,13 @@ inline Mat dense(const bqq::View& q) {
             }
             w(i, j) = sum;
         }
-    return w;
+    for (Index i = 0; i < q.entry_count; ++i)
+        w(Index(q.entries[i].row), Index(q.entries[i].col)) += double(q.entries[i].value);
+    Mat placed(a.m, a.n);
+    for (Index i = 0; i < a.m; ++i)
+        for (Index j = 0; j < a.n; ++j)
+            placed(q.row_order ? q.row_order[i] : i, q.col_order ? q.col_order[j] : j) = w(i, j);
+    return placed;
 }
 
 } // namespace reference

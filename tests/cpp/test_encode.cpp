@@ -183,8 +183,9 @@ TEST(from_c) {
     const Rows w = noise(10, 12, 16);
     const Matrix q = decompose(w, 2);
     const bqq::Layout& a = q.layout;
-    const bqq_view view = {sizeof view, a.m, a.n, a.J,        a.K,        a.rows,
-                           a.cols,      a.p, a.l, q.Y.data(), q.Z.data(), q.scales.data()};
+    const bqq_view view = {sizeof view, a.m,     a.n,     a.J,        a.K,        a.rows,
+                           a.cols,      a.p,     a.l,     q.Y.data(), q.Z.data(), q.scales.data(),
+                           nullptr,     nullptr, nullptr, 0};
     bqq_matrix* out = nullptr;
     CHECK_EQ(bqq_encode(&view, w.v.data(), 10, 12, nullptr, &out), BQQ_OK);
     bqq_view made = BQQ_VIEW_INIT;

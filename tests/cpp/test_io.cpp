@@ -440,6 +440,106 @@ TEST(golden_v1_small) {
     CHECK(files::read(dir.file("again")) == files::read(path));
 }
 
+namespace {
+
+// Of tests/golden/make_v2_small.py.
+Matrix golden_all() {
+    Matrix q = golden_matrix(1, files::layout(7, 10, 2, 3, 2, 9));
+    q.row_order = {6, 0, 3, 1, 5, 2, 4};
+    q.col_order = {9, 1, 2, 0, 4, 3, 8, 7, 5, 6};
+    q.entries = {{0, 3, 100.0f}, {0, 9, -50.0f}, {5, 0, 1.0f / 64}, {6, 9, 777.0f / 64}};
+    return q;
+}
+
+// The reconstructions in units of 1/64, from make_v2_small.py --table.
+const int kGoldenAll[] = {-171, -173, -145, -507, -548, 592,  605,  -550, -550, -33,  -237,  -109, -155, -807,
+                          -762, 507,  589,  -710, -769, -155, -51,  115,  67,   104,  199,   477,  615,  39,
+                          189,  13,   -278, -326, -206, -625, -521, 267,  387,  -582, -641,  -224, -43,  169,
+                          148,  51,   151,  470,  1373, 16,   151,  -7,   -293, 19,   -102,  152,  247,  509,
+                          671,  112,  242,  -211, 6144, -230, -202, -566, -553, 561,  -2588, -582, -582, -128};
+
+} // namespace
+
+TEST(golden_v2_small) {
+    const std::string path = std::string(BQQ_GOLDEN_DIR) + "/v2-small.safetensors";
+    const Matrix all = golden_all(), plain = golden_matrix(2, files::layout(3, 5, 1, 1, 1, 2));
+    Matrix columns = plain, entries = plain;
+    columns.col_order = {4, 2, 0, 1, 3};
+    entries.entries = {{2, 4, -10.0f}};
+    const std::vector<NamedMatrix> named = {
+        {"all", all.view()}, {"columns", columns.view()}, {"entries", entries.view()}, {"plain", plain.view()}};
+    const File file = File::open(path);
+    CHECK_EQ(file.matrices().size(), named.size());
+    for (const NamedMatrix& q : named) CHECK(files::same(file.matrix(q.name), q.view));
+    CHECK_EQ(bqq::Index(file.matrices()[0].nbytes), all.view().nbytes());
+    std::vector<float> W(70);
+    reconstruct(file.matrix("all"), W.data(), 10);
+    for (std::size_t i = 0; i < W.size(); ++i) CHECK_EQ(64 * W[i], float(kGoldenAll[i]));
+    const TemporaryDirectory dir;
+    save(dir.file("again"), named);
+    CHECK(files::read(dir.file("again")) == files::read(path));
+}
+
+TEST(orders_and_entries_that_are_wrong) {
+    const std::string good = files::read(std::string(BQQ_GOLDEN_DIR) + "/v2-small.safetensors");
+    const TemporaryDirectory dir;
+    const auto fails = [&](const std::string& from, const std::string& to, const char* part) {
+        std::string bytes = good;
+        const std::size_t at = bytes.find(from);
+        CHECK(at != std::string::npos && from.size() == to.size());
+        files::write(dir.file("x"), bytes.replace(at, from.size(), to));
+        const auto load_all = [&] {
+            for (const auto& q : files::matrices(File::open(dir.file("x")))) CHECK(!q.name.empty());
+        };
+        CHECK_THROWS(load_all(), Error, part);
+    };
+    fails("\"bqq\":\"2\"", "\"bqq\":\"1\"", "matrix \"all\" has orders or entries in a file of version 1");
+    // A part that has gone, or is called otherwise.
+    fails("columns.bqq_col_order", "columns.bqq_row_order", "tensor \"columns.bqq_col_order\" is missing");
+    fails("entries.bqq_values\"", "entries.bqq_v_lues\"", "tensor \"entries.bqq_values\" is missing");
+    fails("\\\"col_order\\\":1,\\\"crc", "\\\"entries\\\" : 1,\\\"crc", "is missing");
+    fails(",\\\"entries\\\":4", ",\\\"entries\\\":3", "its metadata say [3]");
+    fails("\"dtype\":\"U16\",\"shape\":[7]", "\"dtype\":\"I16\",\"shape\":[7]", "has dtype I16, expected U16");
+    // Every byte of an order and of entries is under the checksum.
+    const std::string order("\x06\0\0\0\x03\0", 6);
+    fails(order, std::string("\x06\0\0\0\x02\0", 6), "checksum");
+}
+
+TEST(orders_and_entries_of_any_size) {
+    const TemporaryDirectory dir;
+    for (const auto& [m, n, sides] :
+         {std::tuple<bqq::Index, bqq::Index, int>{70000, 3, 7}, {2, 65536, 7}, {2, 65537, 2}, {65536, 65537, 4}}) {
+        Matrix q(make_layout(m, n, 1, 1, 1 << 20));
+        q = Matrix(q.view());
+        const Matrix d = [&] {
+            Matrix out = q;
+            const auto backwards = [](bqq::Index side) {
+                std::vector<std::uint32_t> order;
+                for (bqq::Index i = side; i-- > 0;) order.push_back(std::uint32_t(i));
+                return order;
+            };
+            if (sides & 1) out.row_order = backwards(m);
+            if (sides & 2) out.col_order = backwards(n);
+            if (sides & 4) out.entries = {{0, 1, 2.0f}, {std::uint32_t(m - 1), std::uint32_t(n - 1), -1.5f}};
+            return out;
+        }();
+        for (const Dtype scales : {Dtype::f32, Dtype::f16}) {
+            SaveOptions options;
+            options.scales = scales;
+            save(dir.file("x"), {{"w", d.view()}}, {}, options);
+            const File file = File::read(dir.file("x"));
+            CHECK(files::same(file.matrix("w"), d.view()));
+            if (scales == Dtype::f32) CHECK_EQ(bqq::Index(file.matrices()[0].nbytes), d.view().nbytes());
+        }
+    }
+    Matrix large(make_layout(3, 4, 1));
+    large.entries = {{0, 0, 1e5f}};
+    SaveOptions half;
+    half.scales = Dtype::f16;
+    save_error({{"w", large.view()}}, {}, "the value of entry 0 is 100000.000000, float16 holds at most 65504", half);
+    save_error({}, {tensor("a.bqq_values", "U8", {0}, "")}, ".bqq_values are reserved");
+}
+
 TEST(the_example_of_the_specification) {
     // cpp/FORMAT.md shows this file as lines "00000000  xx xx ...  |text|" and its values.
     Matrix q(files::layout(3, 5, 1, 1, 1, 2));

@@ -88,8 +88,9 @@ TEST(product_equals_the_oracle) {
         for (const Index n : {1, 8, 65, 257})
             for (const Index patch : {0, 48})
                 for (const Index batch : {1, 3, 4, 16, 35})
-                    for (const float offset : {0.0f, 100.0f}) {
-                        const bqq::Matrix q = reference::random_matrix(m, n, 3, 21, patch, 1);
+                    for (const auto& [offset, sides] : {std::pair(0.0f, 0), {100.0f, 0}, {0.0f, 7}, {100.0f, 6}}) {
+                        const bqq::Matrix q =
+                            reference::dressed(reference::random_matrix(m, n, 3, 21, patch, 1), sides);
                         const Mat X = reference::random(n, batch, 2, offset - 1, offset + 1);
                         std::vector<float> x(X.v.begin(), X.v.end()), y(std::size_t(m * batch), NAN);
                         Mat X32 = X;
@@ -105,75 +106,82 @@ TEST(product_equals_the_oracle) {
 
 TEST(strides_and_types) {
     const Index m = 19, n = 23, batch = 5;
-    const bqq::Matrix q = reference::random_matrix(m, n, 2, 9, 8, 1);
-    const Mat X = reference::random(n, batch, 2, -1, 1);
-    const Aligned buffer = prepared(q);
-    const Mat dense = reference::dense(q.view());
-    struct Type {
-        Dtype dtype;
-        std::size_t size;
-        double precision;
-    };
-    for (const Type type :
-         {Type{Dtype::f32, 4, 1e-7}, Type{Dtype::f64, 8, 1e-16}, Type{Dtype::f16, 2, 1e-3}, Type{Dtype::bf16, 2, 8e-3}})
-        for (const bool transposed : {false, true}) {
-            std::vector<std::uint8_t> in(std::size_t(n * batch) * 2 * type.size),
-                out(std::size_t(m * batch) * 2 * type.size);
-            const auto put = [&](std::size_t i, double v) {
-                std::uint8_t* at = in.data() + i * type.size;
-                const float f = float(v);
-                const std::uint16_t h =
-                    type.dtype == Dtype::f16 ? bqq::detail::f32_to_f16(f) : bqq::detail::f32_to_bf16(f);
-                if (type.dtype == Dtype::f32)
-                    std::memcpy(at, &f, 4);
-                else if (type.dtype == Dtype::f64)
-                    std::memcpy(at, &v, 8);
-                else
-                    std::memcpy(at, &h, 2);
-            };
-            const auto get = [&](const std::vector<std::uint8_t>& from, std::size_t i) -> double {
-                const std::uint8_t* at = from.data() + i * type.size;
-                float f;
-                double d;
-                std::uint16_t h;
-                if (type.dtype == Dtype::f32) return std::memcpy(&f, at, 4), double(f);
-                if (type.dtype == Dtype::f64) return std::memcpy(&d, at, 8), d;
-                std::memcpy(&h, at, 2);
-                return double(type.dtype == Dtype::f16 ? bqq::detail::f16_to_f32(h) : bqq::detail::bf16_to_f32(h));
-            };
-            // Every other element, columns or rows first, the rows of the output backwards.
-            const Index xr = transposed ? 2 : 2 * batch, xc = transposed ? 2 * n : 2;
-            const Index yr = transposed ? -2 : -2 * batch, yc = transposed ? 2 * m : 2;
-            Mat X2(n, batch);
-            for (Index i = 0; i < n; ++i)
-                for (Index c = 0; c < batch; ++c) put(std::size_t(i * xr + c * xc), X(i, c));
-            for (Index i = 0; i < n; ++i)
-                for (Index c = 0; c < batch; ++c) X2(i, c) = get(in, std::size_t(i * xr + c * xc));
-            const ConstArray x{in.data(), type.dtype, n, batch, xr, xc};
-            const Index start = -(m - 1) * yr;
-            const Array y{out.data() + std::size_t(start) * type.size, type.dtype, m, batch, yr, yc};
-            bqq::matmul(buffer.at, x, y, {1});
-            const Mat expected = reference::multiply(dense, X2);
-            for (Index i = 0; i < m; ++i)
-                for (Index c = 0; c < batch; ++c)
-                    CHECK_NEAR(get(out, std::size_t(start + i * yr + c * yc)), expected(i, c),
-                               1e-5 * norm(expected) + type.precision * std::fabs(expected(i, c)));
-        }
+    for (const int sides : {0, 1, 2, 4, 7}) {
+        const bqq::Matrix q = reference::dressed(reference::random_matrix(m, n, 2, 9, 8, 1), sides);
+        const Mat X = reference::random(n, batch, 2, -1, 1);
+        const Aligned buffer = prepared(q);
+        const Mat dense = reference::dense(q.view());
+        struct Type {
+            Dtype dtype;
+            std::size_t size;
+            double precision;
+        };
+        for (const Type type : {Type{Dtype::f32, 4, 1e-7}, Type{Dtype::f64, 8, 1e-16}, Type{Dtype::f16, 2, 1e-3},
+                                Type{Dtype::bf16, 2, 8e-3}})
+            for (const bool transposed : {false, true}) {
+                std::vector<std::uint8_t> in(std::size_t(n * batch) * 2 * type.size),
+                    out(std::size_t(m * batch) * 2 * type.size);
+                const auto put = [&](std::size_t i, double v) {
+                    std::uint8_t* at = in.data() + i * type.size;
+                    const float f = float(v);
+                    const std::uint16_t h =
+                        type.dtype == Dtype::f16 ? bqq::detail::f32_to_f16(f) : bqq::detail::f32_to_bf16(f);
+                    if (type.dtype == Dtype::f32)
+                        std::memcpy(at, &f, 4);
+                    else if (type.dtype == Dtype::f64)
+                        std::memcpy(at, &v, 8);
+                    else
+                        std::memcpy(at, &h, 2);
+                };
+                const auto get = [&](const std::vector<std::uint8_t>& from, std::size_t i) -> double {
+                    const std::uint8_t* at = from.data() + i * type.size;
+                    float f;
+                    double d;
+                    std::uint16_t h;
+                    if (type.dtype == Dtype::f32) return std::memcpy(&f, at, 4), double(f);
+                    if (type.dtype == Dtype::f64) return std::memcpy(&d, at, 8), d;
+                    std::memcpy(&h, at, 2);
+                    return double(type.dtype == Dtype::f16 ? bqq::detail::f16_to_f32(h) : bqq::detail::bf16_to_f32(h));
+                };
+                // Every other element, columns or rows first, the rows of the output backwards.
+                const Index xr = transposed ? 2 : 2 * batch, xc = transposed ? 2 * n : 2;
+                const Index yr = transposed ? -2 : -2 * batch, yc = transposed ? 2 * m : 2;
+                Mat X2(n, batch);
+                for (Index i = 0; i < n; ++i)
+                    for (Index c = 0; c < batch; ++c) put(std::size_t(i * xr + c * xc), X(i, c));
+                for (Index i = 0; i < n; ++i)
+                    for (Index c = 0; c < batch; ++c) X2(i, c) = get(in, std::size_t(i * xr + c * xc));
+                const ConstArray x{in.data(), type.dtype, n, batch, xr, xc};
+                const Index start = -(m - 1) * yr;
+                const Array y{out.data() + std::size_t(start) * type.size, type.dtype, m, batch, yr, yc};
+                bqq::matmul(buffer.at, x, y, {1});
+                const Mat expected = reference::multiply(dense, X2);
+                for (Index i = 0; i < m; ++i)
+                    for (Index c = 0; c < batch; ++c)
+                        CHECK_NEAR(get(out, std::size_t(start + i * yr + c * yc)), expected(i, c),
+                                   1e-5 * norm(expected) + type.precision * std::fabs(expected(i, c)));
+            }
+    }
 }
 
 TEST(row_ranges_equal_the_whole_bit_for_bit) {
     const Index m = 70, n = 33;
-    for (const Index batch : {1, 20}) {
-        const bqq::Matrix q = reference::random_matrix(m, n, 2, 17, 32, 1);
+    for (const auto& [batch, sides] : {std::pair<Index, int>{1, 0}, {20, 0}, {1, 7}, {20, 7}, {20, 1}, {20, 6}}) {
+        const bqq::Matrix q = reference::dressed(reference::random_matrix(m, n, 2, 17, 32, 1), sides);
         const Aligned buffer = prepared(q);
         const Mat X = reference::random(n, batch, 2, -1, 1);
         std::vector<float> x(X.v.begin(), X.v.end()), whole(std::size_t(m * batch)), parts(whole);
         bqq::matmul(buffer.at, input(x, n, batch), output(whole, m, batch), {1});
         const Aligned workspace(bqq::workspace_size(buffer.at, batch));
         const Index cuts[] = {0, 0, 5, 24, 25, 48, 70};
-        for (std::size_t i = 0; i + 1 < sizeof cuts / sizeof *cuts; ++i)
-            bqq::matmul_rows(buffer.at, input(x, n, batch), output(parts, m, batch), cuts[i], cuts[i + 1],
+        for (std::size_t i = 0; i + 1 < sizeof cuts / sizeof *cuts; ++i) {
+            std::vector<float> alone(whole.size(), -7.0f); // rows that nobody asked for stay as they are
+            bqq::matmul_rows(buffer.at, input(x, n, batch), output(alone, m, batch), cuts[i], cuts[i + 1],
                              workspace.at);
+            const auto [begin, end] = std::pair(cuts[i] * batch, cuts[i + 1] * batch);
+            for (Index e = 0; e < m * batch; ++e) CHECK((begin <= e && e < end) || alone[std::size_t(e)] == -7.0f);
+            std::copy(alone.begin() + begin, alone.begin() + end, parts.begin() + begin);
+        }
         CHECK(parts == whole);
         std::vector<float> threaded(whole.size());
         bqq::matmul(buffer.at, input(x, n, batch), output(threaded, m, batch), {4});
@@ -185,7 +193,9 @@ TEST(fast_class) {
     for (const Index side : {40, 130, 500})
         for (const Index patch : {0, 64, 128})
             for (const Index batch : {1, 2, 3, 8, 11}) {
-                const bqq::Matrix q = reference::random_matrix(side, side + 7, 2, side / 2, patch, 1);
+                const int sides = batch % 2 ? 7 : 0; // with and without orders and entries
+                const bqq::Matrix q =
+                    reference::dressed(reference::random_matrix(side, side + 7, 2, side / 2, patch, 1), sides);
                 const Mat X = reference::random(side + 7, batch, 2, -1, 1);
                 std::vector<float> x(X.v.begin(), X.v.end()), y(std::size_t(side * batch));
                 const Mat expected = reference::multiply(reference::dense(q.view()), X);
@@ -207,7 +217,7 @@ TEST(fast_class) {
 
 TEST(accumulate) {
     const Index m = 70, n = 33, batch = 11;
-    const bqq::Matrix q = reference::random_matrix(m, n, 2, 17, 32, 1);
+    const bqq::Matrix q = reference::dressed(reference::random_matrix(m, n, 2, 17, 32, 1), 7);
     const Aligned buffer = prepared(q), workspace(bqq::workspace_size(buffer.at, batch));
     const Mat X = reference::random(n, batch, 2, -1, 1);
     std::vector<float> x(X.v.begin(), X.v.end()), y(std::size_t(m * batch)), sum(y.size(), 3.0f), parts(sum);
@@ -224,7 +234,8 @@ TEST(matmul_rows_does_not_allocate) {
     for (const Index patch : {0, 64})
         for (const Index batch : {1, 5, 30})
             for (const int precision : {0, 1}) {
-                const bqq::Matrix q = reference::random_matrix(200, 150, 2, 50, patch, 1);
+                const bqq::Matrix q =
+                    reference::dressed(reference::random_matrix(200, 150, 2, 50, patch, 1), precision ? 0 : 7);
                 const Aligned buffer = prepared(q), workspace(bqq::workspace_size(buffer.at, batch));
                 std::vector<float> x(std::size_t(150 * batch), 1.0f), y(std::size_t(200 * batch));
                 bqq::MatmulOptions options;
@@ -276,7 +287,8 @@ TEST(every_way_equals_the_oracle) { // also where another would be chosen
             for (const Index batch : {1, 2, 5, 17, 40, 70, 259}) {
                 if (side == 300 && batch > 40) continue; // the oracle is slow
                 const Index m = side, n = side + 7;
-                const bqq::Matrix q = reference::random_matrix(m, n, 3, 21, patch, 1);
+                const int sides = batch % 2 ? 7 : 0;
+                const bqq::Matrix q = reference::dressed(reference::random_matrix(m, n, 3, 21, patch, 1), sides);
                 const Mat X = reference::random(n, batch, 2, -1, 1);
                 const std::vector<float> x(X.v.begin(), X.v.end());
                 const Mat expected = reference::multiply(reference::dense(q.view()), X);
@@ -300,7 +312,7 @@ TEST(columns_do_not_depend_on_the_batch) { // that goes the same way
     const Mat X = reference::random(n, batch, 2, -1, 1);
     const std::vector<float> x(X.v.begin(), X.v.end());
     for (const Index patch : {0, 64}) {
-        const bqq::Matrix q = reference::random_matrix(m, n, 2, 50, patch, 1);
+        const bqq::Matrix q = reference::dressed(reference::random_matrix(m, n, 2, 50, patch, 1), patch ? 7 : 0);
         const Aligned buffer = prepared(q);
         std::vector<float> whole(std::size_t(m * batch)), some(whole.size());
         for (const int precision : {0, 1})
@@ -341,7 +353,7 @@ TEST(one_very_wide_block) { // 25,000 additions of groups of four, one after the
 TEST(few_block_rows_on_many_threads) { // stage 1 and stage 2 one after the other, both cut by rows
     const Index m = 700, n = 650, batch = 70;
     for (const Index patch : {0, 350}) {
-        const bqq::Matrix q = reference::random_matrix(m, n, 2, 333, patch, 1);
+        const bqq::Matrix q = reference::dressed(reference::random_matrix(m, n, 2, 333, patch, 1), patch ? 7 : 0);
         const Aligned buffer = prepared(q);
         const Mat X = reference::random(n, batch, 2, -1, 1);
         std::vector<float> x(X.v.begin(), X.v.end()), one(std::size_t(m * batch)), many(one);
@@ -358,7 +370,11 @@ TEST(prepared_from_a_view_or_from_its_transpose_is_the_same) {
         for (const Index n : {1, 16, 65, 129})
             for (const Index l : {1, 8, 21, 40})
                 for (const Index patch : {0, 20, 48}) {
-                    const bqq::Matrix q = reference::random_matrix(m, n, 3, l, patch, 1), t = bqq::transpose(q.view());
+                    const bqq::Matrix plain = reference::random_matrix(m, n, 3, l, patch, 1),
+                                      q = reference::dressed(plain, l == 8    ? 0
+                                                                    : l == 21 ? 7
+                                                                              : 6),
+                                      t = bqq::transpose(q.view());
                     const std::size_t size = bqq::prepared_size(t.view());
                     CHECK_EQ(bqq::prepared_size(q.view(), true), size);
                     CHECK(!std::memcmp(prepared(q, true).at, prepared(t).at, size));

@@ -69,6 +69,27 @@ TEST(pack_and_transpose) {
         }
 }
 
+TEST(validate_finds_bad_orders_and_entries) {
+    const bqq::Matrix good = reference::dressed(reference::random_matrix(5, 7, 1, 3, 4, 1), 7);
+    bqq::validate(good.view());
+    const auto bad = [&](auto&& spoil, const char* text) {
+        bqq::Matrix q = good;
+        spoil(q);
+        CHECK_THROWS(bqq::validate(q.view()), Error, text);
+    };
+    bad([](bqq::Matrix& q) { q.row_order[2] = q.row_order[1]; }, "row_order is no permutation");
+    bad([](bqq::Matrix& q) { q.col_order[6] = 7; },
+        "col_order is no permutation: 7 at position 6, expected less than 7");
+    bad([](bqq::Matrix& q) { q.entries[0].row = 5; }, "entry 0 at row 5");
+    bad([](bqq::Matrix& q) { q.entries[1].col = 7; }, "expected within 5 x 7");
+    bad([](bqq::Matrix& q) { q.entries[1] = q.entries[0]; }, "entry 1 at row 1, column 0: entries are not ascending");
+    bad([](bqq::Matrix& q) { q.entries[1].value = INFINITY; }, "is not finite");
+    bqq::View missing = good.view();
+    missing.entries = nullptr;
+    CHECK_THROWS(bqq::validate(missing), Error, "entries are missing");
+    CHECK_EQ(good.view().nbytes(), good.layout.nbytes() + 2 * 5 + 2 * 7 + 8 * bqq::Index(good.entries.size()));
+}
+
 TEST(validate_finds_dirty_padding_and_bad_scales) {
     const bqq::Matrix good = reference::random_matrix(21, 13, 2, 5, 8, 1);
     bqq::validate(good.view());

@@ -156,7 +156,7 @@ TEST(options_become_a_recipe) {
     options.schedule = bqq::Schedule::adaptive;
     CHECK(make_recipe(options, a).refine.sweeps == 20000 && make_recipe(options, a).retry_steps == 10000);
     options.damping = 0;
-    CHECK_EQ(damping_of(options), 0.01);
+    CHECK_EQ(damping_of(options), 0.1);
     options.damping = -1;
     CHECK_EQ(damping_of(options), 0);
     options.refine = -3;

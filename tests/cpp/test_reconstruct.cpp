@@ -12,10 +12,23 @@ namespace {
 
 struct Case {
     Index m, n, p, l, patch;
+    int sides; // that have an order, and whether there are entries
 };
-const Case kCases[] = {{1, 1, 1, 1, 0}, {7, 5, 2, 3, 0}, {33, 129, 3, 70, 0}, {257, 65, 2, 9, 64}, {20, 20, 16, 33, 7}};
+const Case kCases[] = {{1, 1, 1, 1, 0, 0},      {7, 5, 2, 3, 0, 0},     {33, 129, 3, 70, 0, 0}, {257, 65, 2, 9, 64, 0},
+                       {20, 20, 16, 33, 7, 0},  {1, 1, 1, 1, 0, 7},     {7, 5, 2, 3, 3, 1},     {7, 5, 2, 3, 3, 2},
+                       {33, 129, 3, 70, 40, 6}, {257, 65, 2, 9, 64, 7}, {20, 20, 2, 33, 7, 4}};
 
-bqq::Matrix make(const Case& c) { return reference::random_matrix(c.m, c.n, c.p, c.l, c.patch, 5); }
+bqq::Matrix make(const Case& c) {
+    return reference::dressed(reference::random_matrix(c.m, c.n, c.p, c.l, c.patch, 5), c.sides);
+}
+
+bool same_extras(const bqq::Matrix& a, const bqq::Matrix& b) {
+    const auto same = [](const bqq::Entry& x, const bqq::Entry& y) {
+        return x.row == y.row && x.col == y.col && x.value == y.value;
+    };
+    return a.row_order == b.row_order && a.col_order == b.col_order &&
+           std::equal(a.entries.begin(), a.entries.end(), b.entries.begin(), b.entries.end(), same);
+}
 
 } // namespace
 
@@ -59,6 +72,8 @@ TEST(transpose_is_exact) {
             for (Index j = 0; j < c.n; ++j) CHECK_NEAR(a(i, j), b(j, i), 1e-12);
         const bqq::Matrix back = bqq::transpose(t.view());
         CHECK(back.layout == q.layout && back.Y == q.Y && back.Z == q.Z && back.scales == q.scales);
+        CHECK(same_extras(back, q));
+        CHECK(same_extras(bqq::Matrix(q.view()), q));
     }
 }
 
@@ -69,7 +84,9 @@ TEST(prefix_keeps_bits_and_block_means) {
         for (Index k = 1; k <= c.p; ++k) {
             const bqq::Matrix head = bqq::prefix(q.view(), k);
             bqq::validate(head.view());
-            const Mat whole = reference::dense(q.view()), part = reference::dense(head.view());
+            const Mat whole = reference::dense(q.view().blocks_alone()),
+                      part = reference::dense(head.view().blocks_alone());
+            CHECK(same_extras(head, q));
             for (Index J = 0; J < a.J; ++J)
                 for (Index K = 0; K < a.K; ++K) {
                     for (Index i = 0; i < k; ++i) {

@@ -15,7 +15,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 CPP = (".h", ".hpp", ".cpp", ".c", ".inl", ".cu", ".cuh")
-TOP = ("cpp", "cuda", "python", "tests", "bench", "integrations")
+TOP = ("cpp", "cuda", "python", "tests", "bench", "integrations", "docs", "tools")
 NEVER = {"results", "data", "__pycache__"}  # folders without sources
 
 # --- C++ ---
@@ -80,17 +80,14 @@ FOLDERS = {
     "tests/cuda": "cuda tests",
     "tests/cuda/cuemu": "emulation",
     "bench": "bench",
-    **{f"integrations/{name}": "integrations" for name in ("faiss", "hnswlib", "openvino", "onnxruntime")},
+    **{
+        f"integrations/{name}": "integrations"
+        for name in ("common", "faiss", "hnswlib", "jax", "openvino", "onnxruntime")
+    },
 }
 SEARCHED = (
-    "cpp/include",
-    "cpp/src",
-    "cuda",
-    "cuda/include",
-    "tests/cpp",
-    "tests/fuzz",
-    "tests/cuda",
-    "tests/cuda/cuemu",
+    *("cpp/include", "cpp/src", "cuda", "cuda/include"),
+    *("tests/cpp", "tests/fuzz", "tests/cuda", "tests/cuda/cuemu", "integrations/common"),
 )
 GENERATED = {"isa_list.inc"}
 OF_CUDA = {"cuda_runtime.h", "cuda_runtime_api.h", "cuda.h"}
@@ -122,14 +119,17 @@ PYTHON_FOLDERS = {
     "python/bqq/ann": PythonRoom(("bqq", "bqq.ann"), private=True, inside=only("faiss", "hnswlib")),
     "bench": PythonRoom(("bqq", "bench"), **ANY),
     "bench/paper": PythonRoom(("bqq", "bench", "bench.paper"), **ANY),
+    "bench/models": PythonRoom(("bqq", "bqq.nn", "bench", "bench.models"), **ANY),
+    "docs": PythonRoom(("bqq", "bench")),
+    "tools": PythonRoom(()),
     "tests/golden": PythonRoom(("bqq",)),
     "tests/faults": PythonRoom(("bqq",)),
     **{f"tests/{name}": PythonRoom(("bqq", "bqq.nn", "bqq.ann", "bench", "bench.paper", "tests"), **ANY)
-       for name in ("python", "nn", "ann", "cuda/python", "integrations")},
+       for name in ("python", "nn", "ann", "cuda/python", "integrations", "docs")},
     **{f"integrations/{name}": PythonRoom(("bqq", "bqq.nn", "bqq.ann"), others=WATCHED)
        for name in ("faiss", "hnswlib", "openvino", "onnxruntime", "jax", "ann_benchmarks")},
 }  # fmt: skip
-ROOMS = ("bqq", "bqq.nn", "bqq.ann", "bench", "bench.paper", "tests", "integrations")
+ROOMS = ("bqq", "bqq.nn", "bqq.ann", "bench", "bench.paper", "bench.models", "tests", "integrations")
 
 
 def violations(root: Path) -> list[str]:

@@ -61,15 +61,28 @@ def standardise(W: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     return (w - w.mean()) / w.std()
 
 
-def random_matrix(m: int, n: int, *, J: int = 1, K: int = 1, p: int = 1, l: int = 4, seed: int = 0) -> bqq.Matrix:
-    """A matrix of random bits, zero where padded, with scales of either sign around 1."""
+def random_matrix(
+    m: int, n: int, *, J: int = 1, K: int = 1, p: int = 1, l: int = 4, seed: int = 0, extras: str = ""
+) -> bqq.Matrix:
+    """A matrix of random bits, zero where padded, with scales of either sign around 1. Extras: "r" for an order of the
+    rows, "c" of the columns, "e" for entries."""
     rng = np.random.default_rng([seed, m, n, J, K, p, l])
     rows, cols = -(-m // J), -(-n // K)
     Y = rng.integers(0, 2, (J, K, p, rows, l), dtype=np.uint8)
     Z = rng.integers(0, 2, (J, K, p, l, cols), dtype=np.uint8)
     Y[-1, :, :, m - (J - 1) * rows :] = 0
     Z[:, -1, ..., n - (K - 1) * cols :] = 0
-    return bqq.Matrix.from_factors(Y, Z, rng.standard_normal((J, K, 3 * p + 1)), (m, n))
+    scales = rng.standard_normal((J, K, 3 * p + 1))
+    at = rng.choice(m * n, min(m * n, 5), replace=False)
+    return bqq.Matrix.from_factors(
+        Y,
+        Z,
+        scales,
+        (m, n),
+        row_order=rng.permutation(m) if "r" in extras else None,
+        col_order=rng.permutation(n) if "c" in extras else None,
+        entries=(at // n, at % n, 30 * rng.standard_normal(at.size)) if "e" in extras else None,
+    )
 
 
 def dense(q: bqq.Matrix) -> npt.NDArray[np.float64]:
@@ -84,13 +97,21 @@ def dense(q: bqq.Matrix) -> npt.NDArray[np.float64]:
             for i in range(q.p):
                 (r, s, t), y, z = c[j, k, 3 * i : 3 * i + 3], Y[j, k, i], Z[j, k, i]
                 block += r * (y @ z) + s * y.sum(1, keepdims=True) + t * z.sum(0, keepdims=True)
-    return W[:m, :n]
+    placed = np.empty((m, n))
+    order = np.arange(m) if q.row_order is None else q.row_order
+    placed[np.ix_(order, np.arange(n) if q.col_order is None else q.col_order)] = W[:m, :n]
+    at = q.entries
+    placed[at[0], at[1]] += at[2]
+    return placed
 
 
 def same(a: bqq.Matrix, b: bqq.Matrix) -> bool:
-    """Equal shape, bits and scales, bit for bit."""
+    """Equal shape, bits, scales, orders and entries, bit for bit."""
     return (
-        a.shape == b.shape
+        np.array_equal(a.row_order, b.row_order)  # None is equal to None alone
+        and np.array_equal(a.col_order, b.col_order)
+        and all(map(np.array_equal, a.entries, b.entries))
+        and a.shape == b.shape
         and np.array_equal(a.Y, b.Y)
         and np.array_equal(a.Z, b.Z)
         and a.scales.tobytes() == b.scales.tobytes()
@@ -133,7 +154,10 @@ def run_isa(isa: str, code: str, timeout: float = 120) -> str:
     return finish(start_python(code, BQQ_ISA=isa), timeout)
 
 
-COMPILING = {"test_consumer.py", "test_cpp.py", "test_cuda.py", "test_cuda_arrays.py"}
+COMPILING = {
+    *("test_consumer.py", "test_cpp.py", "test_cuda.py", "test_cuda_arrays.py", "test_docs.py", "test_jax.py"),
+    *("test_onnxruntime.py", "test_openvino.py", "test_platforms.py", "test_together.py"),
+}
 BUILDS = {"built", "subdirectory", "sanitized", "emulated", "emulated_module", "by_nvcc"}  # fixtures that compile
 LONG = {  # of the other files, what takes seconds of CPU time
     "test_mypy",

@@ -36,7 +36,7 @@ def shared_library(prefix: Path) -> Path:
     return next(prefix.glob("lib/libbqq.so.*.*"))
 
 
-PROGRAMS = ("user_c", "user_cpp", "gemv", "compress")  # of bqq::bqq; others are of the shared and static one by name
+PROGRAMS = ("user_c", "user_cpp", "gemv", "compress", "serve")  # of bqq::bqq; others are of one kind by name
 
 
 def use(build: Path, *arguments: str, targets: tuple[str, ...] = ()) -> None:
@@ -49,6 +49,7 @@ def use(build: Path, *arguments: str, targets: tuple[str, ...] = ()) -> None:
         assert run([program], build).strip() == "ok", program.name
     assert "relative error" in run([build / "compress", "w.safetensors", "0.5"], build)
     assert "weight: 96 x 64" in run([build / "gemv", "w.safetensors"], build)
+    assert "96 x 64: 50 requests in" in run([build / "serve", "w.safetensors", "weight", "3", "50"], build)
 
 
 def linked(program: Path) -> str:
@@ -74,6 +75,19 @@ def test_find_package_static(prefix: Path, tmp_path: Path) -> None:
     use(tmp_path, f"-DCMAKE_PREFIX_PATH={prefix}", "-DBQQ_USE_STATIC=ON")
     assert "libbqq.so" not in linked(tmp_path / "user_c")
     assert "libbqq.so" not in linked(tmp_path / "user_cpp")
+
+
+@pytest.mark.parametrize("static", [False, True], ids=["shared", "static"])
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_sanitized_programs(prefix: Path, tmp_path: Path, compiler: str, static: bool) -> None:
+    """The installed library with another compiler in the programs, and no leak or overrun in them."""
+    cxx = {"gcc": "g++", "clang": "clang++"}[compiler]
+    found = [name for name in (cxx, *(f"{cxx}-{version}" for version in range(30, 13, -1))) if shutil.which(name)]
+    if not found:
+        pytest.skip(f"{cxx} not found")
+    cc = found[0].replace("clang++", "clang").replace("g++", "gcc")
+    arguments = [f"-DCMAKE_PREFIX_PATH={prefix}", f"-DCMAKE_CXX_COMPILER={found[0]}", f"-DCMAKE_C_COMPILER={cc}"]
+    use(tmp_path, *arguments, "-DBQQ_SANITIZE=address,undefined", f"-DBQQ_USE_STATIC={'ON' if static else 'OFF'}")
 
 
 SUBDIRECTORY = (  # with little optimisation: it compiles the core once more

@@ -96,7 +96,7 @@ def edits():
         "missing record": lambda h: h["__metadata__"].pop("bqq.w"),
         "record without planes": lambda h: h["__metadata__"].update({"bqq.v": h["__metadata__"]["bqq.w"]}),
         "missing version": lambda h: h["__metadata__"].pop("bqq"),
-        "newer version": lambda h: h["__metadata__"].update(bqq="2"),
+        "newer version": lambda h: h["__metadata__"].update(bqq="3"),
         "odd version": lambda h: h["__metadata__"].update(bqq="one"),
         "metadata of numbers": lambda h: h["__metadata__"].update(note=1),
         "no metadata": lambda h: h.pop("__metadata__"),
@@ -124,7 +124,7 @@ def test_wrong_headers(path, good, name):
 
 def test_newer_version_says_so(path, good):
     header = header_of(good)
-    header["__metadata__"]["bqq"] = "2"
+    header["__metadata__"]["bqq"] = "3"
     path.write_bytes(with_header(good, header))
     with pytest.raises(bqq.FormatError, match="newer"):
         bqq.load(path)

@@ -26,7 +26,15 @@ CHOSEN = [
     "hostile_numbers",
     "bad_input",
 ]
-WITHOUT = "not memory_of and not instruction_set and not two_to_the_31 and not fit_memory and not processes and not levels and not fancy"
+OMITTED = [
+    "memory_of",
+    "instruction_set",
+    "two_to_the_31",
+    "fit_memory",
+    "processes",
+    "levels",
+]  # measure, or start others
+WITHOUT = " and ".join(f"not {word}" for word in OMITTED)
 LEAKS = """import gc, sys, numpy as np, bqq, tempfile, pathlib
 path = pathlib.Path(tempfile.mkdtemp()) / "q.safetensors"
 for _ in range(3):

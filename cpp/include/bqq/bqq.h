@@ -68,7 +68,11 @@ typedef enum bqq_schedule { BQQ_SCHEDULE_ADAPTIVE = 0, BQQ_SCHEDULE_PAPER = 1 } 
 /// BEST 2,000 and 64,000 from the best of four descents; for l above 64 proportionally fewer sweeps, down to a quarter.
 /// Where refinement gains less than 6 %, a second descent of 10,000 (best: 20,000) steps follows, refined gently,
 /// unless steps or refine are given; with more than 1.2 times the default l, less than 30 % and three times the steps.
+/// With a whole weight: 100 steps; 5,000, 1,000 and 64,000 sweeps; no second descent.
 typedef enum bqq_effort { BQQ_EFFORT_STANDARD = 0, BQQ_EFFORT_FAST = 1, BQQ_EFFORT_BEST = 2 } bqq_effort;
+
+/// In which order columns go into blocks: as they are, or by falling diagonal of weight.
+typedef enum bqq_order { BQQ_ORDER_NONE = 0, BQQ_ORDER_WEIGHT = 1 } bqq_order;
 
 /// How exact a product is. FLOAT32: within 2e-5 of the norm of each column of the result, against double. FAST: mean
 /// squared error at most 5e-4 of the result's mean square for inputs without extreme outliers, wherever their mean is;
@@ -99,6 +103,12 @@ BQQ_API bqq_status bqq_config(char* buffer, size_t size, size_t* length);
 
 // ---- a compressed matrix ----
 
+/// A number that is added to one element of a matrix. This structure never grows.
+typedef struct bqq_entry {
+    uint32_t row, col;
+    float value;
+} bqq_entry;
+
 /// Non-owning view of a compressed m x n matrix, cut into J x K blocks of rows x cols (rows = ceil(m/J),
 /// cols = ceil(n/K); the last ones may be shorter in W, their missing rows and columns are zero bits). Bits are
 /// little-endian within a byte: element k of a row is bit k%8 of byte k/8; pad bits are zero. The arrays may lie in a
@@ -114,19 +124,27 @@ typedef struct bqq_view {
     const uint8_t* y;    ///< [J, K, p, rows, ceil(l/8)]
     const uint8_t* z;    ///< [J, K, p, l, ceil(cols/8)]
     const float* scales; ///< [J, K, 3p+1]: r_0 s_0 t_0 r_1 s_1 t_1 ... u
+    /// With A what the blocks stand for plus the entries, W_hat[row_order[a], col_order[b]] = A[a, b]. NULL and 0:
+    /// none.
+    const uint32_t* row_order; ///< [m], a permutation of 0 .. m-1
+    const uint32_t* col_order; ///< [n], of 0 .. n-1
+    const bqq_entry* entries;  ///< [entry_count], ascending by (row, col), each pair once
+    int64_t entry_count;
 } bqq_view;
 
 /// bqq_view v = BQQ_VIEW_INIT;
-#define BQQ_VIEW_INIT {sizeof(bqq_view), 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL}
+#define BQQ_VIEW_INIT {sizeof(bqq_view), 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, 0}
 
-/// Checks everything: sizes consistent and within limits, scales finite, pad bits and pad rows zero; else BQQ_FORMAT
-/// with what is wrong. O(bytes). Reads nothing beyond the arrays that the layout describes.
+/// Checks everything: sizes consistent and within limits, scales finite, pad bits and pad rows zero, orders
+/// permutations, entries finite, in range and in order; else BQQ_FORMAT with what is wrong. O(bytes). Reads nothing
+/// beyond the arrays that the layout describes.
 BQQ_API bqq_status bqq_validate(const bqq_view* view);
 
 /// Owner of a compressed matrix. Made by the functions below, freed by bqq_matrix_free.
 typedef struct bqq_matrix bqq_matrix;
 
-/// *view: the arrays of `matrix`, valid until it is freed. Set view->struct_size before. O(1).
+/// *view: the arrays of `matrix`, valid until it is freed. Set view->struct_size before. O(1). BQQ_UNSUPPORTED if the
+/// matrix has an order or entries and the structure of the caller ends before them.
 BQQ_API bqq_status bqq_matrix_view(const bqq_matrix* matrix, bqq_view* view);
 
 /// NULL is allowed.
@@ -135,10 +153,10 @@ BQQ_API void bqq_matrix_free(bqq_matrix* matrix);
 /// *out: a matrix of its own with the planes and scales of `view`. O(bytes). Does not validate the bits.
 BQQ_API bqq_status bqq_copy(const bqq_view* view, bqq_matrix** out);
 
-/// *out: the first k stacks, 1 <= k <= p: same bits, same r, s, t; u keeps each block's mean.
+/// *out: the first k stacks, 1 <= k <= p: same bits, same r, s, t, orders and entries; u keeps each block's mean.
 BQQ_API bqq_status bqq_prefix(const bqq_view* view, int64_t k, bqq_matrix** out);
 
-/// *out: the transpose, exactly: Y' = Z^T, Z' = Y^T, s and t exchanged.
+/// *out: the transpose, exactly: Y' = Z^T, Z' = Y^T, s and t exchanged, the orders too.
 BQQ_API bqq_status bqq_transpose(const bqq_view* view, bqq_matrix** out);
 
 // ---- from a real matrix to a compressed one ----
@@ -165,7 +183,11 @@ typedef struct bqq_decompose_options {
     /// layer's inputs (ldweight >= n floats between rows), or its diagonal of n numbers (ldweight 0). Only read.
     const float* weight;
     int64_t ldweight;
-    double damping; ///< share of the mean of weight's diagonal added to the diagonal; 0: 0.01; negative: none
+    double damping; ///< share of the mean of weight's diagonal added to the diagonal; 0: 0.1; negative: none
+    /// Elements further than this many standard deviations from the mean of their block become entries; 0: none.
+    double outliers;
+    int32_t order;     ///< a bqq_order; ignored by bqq_extend and bqq_encode, as outliers
+    int32_t reserved2; ///< zero
 } bqq_decompose_options;
 
 /// Fills the first struct_size bytes of *options with the defaults; struct_size: sizeof *options. All defaults are
@@ -178,24 +200,25 @@ BQQ_API bqq_status bqq_make_layout(int64_t m, int64_t n, int64_t p, const bqq_de
                                    bqq_view* view);
 
 /// Finds p stacks for W, m x n, row-major with ldw >= n elements between rows, all finite. *out owns the result, which
-/// depends on (W, p, l, patch, schedule, effort, steps, refine, weight, damping, seed) and the instruction set only.
-/// options NULL: defaults. About 8 rows*cols*l flop per step, stack and block; W is read in place, memory besides the
-/// result is about 8 block-sized float arrays per thread. BQQ_INVALID_ARGUMENT, BQQ_OUT_OF_MEMORY, BQQ_CANCELLED,
-/// BQQ_UNSUPPORTED.
+/// depends on (W, p, l, patch, schedule, effort, steps, refine, weight, damping, order, outliers, seed) and the
+/// instruction set only. options NULL: defaults. About 8 rows*cols*l flop per step, stack and block; W is read in
+/// place, memory besides the result is about 8 block-sized float arrays per thread. BQQ_INVALID_ARGUMENT,
+/// BQQ_OUT_OF_MEMORY, BQQ_CANCELLED, BQQ_UNSUPPORTED.
 BQQ_API bqq_status bqq_decompose(const float* w, int64_t m, int64_t n, int64_t ldw, int64_t p,
                                  const bqq_decompose_options* options, bqq_matrix** out);
 
-/// *out: `view` with stacks added until it has p (at least what it has now): the bits of the old stacks stay, all
-/// scales are solved again. w: the m x n matrix that was compressed. bqq_decompose to p1 and bqq_extend to p2 gives bit
-/// for bit what bqq_decompose to p2 gives under equal options, unless weight is a whole matrix and there are several
-/// column patches.
+/// *out: `view` with stacks added until it has p (at least what it has now): the bits of the old stacks, the orders and
+/// the places of entries stay, all scales and entries are solved again. w: the m x n matrix that was compressed.
+/// bqq_decompose to p1 and bqq_extend to p2 gives bit for bit what bqq_decompose to p2 gives under equal options,
+/// unless weight is a whole matrix and there are several column patches.
 BQQ_API bqq_status bqq_extend(const bqq_view* view, const float* w, int64_t ldw, int64_t p,
                               const bqq_decompose_options* options, bqq_matrix** out);
 
 /// *out: m new rows for `view`, which has one block row: rows, m x view->n, row-major with ldrows >= n elements between
-/// rows, all finite; Z and scales are those of view, the bits of all stacks of a row are found together. A row's bits
-/// do not depend on the rows beside it. Of the options, effort, steps (flips of each search; 0: the effort's), seed,
-/// threads, progress, weight, ldweight and damping count. BQQ_INVALID_ARGUMENT, BQQ_OUT_OF_MEMORY, BQQ_CANCELLED.
+/// rows, all finite; Z, scales and col_order are those of view, entries there are none, the bits of all stacks of a row
+/// are found together. A row's bits do not depend on the rows beside it. Of the options, effort, steps (flips of each
+/// search; 0: the effort's), seed, threads, progress, weight, ldweight and damping count. BQQ_INVALID_ARGUMENT,
+/// BQQ_OUT_OF_MEMORY, BQQ_CANCELLED.
 BQQ_API bqq_status bqq_encode(const bqq_view* view, const float* rows, int64_t m, int64_t ldrows,
                               const bqq_decompose_options* options, bqq_matrix** out);
 
@@ -256,7 +279,8 @@ BQQ_API bqq_status bqq_workspace_size(const void* prepared, int64_t batch, size_
 /// Rows [row_begin, row_end) of bqq_matmul, on the calling thread, without allocation: for engines with a pool of their
 /// own. x and out describe the whole arrays; other rows of out are untouched, so ranges that do not meet may run at the
 /// same time. The first stage is computed for every block row that the range touches: cheapest when both ends are
-/// multiples of the block rows (bqq_view.rows).
+/// multiples of the block rows (bqq_view.rows). With an order of the rows, every block row that holds a wanted row is
+/// computed whole.
 /// workspace: bqq_workspace_size bytes, 64-byte aligned, one for each call that runs at the same time.
 BQQ_API bqq_status bqq_matmul_rows(const void* prepared, const bqq_array* x, const bqq_array* out, int64_t row_begin,
                                    int64_t row_end, void* workspace, const bqq_matmul_options* options);
@@ -318,6 +342,7 @@ BQQ_API const char* bqq_file_name(const bqq_file* file, size_t i);
 
 /// *view: the matrix called `name`. Set view->struct_size before. The first call for a matrix checks its checksum and
 /// bits, O(bytes): BQQ_FORMAT if it is corrupt. An unknown name is BQQ_INVALID_ARGUMENT with the names there are.
+/// BQQ_UNSUPPORTED as for bqq_matrix_view.
 BQQ_API bqq_status bqq_file_view(const bqq_file* file, const char* name, bqq_view* view);
 
 /// Number of ordinary tensors. 0, with a text in bqq_last_error, if file is NULL. O(1).

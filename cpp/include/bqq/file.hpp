@@ -22,8 +22,8 @@ struct SaveOptions {
 
 /// Writes all matrices and tensors to `path`: to a temporary file beside it, synced, then renamed, so that a reader or
 /// a crash sees the old file or the new one, never a part. The same content gives the same bytes. Names are UTF-8,
-/// distinct over matrices and tensors together; names of tensors must not end in .bqq_y, .bqq_z or .bqq_scales. What is
-/// at `path` and no regular file (a FIFO, a device) stays as it is. Throws Error(invalid_argument | format | io).
+/// distinct over matrices and tensors together; names of tensors must not end as those of a matrix do (FORMAT.md). What
+/// is at `path` and no regular file (a FIFO, a device) stays as it is. Throws Error(invalid_argument | format | io).
 BQQ_API void save(const std::string& path, const std::vector<NamedMatrix>& matrices,
                   const std::vector<Tensor>& tensors = {}, const SaveOptions& options = {});
 
@@ -32,7 +32,7 @@ struct StoredMatrix {
     std::string name;
     Layout layout;
     Dtype scales = Dtype::f32; ///< as stored; a View has them as float32
-    std::size_t nbytes = 0;    ///< planes and scales as stored
+    std::size_t nbytes = 0;    ///< all of its tensors as stored
 };
 
 /// A container opened for reading. Copies share the bytes; views and tensors point into them and live as long as the

@@ -60,13 +60,33 @@ BQQ_API Layout make_layout(Index m, Index n, Index p, Index l = 0, Index patch =
 /// The layout of the transpose.
 inline Layout transposed_layout(const Layout& a) { return {a.n, a.m, a.K, a.J, a.cols, a.rows, a.p, a.l}; }
 
-/// Non-owning view of a compressed matrix: three plain arrays, bits little-endian within a byte (element k of a row
-/// is bit k%8 of byte k/8), pad bits zero. May point into a mapped file.
+/// A number that is added to one element of a matrix. The same as bqq_entry of the C interface.
+struct Entry {
+    std::uint32_t row, col;
+    float value;
+};
+
+/// Non-owning view of a compressed matrix: plain arrays, bits little-endian within a byte (element k of a row is bit
+/// k%8 of byte k/8), pad bits zero. May point into a mapped file.
+///
+/// A matrix may carry an order of its rows, one of its columns, and a few entries. With A what the blocks stand for
+/// plus the entries, W_hat[row_order[a], col_order[b]] = A[a, b]: entries count rows and columns as the blocks do.
+/// Sides are at most 2^32 then.
 struct View {
     Layout layout;
-    const std::uint8_t* Y = nullptr; ///< [J, K, p, rows, ceil(l/8)]
-    const std::uint8_t* Z = nullptr; ///< [J, K, p, l, ceil(cols/8)]
-    const float* scales = nullptr;   ///< [J, K, 3p+1]: r_0 s_0 t_0 r_1 s_1 t_1 ... u
+    const std::uint8_t* Y = nullptr;          ///< [J, K, p, rows, ceil(l/8)]
+    const std::uint8_t* Z = nullptr;          ///< [J, K, p, l, ceil(cols/8)]
+    const float* scales = nullptr;            ///< [J, K, 3p+1]: r_0 s_0 t_0 r_1 s_1 t_1 ... u
+    const std::uint32_t* row_order = nullptr; ///< [m], a permutation of 0 .. m-1; NULL: rows as they are
+    const std::uint32_t* col_order = nullptr; ///< [n], of 0 .. n-1; NULL: columns as they are
+    const Entry* entries = nullptr;           ///< [entry_count], ascending by (row, col), each pair once
+    Index entry_count = 0;
+
+    /// The blocks alone, without orders and entries.
+    bool is_plain() const { return !row_order && !col_order && !entry_count; }
+    View blocks_alone() const { return {layout, Y, Z, scales}; }
+    /// Layout::nbytes and what orders (2 or 4 bytes a row or column) and entries (8 or 12 bytes) take in a file.
+    Index nbytes() const;
 
     const std::uint8_t* y_plane(Index j, Index k, Index i) const {
         return Y + ((j * layout.K + k) * layout.p + i) * layout.y_plane_bytes();
@@ -84,6 +104,8 @@ struct Matrix {
     Layout layout;
     std::vector<std::uint8_t> Y, Z;
     std::vector<float> scales;
+    std::vector<std::uint32_t> row_order, col_order; ///< empty: none
+    std::vector<Entry> entries;
 
     Matrix() = default;
     explicit Matrix(const Layout& a)
@@ -91,19 +113,46 @@ struct Matrix {
     /// A copy of what q shows. Does not validate.
     explicit Matrix(const View& q)
         : layout(q.layout), Y(q.Y, q.Y + q.layout.y_bytes()), Z(q.Z, q.Z + q.layout.z_bytes()),
-          scales(q.scales, q.scales + q.layout.scales_count()) {}
-    View view() const { return {layout, Y.data(), Z.data(), scales.data()}; }
+          scales(q.scales, q.scales + q.layout.scales_count()) {
+        copy_extras(q);
+    }
+    /// The orders and entries of a matrix of the same shape.
+    void copy_extras(const View& q) {
+        if (q.row_order) row_order.assign(q.row_order, q.row_order + q.layout.m);
+        if (q.col_order) col_order.assign(q.col_order, q.col_order + q.layout.n);
+        if (q.entry_count) entries.assign(q.entries, q.entries + q.entry_count);
+    }
+    View view() const {
+        View q{layout, Y.data(), Z.data(), scales.data()};
+        if (!row_order.empty()) q.row_order = row_order.data();
+        if (!col_order.empty()) q.col_order = col_order.data();
+        if (!entries.empty()) q.entries = entries.data();
+        q.entry_count = Index(entries.size());
+        return q;
+    }
 };
 
-/// Checks a layout or a whole matrix: sizes consistent and within limits, scales finite, pad bits and pad rows zero.
+/// Bytes of an element of an order of a side, and of the position row * n + col of an entry, in a file.
+inline Index order_bytes(Index side) { return side <= 65536 ? 2 : 4; }
+inline Index position_bytes(const Layout& a) { return double(a.m) * double(a.n) <= 4294967296.0 ? 4 : 8; }
+
+inline Index View::nbytes() const {
+    return layout.nbytes() + (row_order ? order_bytes(layout.m) * layout.m : 0) +
+           (col_order ? order_bytes(layout.n) * layout.n : 0) +
+           (position_bytes(layout) + Index(sizeof(float))) * entry_count;
+}
+
+/// Checks a layout or a whole matrix: sizes consistent and within limits, scales finite, pad bits and pad rows zero,
+/// orders permutations, entries finite, in range and in order.
 /// Throws Error(format) that says what is wrong. O(bytes). Never reads beyond the arrays the layout describes.
 BQQ_API void validate(const Layout& layout);
 BQQ_API void validate(const View& q);
 
-/// The first k stacks (1 <= k <= p) as a matrix of their own: same bits, same r, s, t; u keeps each block's mean.
+/// The first k stacks (1 <= k <= p) as a matrix of their own: same bits, same r, s, t, orders and entries; u keeps each
+/// block's mean.
 BQQ_API Matrix prefix(const View& q, Index k);
 
-/// The transpose, exactly: Y' = Z^T, Z' = Y^T, s and t exchanged.
+/// The transpose, exactly: Y' = Z^T, Z' = Y^T, s and t exchanged, the orders too.
 BQQ_API Matrix transpose(const View& q);
 
 /// Writes W_hat (m x n, row-major, ldo >= n). O(p l m n / 2) integer additions. `poll`, if given, is called on the

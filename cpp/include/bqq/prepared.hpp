@@ -41,7 +41,8 @@ BQQ_API void matmul(const void* prepared, const ConstArray& X, const Array& out,
 
 /// Rows [row_begin, row_end) of the product, on the calling thread, without allocation: for engines with a pool of
 /// their own. `out` is the whole m x batch array. Stage 1 is computed for the block rows the range touches, so it is
-/// cheapest when row_begin and row_end are multiples of the block rows.
+/// cheapest when row_begin and row_end are multiples of the block rows. Of a matrix with an order of its rows, every
+/// block row that holds a wanted row is computed whole.
 /// `workspace`: workspace_size(prepared, batch) bytes, enough for smaller batches too, 64-byte aligned, one per
 /// concurrent call.
 BQQ_API std::size_t workspace_size(const void* prepared, Index batch);

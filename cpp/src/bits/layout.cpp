@@ -1,5 +1,6 @@
 // The shape of a compressed matrix, and what makes one valid.
 #include "arguments.hpp"
+#include "bits/pack.hpp"
 #include "bqq/matrix.hpp"
 #include "memory.hpp"
 #include "tuning.hpp"
@@ -80,6 +81,34 @@ void validate(const Layout& a) {
     if (!addressable(a)) bad_format(shape + ": too large to address");
 }
 
+namespace {
+
+void check_order(const char* name, const std::uint32_t* order, Index side) {
+    if (!order) return;
+    if (side > kMaxOrdered) bad_format(std::string(name) + " of " + number(side) + ", expected at most 2^32");
+    std::vector<bool> seen(static_cast<std::size_t>(side));
+    for (Index i = 0; i < side; ++i) {
+        if (order[i] >= side || seen[order[i]])
+            bad_format(std::string(name) + " is no permutation: " + number(order[i]) + " at position " + number(i) +
+                       (order[i] >= side ? ", expected less than " + number(side) : " occurs twice"));
+        seen[order[i]] = true;
+    }
+}
+
+void check_entries(const View& q) {
+    const Layout& a = q.layout;
+    if (q.entry_count < 0 || (q.entry_count && !q.entries)) bad_format("entries are missing (null pointer)");
+    for (Index i = 0; i < q.entry_count; ++i) {
+        const Entry& e = q.entries[i];
+        const std::string what = "entry " + number(i) + " at row " + number(e.row) + ", column " + number(e.col);
+        if (e.row >= a.m || e.col >= a.n) bad_format(what + ", expected within " + number(a.m) + " x " + number(a.n));
+        if (!std::isfinite(e.value)) bad_format(what + " is not finite");
+        if (i && !before(q.entries[i - 1], e)) bad_format(what + ": entries are not ascending by row and column");
+    }
+}
+
+} // namespace
+
 void validate(const View& q) {
     const Layout& a = q.layout;
     validate(a);
@@ -95,6 +124,9 @@ void validate(const View& q) {
                 check_padding("Y", block, q.y_plane(j, k, i), a.rows_of(j), a.rows, a.l, a.y_row_bytes());
                 check_padding("Z", block, q.z_plane(j, k, i), a.l, a.l, a.cols_of(k), a.z_row_bytes());
             }
+    check_order("row_order", q.row_order, a.m);
+    check_order("col_order", q.col_order, a.n);
+    check_entries(q);
 }
 
 } // namespace bqq

@@ -24,6 +24,13 @@ void transpose_bits(Index rows, Index cols, const std::uint8_t* bits, Index row_
             }
 }
 
+std::vector<Entry> transposed_entries(const View& q) {
+    std::vector<Entry> out;
+    for (const Entry& e : EntryRange{q.entries, q.entries + q.entry_count}) out.push_back({e.col, e.row, e.value});
+    std::sort(out.begin(), out.end(), before);
+    return out;
+}
+
 void copy_stacks(const View& q, Matrix& to, Index stacks) {
     const Layout &a = q.layout, &b = to.layout;
     for (Index block = 0; block < a.blocks(); ++block) {

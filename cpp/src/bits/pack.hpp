@@ -3,6 +3,8 @@
 
 #include "bqq/matrix.hpp"
 
+#include <algorithm>
+
 namespace bqq::detail {
 
 /// Bit (i, j) = x[i*ld + j] > 1/2; pad bits zero.
@@ -11,6 +13,35 @@ void pack_bits(Index rows, Index cols, const float* x, Index ld, std::uint8_t* b
 /// out (cols x rows, pad bits zero) = transpose of bits (rows x cols).
 void transpose_bits(Index rows, Index cols, const std::uint8_t* bits, Index row_bytes, std::uint8_t* out,
                     Index out_row_bytes);
+
+constexpr Index kMaxOrdered = Index(1) << 32; ///< largest side that has an order or entries
+
+/// The order of entries.
+inline bool before(const Entry& a, const Entry& b) { return a.row != b.row ? a.row < b.row : a.col < b.col; }
+
+/// Throws Error(unsupported) if q has an order or entries: what the GPU does not know yet.
+inline void check_plain(const View& q) {
+    if (!q.is_plain())
+        throw Error(ErrorCode::unsupported,
+                    "a matrix with an order of its rows or columns or with entries is not supported on the GPU yet");
+}
+
+/// Those of the transpose.
+std::vector<Entry> transposed_entries(const View& q);
+
+/// The entries of rows [begin, end).
+struct EntryRange {
+    const Entry *first, *last;
+    const Entry* begin() const { return first; }
+    const Entry* end() const { return last; }
+};
+inline EntryRange entries_of(const Entry* entries, Index count, Index begin, Index end) {
+    const auto above = [&](Index row) {
+        return std::lower_bound(entries, entries + count, row,
+                                [](const Entry& e, Index r) { return Index(e.row) < r; });
+    };
+    return {above(begin), above(end)};
+}
 
 /// Copies the planes of the first `stacks` stacks of every block from q to a matrix of the same m, n, grid and l.
 void copy_stacks(const View& q, Matrix& to, Index stacks);

@@ -11,6 +11,9 @@ namespace {
 
 using namespace detail;
 
+// The row or column of W that number `i` of the blocks stands for.
+Index placed(const std::uint32_t* order, Index i) { return order ? Index(order[i]) : i; }
+
 // Calls row(j, k, a, values) with each row of each block of W_hat, in parallel over blocks; values are float64.
 template <class Row> void for_rows(const View& q, int threads, const std::function<void()>& poll, Row&& on_row) {
     const Layout& a = q.layout;
@@ -25,6 +28,10 @@ template <class Row> void for_rows(const View& q, int threads, const std::functi
         for (Index i = 0; i < a.rows_of(j); ++i) {
             products.row(i, row.data(), rho.data());
             reconstruct_row(q.block_scales(j, k), a.p, a.cols_of(k), row.data(), rho.data(), zeta.data(), w_hat.data());
+            const Index first = k * a.cols, at = j * a.rows + i;
+            for (const Entry& e : entries_of(q.entries, q.entry_count, at, at + 1))
+                if (Index(e.col) >= first && Index(e.col) < first + a.cols_of(k))
+                    w_hat[std::size_t(Index(e.col) - first)] += double(e.value);
             on_row(j, k, i, w_hat.data());
             if (poll && worker == 0) poll();
         }
@@ -40,8 +47,8 @@ void reconstruct(const View& q, float* out, Index ldo, int threads, const std::f
     if (!out) bad_argument("out is a null pointer");
     if (ldo < a.n) bad_argument("ldo is " + std::to_string(ldo) + ", expected n = " + std::to_string(a.n) + " or more");
     for_rows(q, threads, poll, [&](Index j, Index k, Index i, const double* w_hat) {
-        float* to = out + (j * a.rows + i) * ldo + k * a.cols;
-        for (Index b = 0; b < a.cols_of(k); ++b) to[b] = float(w_hat[b]);
+        float* to = out + placed(q.row_order, j * a.rows + i) * ldo;
+        for (Index b = 0; b < a.cols_of(k); ++b) to[placed(q.col_order, k * a.cols + b)] = float(w_hat[b]);
     });
 }
 
@@ -54,9 +61,12 @@ double squared_error(const View& q, const float* W, Index ldw, int threads, cons
     std::vector<double> sums(std::size_t(a.m * a.K), 0.0);
     for_rows(q, threads, poll, [&](Index j, Index k, Index i, const double* w_hat) {
         const Index row = j * a.rows + i;
-        const float* w = W + row * ldw + k * a.cols;
+        const float* w = W + placed(q.row_order, row) * ldw;
         double sum = 0;
-        for (Index b = 0; b < a.cols_of(k); ++b) sum += (w[b] - w_hat[b]) * (w[b] - w_hat[b]);
+        for (Index b = 0; b < a.cols_of(k); ++b) {
+            const double error = double(w[placed(q.col_order, k * a.cols + b)]) - w_hat[b];
+            sum += error * error;
+        }
         sums[std::size_t(row * a.K + k)] = sum;
     });
     double total = 0;
@@ -69,14 +79,14 @@ void row_squares(const View& q, float* out, int threads) {
     const Layout& a = q.layout;
     if (!out) bad_argument("out is a null pointer");
     std::vector<double> sums(std::size_t(a.m * a.K), 0.0);
-    for_rows(q, threads, [&](Index j, Index k, Index i, const double* w_hat) {
+    for_rows(q, threads, {}, [&](Index j, Index k, Index i, const double* w_hat) {
         double& sum = sums[std::size_t((j * a.rows + i) * a.K + k)];
         for (Index b = 0; b < a.cols_of(k); ++b) sum += w_hat[b] * w_hat[b];
     });
     for (Index row = 0; row < a.m; ++row) {
         double total = 0;
         for (Index k = 0; k < a.K; ++k) total += sums[std::size_t(row * a.K + k)];
-        out[row] = float(total);
+        out[placed(q.row_order, row)] = float(total);
     }
 }
 
@@ -87,6 +97,7 @@ Matrix prefix(const View& q, Index k) {
     a.p = k;
     Matrix out(a);
     copy_stacks(q, out, k);
+    out.copy_extras(q);
     for (Index j = 0; j < a.J; ++j)
         for (Index c = 0; c < a.K; ++c) {
             // u takes over the means of the stacks that are left out, so the mean of the block stays (algorithm: prefix
@@ -124,6 +135,9 @@ Matrix transpose(const View& q) {
     const Layout& a = q.layout;
     const Layout b = transposed_layout(a);
     Matrix out(b);
+    out.copy_extras(q);
+    std::swap(out.row_order, out.col_order);
+    out.entries = transposed_entries(q);
     for (Index j = 0; j < a.J; ++j)
         for (Index k = 0; k < a.K; ++k) {
             const Index block = k * b.K + j;

@@ -42,6 +42,8 @@ SAME(BQQ_SCHEDULE_PAPER, bqq::Schedule::paper);
 SAME(BQQ_EFFORT_STANDARD, bqq::Effort::standard);
 SAME(BQQ_EFFORT_FAST, bqq::Effort::fast);
 SAME(BQQ_EFFORT_BEST, bqq::Effort::best);
+SAME(BQQ_ORDER_NONE, bqq::Order::none);
+SAME(BQQ_ORDER_WEIGHT, bqq::Order::weight);
 SAME(BQQ_PRECISION_FLOAT32, bqq::Precision::float32);
 SAME(BQQ_PRECISION_FAST, bqq::Precision::fast);
 #undef SAME

@@ -7,6 +7,7 @@
 #include "memory.hpp"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <new>
 #include <stdexcept>
@@ -70,19 +71,32 @@ inline void check_tail(const void* object, std::size_t size, std::size_t known, 
                                                           std::to_string(known) + " bytes) does not know");
 }
 
+constexpr std::size_t kPlainViewSize = offsetof(bqq_view, row_order); ///< of the first version
+
+static_assert(sizeof(bqq_entry) == sizeof(bqq::Entry) && offsetof(bqq_entry, value) == offsetof(bqq::Entry, value),
+              "the C and the C++ entry differ");
+
 /// Sizes and pointers; the pointers may be NULL.
-inline bqq::View to_layout(const bqq_view* v) {
-    require(v, "view");
-    check_struct_size(v->struct_size, sizeof *v, "bqq_view");
-    check_tail(v, v->struct_size, sizeof *v, "bqq_view");
-    const bqq::Layout a{v->m, v->n, v->J, v->K, v->rows, v->cols, v->p, v->l};
+inline bqq::View to_layout(const bqq_view* given) {
+    require(given, "view");
+    check_struct_size(given->struct_size, kPlainViewSize, "bqq_view");
+    check_tail(given, given->struct_size, sizeof *given, "bqq_view");
+    bqq_view v{};
+    std::memcpy(&v, given, std::min(given->struct_size, sizeof v));
+    const bqq::Layout a{v.m, v.n, v.J, v.K, v.rows, v.cols, v.p, v.l};
     bqq::validate(a);
-    return {a, v->y, v->z, v->scales};
+    if (v.entry_count < 0)
+        bad_argument("view.entry_count is " + std::to_string(v.entry_count) + ", expected 0 or more");
+    if (v.entry_count) require(v.entries, "view.entries");
+    bqq::View q{a, v.y, v.z, v.scales};
+    q.row_order = v.row_order, q.col_order = v.col_order;
+    q.entries = reinterpret_cast<const bqq::Entry*>(v.entries), q.entry_count = v.entry_count;
+    return q;
 }
 
 inline bqq::View to_view(const bqq_view* v) {
     require(v, "view");
-    check_struct_size(v->struct_size, sizeof *v, "bqq_view");
+    check_struct_size(v->struct_size, kPlainViewSize, "bqq_view");
     require(v->y, "view.y");
     require(v->z, "view.z");
     require(v->scales, "view.scales");
@@ -91,20 +105,25 @@ inline bqq::View to_view(const bqq_view* v) {
 
 inline void check_output(const bqq_view* out) {
     require(out, "view");
-    check_struct_size(out->struct_size, sizeof *out, "bqq_view");
+    check_struct_size(out->struct_size, kPlainViewSize, "bqq_view");
 }
 
 /// The structure but for its struct_size; fields that this version does not know become zero.
 template <class T> void assign(T* out, const T& value) {
     const std::size_t size = out->struct_size;
-    std::memset(out, 0, size);
-    *out = value;
+    std::memset(static_cast<void*>(out), 0, size);
+    std::memcpy(static_cast<void*>(out), &value, std::min(size, sizeof value));
     out->struct_size = size;
 }
 
 inline void assign(bqq_view* out, const bqq::View& q) {
     const bqq::Layout& a = q.layout;
-    assign(out, bqq_view{0, a.m, a.n, a.J, a.K, a.rows, a.cols, a.p, a.l, q.Y, q.Z, q.scales});
+    if (!q.is_plain() && out->struct_size < sizeof *out)
+        throw bqq::Error(bqq::ErrorCode::unsupported, "the matrix has an order or entries, for which a bqq_view of " +
+                                                          std::to_string(out->struct_size) +
+                                                          " bytes, of an older version of bqq, has no room");
+    assign(out, bqq_view{0, a.m, a.n, a.J, a.K, a.rows, a.cols, a.p, a.l, q.Y, q.Z, q.scales, q.row_order, q.col_order,
+                         reinterpret_cast<const bqq_entry*>(q.entries), q.entry_count});
 }
 
 template <class Options> Options read_options(const Options* given, const char* type) {
@@ -135,6 +154,11 @@ inline bqq::DecomposeOptions to_options(const bqq_decompose_options* given) {
     options.weight = o.weight;
     options.ldweight = o.ldweight;
     options.damping = o.damping;
+    if (o.order != BQQ_ORDER_NONE && o.order != BQQ_ORDER_WEIGHT)
+        bad_argument("order is " + std::to_string(o.order) + ", expected a bqq_order");
+    if (o.reserved2 != 0) bad_argument("reserved2 is " + std::to_string(o.reserved2) + ", expected 0");
+    options.order = static_cast<bqq::Order>(o.order);
+    options.outliers = o.outliers;
     if (o.progress)
         options.progress = [call = o.progress, user = o.user](bqq::Index done, bqq::Index total) {
             return call(done, total, user) == 0;

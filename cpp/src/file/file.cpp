@@ -1,6 +1,7 @@
 #include "bqq/file.hpp"
 
 #include "arguments.hpp"
+#include "bits/pack.hpp"
 #include "file/mapping.hpp"
 #include "file/record.hpp"
 #include "file/safetensors.hpp"
@@ -17,7 +18,8 @@ namespace {
 
 using namespace detail;
 
-constexpr char kVersion[] = "1"; // of the format: FORMAT.md
+// Of the format: FORMAT.md. A file whose matrices have neither orders nor entries is one of version 1.
+constexpr char kPlainVersion[] = "1", kVersion[] = "2";
 constexpr char kKey[] = "bqq", kKeyDot[] = "bqq.";
 
 bool starts_with(const std::string& s, const std::string& start) { return s.compare(0, start.size(), start) == 0; }
@@ -28,9 +30,9 @@ void check_version(const std::string& version, const std::string& where) {
     if (!number)
         throw Error(ErrorCode::format,
                     where + ": metadata key \"bqq\" is " + quote(version) + ", expected a version number");
-    if (version != kVersion)
+    if (version != kVersion && version != kPlainVersion)
         throw Error(ErrorCode::format, where + ": format version " + version +
-                                           " is newer than this library, which reads version " + kVersion +
+                                           " is newer than this library, which reads versions up to " + kVersion +
                                            ": update bqq");
 }
 
@@ -58,7 +60,7 @@ void check_name(const char* kind, const std::string& name, std::set<std::string>
 
 void check_tensor(const Tensor& t) {
     const std::string what = "tensor " + quote(t.name);
-    if (is_part_name(t.name)) bad_argument(what + ": the endings .bqq_y, .bqq_z, .bqq_scales are reserved");
+    if (is_part_name(t.name)) bad_argument(what + ": the endings " + part_names() + " are reserved");
     const Index bits = item_bits(t.dtype);
     if (!bits) bad_argument(what + ": unknown dtype " + quote(t.dtype));
     std::size_t bytes = 0;
@@ -79,6 +81,39 @@ std::map<std::string, std::string> checked_metadata(const SaveOptions& options) 
     return options.metadata;
 }
 
+/// The data of the parts; what is not in memory as a file has it is put into `made`.
+void fill_parts(const View& v, const ScaleType& type, const std::string& what, std::vector<Tensor>& parts,
+                std::deque<std::vector<std::uint8_t>>& made) {
+    const Layout& a = v.layout;
+    std::size_t next = 0;
+    const auto point = [&](const std::uint8_t* data, std::size_t bytes) {
+        parts[next].data = data, parts[next].nbytes = bytes;
+        ++next;
+    };
+    const auto put = [&](std::vector<std::uint8_t> bytes) {
+        made.push_back(std::move(bytes));
+        point(made.back().data(), made.back().size());
+    };
+    const auto put_order = [&](const std::uint32_t* order, Index side) {
+        if (order) put(encode_integers({order, order + side}, order_bytes(side)));
+    };
+    point(v.Y, std::size_t(a.y_bytes()));
+    point(v.Z, std::size_t(a.z_bytes()));
+    put(encode_scales({v.scales, v.scales + a.scales_count()}, type, what + ": scale"));
+    put_order(v.row_order, a.m);
+    put_order(v.col_order, a.n);
+    if (!v.entry_count) return;
+    std::vector<std::uint64_t> positions;
+    std::vector<float> values;
+    for (Index i = 0; i < v.entry_count; ++i) {
+        const Entry& e = v.entries[i];
+        positions.push_back(std::uint64_t(e.row) * std::uint64_t(a.n) + e.col);
+        values.push_back(e.value);
+    }
+    put(encode_integers(positions, position_bytes(a)));
+    put(encode_scales(values, type, what + ": the value of entry"));
+}
+
 } // namespace
 
 void save(const std::string& path, const std::vector<NamedMatrix>& matrices, const std::vector<Tensor>& tensors,
@@ -87,7 +122,7 @@ void save(const std::string& path, const std::vector<NamedMatrix>& matrices, con
     check_path(path);
     const ScaleType& type = scale_type(options.scales);
     std::map<std::string, std::string> metadata = checked_metadata(options);
-    metadata[kKey] = kVersion;
+    metadata[kKey] = kPlainVersion;
 
     std::set<std::string> names;
     for (const Tensor& t : tensors) {
@@ -95,21 +130,21 @@ void save(const std::string& path, const std::vector<NamedMatrix>& matrices, con
         check_tensor(t);
     }
     std::vector<Tensor> all = tensors;
-    std::vector<std::vector<std::uint8_t>> scales;
+    std::deque<std::vector<std::uint8_t>> made;
     for (const NamedMatrix& q : matrices) {
         check_name("matrix", q.name, names);
         const View& v = q.view;
-        const Layout& a = v.layout;
         const std::string what = "matrix " + quote(q.name);
-        validate_as(what, a);
+        validate_as(what, v.layout);
         if (!v.Y || !v.Z || !v.scales) bad_argument(what + ": Y, Z or scales is null");
         validate_as(what, v);
-        scales.push_back(encode_scales(v, type, what));
-        const std::vector<std::uint8_t>& s = scales.back();
-        metadata[kKeyDot + q.name] = write_record({a, checksum(q.name, a, v.Y, v.Z, s.data(), s.size())});
-        all.push_back({q.name + kY, "U8", y_shape(a), v.Y, std::size_t(a.y_bytes())});
-        all.push_back({q.name + kZ, "U8", z_shape(a), v.Z, std::size_t(a.z_bytes())});
-        all.push_back({q.name + kScales, type.stored, scales_shape(a), s.data(), s.size()});
+        Record r{v.layout, 0, v.row_order != nullptr, v.col_order != nullptr, v.entry_count};
+        std::vector<Tensor> parts = part_tensors(q.name, r, type.stored);
+        fill_parts(v, type, what, parts, made);
+        r.crc = checksum(q.name, r, parts);
+        metadata[kKeyDot + q.name] = write_record(r);
+        if (!r.is_plain()) metadata[kKey] = kVersion;
+        for (Tensor& part : parts) all.push_back(std::move(part));
     }
     write_safetensors(path, std::move(all), metadata);
 }
@@ -132,8 +167,8 @@ struct File::Impl {
                 bad("metadata key " + quote(key) + " without the format version under key \"bqq\"");
             const std::string name = key.substr(sizeof kKeyDot - 1);
             if (name.empty()) bad("metadata key \"bqq.\" names no matrix");
-            add_matrix(name, value, c.tensors);
-            for (const char* part : {kY, kZ, kScales}) used.insert(name + part);
+            add_matrix(name, value, c.tensors, version->second == kPlainVersion);
+            for (const Tensor& part : sources.back().parts) used.insert(part.name);
         }
         for (Tensor& t : c.tensors) {
             if (used.count(t.name)) continue;
@@ -145,58 +180,86 @@ struct File::Impl {
 
     struct Checked {
         std::vector<float> decoded;
+        Matrix extras; // orders and entries
         View view;
     };
     /// Where a matrix lies, and its view once that has been checked: by the first thread that asks, or several at once.
     /// A lock would stay held in the child of a process that is split while another thread checks.
     struct Source {
-        Tensor y, z, scales;
-        std::uint32_t crc;
+        Record record;
+        std::vector<Tensor> parts; // as part_tensors() has them
         mutable std::atomic<const Checked*> checked{nullptr};
         ~Source() { delete checked.load(); }
     };
 
-    void add_matrix(const std::string& name, const std::string& record, const std::vector<Tensor>& all) {
+    void add_matrix(const std::string& name, const std::string& record, const std::vector<Tensor>& all, bool plain) {
         const std::string what = "matrix " + quote(name);
         const Record r = read_record(record, where + ": metadata of " + what);
-        const Layout& a = r.layout;
-        const auto part = [&](const char* ending, bool scales, const std::vector<Index>& shape) -> const Tensor& {
-            const std::string full = name + ending;
+        if (plain && !r.is_plain()) bad(what + " has orders or entries in a file of version " + kPlainVersion);
+        const auto find_part = [&](const std::string& full) -> const Tensor& {
             const auto it = std::lower_bound(all.begin(), all.end(), full,
                                              [](const Tensor& t, const std::string& n) { return t.name < n; });
             if (it == all.end() || it->name != full) bad(what + ": tensor " + quote(full) + " is missing");
-            if (scales ? !scale_type(it->dtype) : it->dtype != "U8")
-                bad("tensor " + quote(full) + " has dtype " + it->dtype + ", expected " +
-                    (scales ? scale_types(&ScaleType::stored) : "U8"));
-            if (it->shape != shape)
-                bad("tensor " + quote(full) + " has shape " + shape_text(it->shape) + ", its metadata say " +
-                    shape_text(shape));
             return *it;
         };
         // Equal shapes bound every size of the layout by the size of the file.
         Source& s = sources.emplace_back();
-        s.y = part(kY, false, y_shape(a)), s.z = part(kZ, false, z_shape(a));
-        s.scales = part(kScales, true, scales_shape(a)), s.crc = r.crc;
-        validate_as(where + ": " + what, a);
-        matrices.push_back({name, a, scale_type(s.scales.dtype)->dtype, s.y.nbytes + s.z.nbytes + s.scales.nbytes});
+        s.record = r;
+        std::size_t bytes = 0;
+        for (const Tensor& expected : part_tensors(name, r, {})) {
+            const Tensor& part = find_part(expected.name);
+            if (expected.dtype.empty() ? !scale_type(part.dtype) : part.dtype != expected.dtype)
+                bad("tensor " + quote(part.name) + " has dtype " + part.dtype + ", expected " +
+                    (expected.dtype.empty() ? scale_types(&ScaleType::stored) : expected.dtype));
+            if (part.shape != expected.shape)
+                bad("tensor " + quote(part.name) + " has shape " + shape_text(part.shape) + ", its metadata say " +
+                    shape_text(expected.shape));
+            s.parts.push_back(part);
+            bytes += part.nbytes;
+        }
+        validate_as(where + ": " + what, r.layout);
+        matrices.push_back({name, r.layout, scale_type(s.parts[2].dtype)->dtype, bytes});
     }
 
     View view(const StoredMatrix& q) const {
         const Source& s = sources[std::size_t(&q - matrices.data())];
         if (const Checked* known = s.checked.load(std::memory_order_acquire)) return known->view;
         const std::string what = "matrix " + quote(q.name);
-        if (checksum(q.name, q.layout, s.y.data, s.z.data, s.scales.data, s.scales.nbytes) != s.crc)
+        if (checksum(q.name, s.record, s.parts) != s.record.crc)
             bad(what + ": the checksum does not match its metadata: the file is corrupt");
-        const ScaleType& type = *scale_type(s.scales.dtype);
+        const Tensor& scales = s.parts[2];
+        const ScaleType& type = *scale_type(scales.dtype);
         auto now = std::make_unique<Checked>();
-        now->view = {q.layout, s.y.data, s.z.data, scales_in_place(s.scales, type)};
-        if (!now->view.scales) {
-            now->decoded = decode_scales(s.scales, type);
-            now->view.scales = now->decoded.data();
+        if (!s.record.is_plain()) read_extras(s, what, now->extras);
+        View& v = now->view = now->extras.view();
+        v.layout = q.layout, v.Y = s.parts[0].data, v.Z = s.parts[1].data, v.scales = scales_in_place(scales, type);
+        if (!v.scales) {
+            now->decoded = decode_scales(scales, type);
+            v.scales = now->decoded.data();
         }
         validate_as(where + ": " + what, now->view);
         const Checked* first = nullptr;
         return s.checked.compare_exchange_strong(first, now.get()) ? now.release()->view : first->view;
+    }
+
+    /// The parts behind the scales. What does not fit the shape is refused here, the rest by validate().
+    void read_extras(const Source& s, const std::string& what, Matrix& extras) const {
+        const Record& r = s.record;
+        const Tensor* part = s.parts.data() + 3;
+        if (std::max(r.layout.m, r.layout.n) > kMaxOrdered) bad(what + ": orders and entries need sides up to 2^32");
+        for (auto [has, order] : {std::pair(r.row_order, &extras.row_order), {r.col_order, &extras.col_order}})
+            if (has)
+                for (const std::uint64_t v : decode_integers(*part++)) order->push_back(std::uint32_t(v));
+        if (!r.entries) return;
+        const std::vector<std::uint64_t> at = decode_integers(part[0]);
+        const std::vector<float> values = decode_scales(part[1], *scale_type(part[1].dtype));
+        const auto n = std::uint64_t(r.layout.n);
+        for (std::size_t i = 0; i < at.size(); ++i) {
+            if (at[i] / n >= std::uint64_t(r.layout.m))
+                bad(what + ": entry " + std::to_string(i) + " is at position " + std::to_string(at[i]) +
+                    ", beyond the matrix");
+            extras.entries.push_back({std::uint32_t(at[i] / n), std::uint32_t(at[i] % n), values[i]});
+        }
     }
 
     const StoredMatrix* find(const std::string& name) const {

@@ -7,7 +7,9 @@
 #include "file/text.hpp"
 #include "half.hpp"
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 
 namespace bqq::detail {
 
@@ -52,6 +54,9 @@ class RecordReader : public JsonReader {
         if (key == "block") return pair(v, a.rows, a.cols, kMaxBlockSide);
         if (key == "p") return void(a.p = number(v, kMaxStacks));
         if (key == "l") return void(a.l = number(v, kMaxInner));
+        if (key == "row_order") return optional(record.row_order, number(v, 1));
+        if (key == "col_order") return optional(record.col_order, number(v, 1));
+        if (key == "entries") return optional(record.entries, number(v, kMaxSide));
         if (key != "crc32") fail("unknown key " + quote(key));
         const std::string& crc = string(v);
         if (crc.size() != 8 || crc.find_first_not_of("0123456789abcdef") != std::string::npos)
@@ -62,6 +67,11 @@ class RecordReader : public JsonReader {
     void end() override {
         if (!keys().empty() && numbers_ != 2) fail("expected two numbers");
         if (keys().empty() && fields_ != 6) fail("expected the keys shape, grid, block, p, l, crc32");
+    }
+
+    void optional(Index& field, Index value) {
+        field = value;
+        --fields_;
     }
 
     Index number(const JsonValue& v, Index limit) const {
@@ -81,8 +91,20 @@ class RecordReader : public JsonReader {
 
 } // namespace
 
+namespace {
+constexpr const char* kParts[] = {kY, kZ, kScales, kRowOrder, kColOrder, kPositions, kValues};
+
+std::string integers(Index bytes) { return "U" + std::to_string(8 * bytes); }
+} // namespace
+
 bool is_part_name(const std::string& name) {
-    return ends_with(name, kY) || ends_with(name, kZ) || ends_with(name, kScales);
+    return std::any_of(std::begin(kParts), std::end(kParts), [&](const char* part) { return ends_with(name, part); });
+}
+
+std::string part_names() {
+    std::string names;
+    for (const char* part : kParts) names += (names.empty() ? "" : ", ") + std::string(part);
+    return names;
 }
 
 std::vector<Index> y_shape(const Layout& a) { return {a.J, a.K, a.p, a.rows, a.y_row_bytes()}; }
@@ -96,7 +118,9 @@ std::string write_record(const Record& r) {
     crc[8] = '\0';
     return "{\"shape\":" + shape_text({a.m, a.n}) + ",\"grid\":" + shape_text({a.J, a.K}) +
            ",\"block\":" + shape_text({a.rows, a.cols}) + ",\"p\":" + std::to_string(a.p) +
-           ",\"l\":" + std::to_string(a.l) + ",\"crc32\":\"" + crc + "\"}";
+           ",\"l\":" + std::to_string(a.l) + (r.row_order ? ",\"row_order\":1" : "") +
+           (r.col_order ? ",\"col_order\":1" : "") +
+           (r.entries ? ",\"entries\":" + std::to_string(r.entries) : std::string()) + ",\"crc32\":\"" + crc + "\"}";
 }
 
 Record read_record(const std::string& record, const std::string& where) {
@@ -105,17 +129,49 @@ Record read_record(const std::string& record, const std::string& where) {
     return reader.record;
 }
 
-std::uint32_t checksum(const std::string& name, const Layout& a, const std::uint8_t* y, const std::uint8_t* z,
-                       const std::uint8_t* scales, std::size_t scales_bytes) {
-    std::uint8_t numbers[64];
-    std::size_t at = 0;
-    for (const Index v : {a.m, a.n, a.J, a.K, a.rows, a.cols, a.p, a.l})
-        for (int i = 0; i < 8; ++i) numbers[at++] = std::uint8_t(std::uint64_t(v) >> 8 * i);
+std::uint32_t checksum(const std::string& name, const Record& r, const std::vector<Tensor>& parts) {
+    const Layout& a = r.layout;
+    std::vector<std::uint64_t> numbers;
+    for (const Index v : {a.m, a.n, a.J, a.K, a.rows, a.cols, a.p, a.l}) numbers.push_back(std::uint64_t(v));
+    if (!r.is_plain())
+        for (const Index v : {r.row_order, r.col_order, r.entries}) numbers.push_back(std::uint64_t(v));
+    const std::vector<std::uint8_t> bytes = encode_integers(numbers, 8);
     std::uint32_t crc = crc32(reinterpret_cast<const std::uint8_t*>(name.data()), name.size());
-    crc = crc32(numbers, sizeof numbers, crc);
-    crc = crc32(y, std::size_t(a.y_bytes()), crc);
-    crc = crc32(z, std::size_t(a.z_bytes()), crc);
-    return crc32(scales, scales_bytes, crc);
+    crc = crc32(bytes.data(), bytes.size(), crc);
+    for (const Tensor& part : parts) crc = crc32(part.data, part.nbytes, crc);
+    return crc;
+}
+
+std::vector<Tensor> part_tensors(const std::string& name, const Record& r, const std::string& scales) {
+    const Layout& a = r.layout;
+    std::vector<Tensor> parts;
+    const auto add = [&](const char* ending, const std::string& dtype, std::vector<Index> shape) {
+        parts.push_back({name + ending, dtype, std::move(shape), nullptr, 0});
+    };
+    add(kY, "U8", y_shape(a));
+    add(kZ, "U8", z_shape(a));
+    add(kScales, scales, scales_shape(a));
+    if (r.row_order) add(kRowOrder, integers(order_bytes(a.m)), {a.m});
+    if (r.col_order) add(kColOrder, integers(order_bytes(a.n)), {a.n});
+    if (r.entries) {
+        add(kPositions, integers(position_bytes(a)), {r.entries});
+        add(kValues, scales, {r.entries});
+    }
+    return parts;
+}
+
+std::vector<std::uint8_t> encode_integers(const std::vector<std::uint64_t>& values, Index bytes) {
+    std::vector<std::uint8_t> out;
+    for (const std::uint64_t v : values)
+        for (Index i = 0; i < bytes; ++i) out.push_back(std::uint8_t(v >> 8 * i));
+    return out;
+}
+
+std::vector<std::uint64_t> decode_integers(const Tensor& t) {
+    const auto bytes = std::size_t(item_bits(t.dtype) / 8);
+    std::vector<std::uint64_t> out(t.nbytes / bytes);
+    for (std::size_t i = 0; i < t.nbytes; ++i) out[i / bytes] |= std::uint64_t(t.data[i]) << 8 * (i % bytes);
+    return out;
 }
 
 const ScaleType* scale_type(const std::string& stored) {
@@ -136,17 +192,16 @@ std::string scale_types(const char* ScaleType::* what) {
     return names;
 }
 
-std::vector<std::uint8_t> encode_scales(const View& q, const ScaleType& type, const std::string& what) {
-    const auto count = std::size_t(q.layout.scales_count());
-    std::vector<std::uint8_t> bytes(count * type.size);
-    for (std::size_t i = 0; i < count; ++i) {
+std::vector<std::uint8_t> encode_scales(const std::vector<float>& scales, const ScaleType& type,
+                                        const std::string& what) {
+    std::vector<std::uint8_t> bytes(scales.size() * type.size);
+    for (std::size_t i = 0; i < scales.size(); ++i) {
         std::uint8_t* const at = bytes.data() + type.size * i;
-        type.encode(q.scales[i], at);
+        type.encode(scales[i], at);
         const float stored = type.decode(at);
         if (!(stored >= -type.largest && stored <= type.largest))
-            bad_argument(what + ": scale " + std::to_string(i) + " is " + std::to_string(q.scales[i]) + ", " +
-                         type.name + " holds at most " + std::to_string(Index(type.largest)) +
-                         ": store scales as float32");
+            bad_argument(what + " " + std::to_string(i) + " is " + std::to_string(scales[i]) + ", " + type.name +
+                         " holds at most " + std::to_string(Index(type.largest)) + ": store scales as float32");
     }
     return bytes;
 }

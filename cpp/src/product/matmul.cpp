@@ -180,12 +180,17 @@ void matmul_rows(const void* prepared, const ConstArray& X, const Array& out, In
     Arena arena(workspace);
     Inputs in(h, method, columns, arena);
     Scratch scratch(h, kernels(), method, together, arena);
-    const Product product{h, kernels(), method, out, options.accumulate};
+    const Product product{h, kernels(), method, out, options.accumulate, row_begin, row_end};
+    // With an order, rows of the range may lie anywhere.
+    const std::uint32_t* order = h.row_order();
+    const Index first = order ? 0 : row_begin, last = order ? a.m : row_end;
+    const auto wanted = [&](std::uint32_t row) { return Index(row) >= row_begin && Index(row) < row_end; };
     for (Index column = 0; column < X.cols; column += columns) {
         in.load(X, column, std::min(columns, X.cols - column));
-        for (Index row = row_begin; row < row_end;) {
-            const Index stop = std::min(row_end, (row / a.rows + together) * a.rows);
-            product.rows(in, {0, in.columns}, row, stop, scratch);
+        for (Index row = first; row < last;) {
+            const Index stop = std::min(last, (row / a.rows + together) * a.rows);
+            if (!order || std::any_of(order + row, order + stop, wanted))
+                product.rows(in, {0, in.columns}, row, stop, scratch);
             row = stop;
         }
     }
@@ -195,7 +200,7 @@ void detail::matmul_by(const ProductMethod& method, const void* prepared, const 
                        const MatmulOptions& options) {
     const Prepared& h = prepared_of(prepared);
     const Layout& a = h.layout;
-    const Product product{h, kernels(), method, out, options.accumulate};
+    const Product product{h, kernels(), method, out, options.accumulate, 0, a.m};
     const double work = double(a.p) * double(a.l) * double(a.m * a.K + a.n * a.J) * double(X.cols);
     const int crew = work < kThreadedWork ? 1 : resolve_threads(options.threads);
     Threaded(product, crew, std::min(X.cols, std::max(kColumnsAtOnce, method.columns))).run(X);

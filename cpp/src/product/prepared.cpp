@@ -14,9 +14,10 @@ namespace {
 
 constexpr std::uint64_t kMagic = 0x70657250'71714221; // "!Bqq" "Prep"
 // Counts up when the layout changes; the order of the bytes of a unit goes with the instruction set.
-std::uint64_t unit_layout() { return 4 + std::uint64_t(kernels().unit_order); }
+std::uint64_t unit_layout() { return 8 + std::uint64_t(kernels().unit_order); }
 
-Prepared make_header(const Layout& a) {
+Prepared make_header(const View& q, bool transposed) {
+    const Layout a = transposed ? transposed_layout(q.layout) : q.layout;
     Prepared h{};
     h.magic = kMagic;
     h.order = unit_layout();
@@ -26,7 +27,16 @@ Prepared make_header(const Layout& a) {
     h.row_sums = h.stacks + aligned(std::size_t(a.blocks() * a.p) * sizeof(bqq_stack));
     h.z = h.row_sums + aligned(std::size_t(a.m) * sizeof(float));
     h.y = h.z + std::uint64_t(a.K * h.z_units().bytes());
-    h.size = h.y + std::uint64_t(a.J * h.y_units().bytes());
+    h.size = aligned(h.y + std::uint64_t(a.J * h.y_units().bytes()));
+    const auto take = [&](Index count, std::size_t size) {
+        const std::uint64_t at = h.size;
+        h.size += aligned(std::size_t(count) * size);
+        return at;
+    };
+    if (transposed ? q.col_order : q.row_order) h.row_orders = take(a.m, sizeof(std::uint32_t));
+    if (transposed ? q.row_order : q.col_order) h.col_orders = take(a.n, sizeof(std::uint32_t));
+    h.entry_count = q.entry_count;
+    h.entries = take(q.entry_count, sizeof(Entry));
     return h;
 }
 
@@ -54,10 +64,19 @@ struct Source {
     bool transposed;
     Layout layout;
     std::vector<std::uint8_t> plane; // one of the transpose
+    std::vector<Entry> exchanged;    // its entries
 
     Source(const View& q, bool transposed)
         : q(q), transposed(transposed), layout(transposed ? transposed_layout(q.layout) : q.layout) {
-        if (transposed) plane.resize(std::size_t(std::max(layout.y_plane_bytes(), layout.z_plane_bytes())));
+        if (!transposed) return;
+        plane.resize(std::size_t(std::max(layout.y_plane_bytes(), layout.z_plane_bytes())));
+        exchanged = transposed_entries(q);
+    }
+    const std::uint32_t* row_order() const { return transposed ? q.col_order : q.row_order; }
+    const std::uint32_t* col_order() const { return transposed ? q.row_order : q.col_order; }
+    EntryRange entries() const {
+        const Entry* first = transposed ? exchanged.data() : q.entries;
+        return {first, first + q.entry_count};
     }
     const float* scales(Index j, Index k) const { return transposed ? q.block_scales(k, j) : q.block_scales(j, k); }
     const std::uint8_t* y_plane(Index j, Index k, Index i) {
@@ -73,6 +92,14 @@ struct Source {
         return plane.data();
     }
 };
+
+void put_extras(const Source& from, const Prepared& h, std::uint8_t* base) {
+    if (from.row_order())
+        std::copy_n(from.row_order(), h.layout.m, reinterpret_cast<std::uint32_t*>(base + h.row_orders));
+    if (from.col_order())
+        std::copy_n(from.col_order(), h.layout.n, reinterpret_cast<std::uint32_t*>(base + h.col_orders));
+    std::copy(from.entries().begin(), from.entries().end(), reinterpret_cast<Entry*>(base + h.entries));
+}
 
 void put_scales(const Source& from, double* constants, bqq_stack* stacks) {
     const Layout& a = from.layout;
@@ -141,14 +168,14 @@ using namespace detail;
 
 std::size_t prepared_size(const View& q, bool transposed) {
     validate(q.layout);
-    return make_header(transposed ? transposed_layout(q.layout) : q.layout).size;
+    return make_header(q, transposed).size;
 }
 
 void prepare(const View& q, void* buffer, std::size_t size, bool transposed) {
     validate(q);
     Source from(q, transposed);
     const Layout& a = from.layout;
-    const Prepared h = make_header(a);
+    const Prepared h = make_header(q, transposed);
     if (!buffer || !is_aligned(buffer)) bad_argument("buffer is null or not 64-byte aligned");
     if (size < h.size)
         bad_argument("buffer has " + std::to_string(size) + " bytes, expected " + std::to_string(h.size));
@@ -171,7 +198,9 @@ void prepare(const View& q, void* buffer, std::size_t size, bool transposed) {
                 for (Index r = 0; r < a.rows_of(j); ++r, plane += a.y_row_bytes())
                     put_bits(y_units, r, (k * a.p + i) * a.l, plane, a.l, to);
             }
+    for (const Entry& e : from.entries()) sums[e.row] += double(e.value);
     std::copy_n(sums.data(), a.m, reinterpret_cast<float*>(base + h.row_sums));
+    put_extras(from, h, base);
 }
 
 struct PreparedMatrix::Impl {

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "arguments.hpp"
+#include "bits/pack.hpp"
 #include "bqq/matrix.hpp"
 #include "kernels/table.hpp"
 #include "memory.hpp"
@@ -37,7 +38,8 @@ struct Units {
 struct Prepared {
     std::uint64_t magic, order; // order: of this layout and of the bytes of a unit
     Layout layout;
-    std::uint64_t constants, stacks, row_sums, z, y, size;
+    std::uint64_t constants, stacks, row_sums, z, y, row_orders, col_orders, entries, size; // orders: 0 for none
+    Index entry_count;
 
     /// Columns of the Y of one block, its stacks side by side.
     Index inner_width() const { return layout.p * layout.l; }
@@ -49,6 +51,12 @@ struct Prepared {
     const bqq_stack* block(Index j, Index k) const { return at<bqq_stack>(stacks) + (j * layout.K + k) * layout.p; }
     /// Of W_hat: what a common part of all inputs adds to each of the m results.
     const float* row_sum() const { return at<float>(row_sums); }
+    const std::uint32_t* row_order() const { return row_orders ? at<std::uint32_t>(row_orders) : nullptr; }
+    const std::uint32_t* col_order() const { return col_orders ? at<std::uint32_t>(col_orders) : nullptr; }
+    /// Of rows [begin, end).
+    EntryRange entries_in(Index begin, Index end) const {
+        return entries_of(at<Entry>(entries), entry_count, begin, end);
+    }
     const std::uint8_t* z_bits(Index k) const { return at<std::uint8_t>(z) + k * z_units().bytes(); }
     const std::uint8_t* y_bits(Index j) const { return at<std::uint8_t>(y) + j * y_units().bytes(); }
 

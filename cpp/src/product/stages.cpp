@@ -55,7 +55,9 @@ void Inputs::load_block(const ConstArray& X, Columns group, Index k) {
     const VectorsOf<float> to = x(group, k);
     const Index room = method_.room(group.count), rows = a.cols_of(k);
     if (room > group.count) std::fill(to.at, to.at + room * ld_, 0.0f);
-    load_columns(part_of(X, k * a.cols, rows, start + group.first, group.count), to);
+    const std::uint32_t* order = h_.col_order();
+    load_columns(part_of(X, order ? 0 : k * a.cols, X.rows, start + group.first, group.count), rows,
+                 order ? order + k * a.cols : nullptr, to);
     double* sums = sigma(group, k);
     std::fill(sums, sums + room, 0.0);
     if (to.ld == 1) {
@@ -263,8 +265,21 @@ void Product::stage2(Index j, Index begin, Index end, const StageBuffer& between
     multiply(method, y(j), panels.top, panels.bottom, between.w(slot), scratch, rows);
     const Index first = j * h.layout.rows + begin;
     const RowShift common{method.centred ? h.row_sum() + first : nullptr, in.mean(group)};
-    store_columns(rows.from(begin - panels.top * kPanelRows), between.total(slot), common,
-                  part_of(out, first, end - begin, in.start + group.first, group.count), accumulate);
+    store(first, end - begin, rows.from(begin - panels.top * kPanelRows), between.total(slot), common, in, group);
+}
+
+void Product::store(Index first, Index count, const VectorsOf<float>& rows, const double* shift, const RowShift& common,
+                    const Inputs& in, Columns group) const {
+    for (const Entry& e : h.entries_in(first, first + count)) {
+        const Index k = e.col / h.layout.cols;
+        const Vectors x = in.x(group, k);
+        for (Index c = 0; c < group.count; ++c)
+            rows.at[(e.row - first) * rows.step + c * rows.ld] +=
+                e.value * x.at[(e.col - k * h.layout.cols) * x.step + c * x.ld];
+    }
+    const std::uint32_t* order = h.row_order();
+    const Array to = part_of(out, 0, out.rows, in.start + group.first, group.count);
+    store_columns(rows, shift, common, {to, first, count, order ? order + first : nullptr, begin, end}, accumulate);
 }
 
 void Product::dense(Index j, Index begin, Index end, const Inputs& in, Columns columns, Scratch& scratch) const {
@@ -294,8 +309,7 @@ void Product::dense(Index j, Index begin, Index end, const Inputs& in, Columns c
         }
     for (Index i = 0; held && i < rows.count * rows.ld; ++i) rows.at[i] += held[i];
     const double none[kDenseColumns] = {};
-    store_columns(rows.from(begin - all.top * kPanelRows), none, {nullptr, none},
-                  part_of(out, j * a.rows + begin, end - begin, in.start + columns.first, columns.count), accumulate);
+    store(j * a.rows + begin, end - begin, rows.from(begin - all.top * kPanelRows), none, {nullptr, none}, in, columns);
 }
 
 void Product::rows(const Inputs& in, Columns columns, Index begin, Index end, Scratch& scratch) const {

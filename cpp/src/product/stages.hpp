@@ -3,6 +3,7 @@
 
 #include "product/dense.hpp"
 #include "product/method.hpp"
+#include "product/strided.hpp"
 
 #include <optional>
 
@@ -93,6 +94,7 @@ struct Product {
     const ProductMethod& method;
     const Array& out;
     bool accumulate;
+    Index begin, end; ///< rows of out that are wanted, of a matrix with an order of its rows
 
     BitMatrix z(Index k) const { return {h.z_units(), h.z_bits(k)}; }
     BitMatrix y(Index j) const { return {h.y_units(), h.y_bits(j)}; }
@@ -106,6 +108,9 @@ struct Product {
   private:
     void stage1(const Inputs& in, Columns columns, Index begin, Index end, Scratch& scratch) const; // block rows
     void dense(Index j, Index begin, Index end, const Inputs& in, Columns columns, Scratch& scratch) const;
+    /// The only way to out: entries are added, rows put where they belong. rows: `count` results from row `first` on.
+    void store(Index first, Index count, const VectorsOf<float>& rows, const double* shift, const RowShift& common,
+               const Inputs& in, Columns group) const;
 };
 
 } // namespace bqq::detail

@@ -74,17 +74,23 @@ template <class T, class F> void for_elements(const VectorsOf<T>& v, Index rows,
         in_order(rows, v.count, row_stride, [&](Index i, Index c) { f(i, c, v.at[i * v.step + c]); });
 }
 
-/// to(i, c) = X(i, c).
-inline void load_columns(const ConstArray& X, const VectorsOf<float>& to) {
+/// to(i, c) = X(i, c), i < rows; with an order X(order[i], c).
+inline void load_columns(const ConstArray& X, Index rows, const std::uint32_t* order, const VectorsOf<float>& to) {
     with_dtype(X.dtype, [&](auto kind) {
         using Kind = decltype(kind);
         const auto* from = static_cast<const typename Kind::type*>(X.data);
+        if (order) {
+            for_elements(to, rows, X.row_stride, [&](Index i, Index c, float& x) {
+                x = Kind::get(from[Index(order[i]) * X.row_stride + c * X.col_stride]);
+            });
+            return;
+        }
         if (to.ld == 1 && X.col_stride == 1) { // both row by row: the compiler makes vectors of it
-            for (Index i = 0; i < X.rows; ++i)
+            for (Index i = 0; i < rows; ++i)
                 for (Index c = 0; c < X.cols; ++c) to.at[i * to.step + c] = Kind::get(from[i * X.row_stride + c]);
             return;
         }
-        for_elements(to, X.rows, X.row_stride,
+        for_elements(to, rows, X.row_stride,
                      [&](Index i, Index c, float& x) { x = Kind::get(from[i * X.row_stride + c * X.col_stride]); });
     });
 }
@@ -95,8 +101,17 @@ struct RowShift {
     const double* of_column;
 };
 
-/// out(i, c) (+)= from(i, c) + more(i, c).
-template <class More> void store_with(const Vectors& from, const Array& out, bool accumulate, More&& more) {
+/// Rows of a result: row i is row `first` + i of `out` or, with an order, row order[i], if that is in [begin, end).
+struct Rows {
+    const Array& out;
+    Index first, count;
+    const std::uint32_t* order;
+    Index begin, end;
+};
+
+/// Row i of the result (+)= from(i, c) + more(i, c).
+template <class More> void store_with(const Vectors& from, const Rows& rows, bool accumulate, More&& more) {
+    const Array out = part_of(rows.out, rows.order ? 0 : rows.first, rows.count, 0, rows.out.cols);
     with_dtype(out.dtype, [&](auto kind) {
         using Kind = decltype(kind);
         auto* to = static_cast<typename Kind::type*>(out.data);
@@ -104,6 +119,13 @@ template <class More> void store_with(const Vectors& from, const Array& out, boo
             const float sum = float(double(value) + more(i, c));
             target = Kind::put(accumulate ? Kind::get(target) + sum : sum);
         };
+        if (rows.order) {
+            for_elements(from, rows.count, out.row_stride, [&](Index i, Index c, float x) {
+                const Index row = rows.order[i];
+                if (row >= rows.begin && row < rows.end) put(to[row * out.row_stride + c * out.col_stride], x, i, c);
+            });
+            return;
+        }
         if (from.ld == 1 && out.col_stride == 1) {
             for (Index i = 0; i < out.rows; ++i)
                 for (Index c = 0; c < out.cols; ++c) put(to[i * out.row_stride + c], from.at[i * from.step + c], i, c);
@@ -114,14 +136,14 @@ template <class More> void store_with(const Vectors& from, const Array& out, boo
     });
 }
 
-/// out(i, c) (+)= from(i, c) + shift[c] + common.
-inline void store_columns(const Vectors& from, const double* shift, const RowShift& common, const Array& out,
+/// Row i of the result (+)= from(i, c) + shift[c] + common.
+inline void store_columns(const Vectors& from, const double* shift, const RowShift& common, const Rows& rows,
                           bool accumulate) {
     if (common.of_row)
-        store_with(from, out, accumulate,
+        store_with(from, rows, accumulate,
                    [&](Index i, Index c) { return shift[c] + double(common.of_row[i]) * common.of_column[c]; });
     else
-        store_with(from, out, accumulate, [&](Index, Index c) { return shift[c]; });
+        store_with(from, rows, accumulate, [&](Index, Index c) { return shift[c]; });
 }
 
 } // namespace bqq::detail

@@ -30,11 +30,14 @@ CpuEngine::CpuEngine(Matrix& q, Index j, Index k, std::vector<float> scales, con
 std::vector<Spread> CpuEngine::begin_stack(Index i) {
     const Layout& a = q_.layout;
     block_residual(BlockProducts(q_.view(), j_, k_, i), scales_.data(), target_.W, target_.ldw, residual_.data());
-    scales_.resize(std::size_t(3 * i + 4));
+    const std::size_t at = std::size_t(3 * i); // u moves on behind a stack of zeros
+    scales_.resize(at + 4);
+    std::swap(scales_[at], scales_[at + 3]);
     stack_ = i;
     Y_ = q_.Y.data() + (block_ * a.p + i) * a.y_plane_bytes();
     Z_ = q_.Z.data() + (block_ * a.p + i) * a.z_plane_bytes();
     spread_ = spread_of(residual_);
+    if (i == 0) scales_[3] = float(spread_.mean);
     if (spread_.range != 0 && worker_.refiner)
         worker_.refiner->set_target(m_, n_, residual_.data(), n_, spread_.deviation,
                                     target_.H ? target_.H->row(0) : nullptr, target_.H ? target_.H->ld : 0);

@@ -3,11 +3,13 @@
 #include "bits/pack.hpp"
 #include "kernels/dispatch.hpp"
 #include "parallel.hpp"
+#include "search/arrange.hpp"
 #include "search/cpu_engine.hpp"
 #include "progress.hpp"
 #include "search/recipe.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 namespace bqq {
 namespace {
@@ -104,12 +106,29 @@ Matrix detail::decompose(const Layout& layout, const SearchRecipe& recipe, const
 
 Layout make_layout(Index m, Index n, Index p, const DecomposeOptions& options) {
     const bool coupled = options.weight && options.ldweight;
-    return make_layout(m, n, p, options.l, coupled && !options.patch ? tuning::kCoupledPatch : options.patch);
+    if (!coupled || options.patch) return make_layout(m, n, p, options.l, options.patch);
+    if (options.l) return make_layout(m, n, p, options.l, tuning::kCoupledPatch);
+    // The side nearest to that whose blocks waste next to nothing: rows of planes are padded to bytes, sides rounded
+    // up.
+    double least = INFINITY;
+    for (Index side = tuning::kCoupledLeast; side <= tuning::kCoupledMost; ++side)
+        least = std::min(least, make_layout(m, n, p, 0, side).bits_per_weight());
+    for (Index away = 0;; ++away)
+        for (const Index side : {tuning::kCoupledPatch + away, tuning::kCoupledPatch - away}) {
+            if (side < tuning::kCoupledLeast || side > tuning::kCoupledMost) continue;
+            const Layout a = make_layout(m, n, p, 0, side);
+            if (a.bits_per_weight() <= tuning::kCoupledWaste * least) return a;
+        }
 }
 
 Matrix decompose(const float* W, Index m, Index n, Index ldw, Index p, const DecomposeOptions& options) {
     const Layout a = make_layout(m, n, p, options);
-    return detail::decompose(a, make_recipe(options, a), W, ldw, options);
+    const SearchRecipe recipe = make_recipe(options, a);
+    if (!is_arranged(options)) return detail::decompose(a, recipe, W, ldw, options);
+    const Arranged arranged(a, W, ldw, options);
+    Matrix q = detail::decompose(a, recipe, arranged.W(), arranged.ldw(), arranged.options());
+    arranged.complete(q);
+    return q;
 }
 
 Matrix extend(const View& q, const float* W, Index ldw, Index p, const DecomposeOptions& options) {
@@ -119,12 +138,17 @@ Matrix extend(const View& q, const float* W, Index ldw, Index p, const Decompose
         bad_value("p", p, std::to_string(a.p) + " (what q has) to " + std::to_string(kMaxStacks));
     check_entries("W", W, "ldw", {a.m, a.n, ldw});
     a.p = p;
+    if (p == q.layout.p) return Matrix(q);
+    const SearchRecipe recipe = make_recipe(options, a);
     Matrix grown(a);
     copy_stacks(q, grown, q.layout.p);
-    if (p == q.layout.p)
-        std::copy_n(q.scales, a.scales_count(), grown.scales.data());
-    else
-        solve_all(grown, q.layout.p, q.scales, W, ldw, options, make_recipe(options, a));
+    if (q.is_plain()) {
+        solve_all(grown, q.layout.p, q.scales, W, ldw, options, recipe);
+        return grown;
+    }
+    const Arranged arranged(q, W, ldw, options);
+    solve_all(grown, q.layout.p, q.scales, arranged.W(), arranged.ldw(), arranged.options(), recipe);
+    arranged.complete(grown);
     return grown;
 }
 

@@ -5,6 +5,7 @@
 #include "bqq/decompose.hpp"
 #include "kernels/dispatch.hpp"
 #include "parallel.hpp"
+#include "search/arrange.hpp"
 #include "search/floats.hpp"
 #include "search/metric.hpp"
 #include "progress.hpp"
@@ -331,12 +332,25 @@ Layout layout_for(const Layout& q, Index m) {
     return a;
 }
 
+// In the order of the columns of q. Its entries and the order of its rows are those of its own rows.
+Matrix encode_in_order(const View& q, const float* rows, const Layout& a, Index ldrows,
+                       const DecomposeOptions& options) {
+    View columns = q.blocks_alone();
+    columns.layout = a;
+    columns.col_order = q.col_order;
+    const Arranged arranged(columns, rows, ldrows, options);
+    Matrix out = encode(q.blocks_alone(), arranged.W(), a.m, arranged.ldw(), arranged.options());
+    arranged.complete(out);
+    return out;
+}
+
 } // namespace
 
 Matrix encode(const View& q, const float* rows, Index m, Index ldrows, const DecomposeOptions& options) {
     validate(q);
     const Layout a = layout_for(q.layout, m);
     check_entries("rows", rows, "ldrows", {m, a.n, ldrows});
+    if (!q.is_plain()) return encode_in_order(q, rows, a, ldrows, options);
     const Index steps = encode_steps(options);
     const std::unique_ptr<const Metric> metric = make_metric(a, options);
     const bool coupled = metric && metric->coupled();

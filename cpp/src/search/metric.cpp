@@ -25,23 +25,42 @@ void check_finite(double value, Index i, Index j) {
                    ", expected finite values");
 }
 
+double mean_diagonal(Index n, const float* H, Index ldh) {
+    double trace = 0;
+    for (Index b = 0; b < n; ++b) trace += double(H[ldh ? b * ldh + b : b]);
+    return trace / double(n);
+}
+
 } // namespace
 
-Metric::Metric(const Layout& layout, const float* H, Index ldh, double damping) : layout_(layout) {
-    const Index n = layout.n;
-    if (!(damping >= 0) || !std::isfinite(damping))
-        bad_argument("damping is " + std::to_string(damping) + ", expected 0 or more");
-    double trace = 0;
+void check_weight(Index n, const float* H, Index ldh) {
+    if (ldh && ldh < n) bad_value("ldweight", ldh, "n = " + std::to_string(n) + " or more, or 0 for a diagonal");
     for (Index b = 0; b < n; ++b) {
         const double h = double(H[ldh ? b * ldh + b : b]);
         check_finite(h, b, ldh ? b : -1);
         if (h < 0)
             bad_weight("has " + std::to_string(h) + " at diagonal position " + std::to_string(b) +
                        ", expected 0 or more: it is not positive semidefinite");
-        trace += h;
     }
-    const double mean = trace / double(n), ridge = damping * mean;
+    const double mean = mean_diagonal(n, H, ldh);
     if (mean == 0) bad_weight("is zero: no error would count");
+    for (Index i = 0; ldh && i < n; ++i)
+        for (Index j = 0; j < n; ++j) {
+            const double h = double(H[i * ldh + j]), mirrored = double(H[j * ldh + i]);
+            check_finite(h, i, j);
+            if (std::fabs(h - mirrored) > tuning::kAsymmetry * mean + tuning::kRelativeAsymmetry * std::fabs(h))
+                bad_weight("is not symmetric: [" + std::to_string(i) + ", " + std::to_string(j) + "] is " +
+                           std::to_string(h) + ", [" + std::to_string(j) + ", " + std::to_string(i) + "] is " +
+                           std::to_string(mirrored));
+        }
+}
+
+Metric::Metric(const Layout& layout, const float* H, Index ldh, double damping) : layout_(layout) {
+    const Index n = layout.n;
+    if (!(damping >= 0) || !std::isfinite(damping))
+        bad_argument("damping is " + std::to_string(damping) + ", expected 0 or more");
+    check_weight(n, H, ldh);
+    const double mean = mean_diagonal(n, H, ldh), ridge = damping * mean;
     const double scale = 1 / (mean + ridge);
     const auto first = [&](Index k) { return k * layout.cols; };
     if (!ldh) {
@@ -59,11 +78,6 @@ Metric::Metric(const Layout& layout, const float* H, Index ldh, double damping) 
     for (Index i = 0; i < n; ++i)
         for (Index j = 0; j < n; ++j) {
             const double h = double(H[i * ldh + j]), mirrored = double(H[j * ldh + i]);
-            check_finite(h, i, j);
-            if (std::fabs(h - mirrored) > tuning::kAsymmetry * mean + tuning::kRelativeAsymmetry * std::fabs(h))
-                bad_weight("is not symmetric: [" + std::to_string(i) + ", " + std::to_string(j) + "] is " +
-                           std::to_string(h) + ", [" + std::to_string(j) + ", " + std::to_string(i) + "] is " +
-                           std::to_string(mirrored));
             D[std::size_t(i * n + j)] = (0.5 * (h + mirrored) + (i == j ? ridge : 0)) * scale;
         }
     whole_ = rounded(n, n, D);
@@ -88,8 +102,6 @@ void Metric::compensate(const bqq_kernels& kernels, Index k, const PaddedMatrix&
 
 std::unique_ptr<const Metric> make_metric(const Layout& a, const DecomposeOptions& options) {
     if (!options.weight) return nullptr;
-    if (options.ldweight && options.ldweight < a.n)
-        bad_value("ldweight", options.ldweight, "n = " + std::to_string(a.n) + " or more, or 0 for a diagonal");
     return std::make_unique<const Metric>(a, options.weight, options.ldweight, damping_of(options));
 }
 

@@ -28,8 +28,8 @@ struct PaddedMatrix {
 class Metric {
   public:
     /// H: n x n with ldh >= n, or its diagonal of n numbers if ldh is 0. damping times the mean of the diagonal is
-    /// added to it. Throws Error(invalid_argument) unless H is finite, symmetric, positive semidefinite and not zero,
-    /// and positive definite after damping. O(n^3 / 3), twice, in float64; 2.5 n^2 floats.
+    /// added to it. Throws as check_weight, and unless it is positive definite after damping. O(n^3 / 3), twice, in
+    /// float64; 2.5 n^2 floats.
     Metric(const Layout& layout, const float* H, Index ldh, double damping);
 
     /// H_kk of a diagonal metric, S of patch k otherwise.
@@ -49,6 +49,10 @@ class Metric {
     PaddedMatrix whole_;
     std::vector<PaddedMatrix> patches_, moves_; ///< moves: H_PR H_RR^-1
 };
+
+/// Throws Error(invalid_argument) unless H, n x n or its diagonal as in Metric, is finite, symmetric and not zero, with
+/// a diagonal of 0 or more.
+void check_weight(Index n, const float* H, Index ldh);
 
 /// The metric of the options, NULL without a weight. Throws as its constructor, and for a wrong ldweight.
 std::unique_ptr<const Metric> make_metric(const Layout& layout, const DecomposeOptions& options);

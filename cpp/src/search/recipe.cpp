@@ -22,7 +22,8 @@ SearchRecipe make_recipe(const DecomposeOptions& options, const Layout& a) {
     const int effort = effort_of(options);
     check_count("steps", options.steps, 0, "0 (the default) to ");
     check_count("refine", options.refine, kRefineOfEffort, "-2 (the effort's), -1 (none), 0 (the default) to ");
-    const tuning::EffortTuning& given = tuning::kEfforts[effort];
+    const bool coupled = options.weight && options.ldweight;
+    const tuning::EffortTuning& given = (coupled ? tuning::kCoupledEfforts : tuning::kEfforts)[effort];
     SearchRecipe recipe;
     recipe.refine.sweeps =
         given.sweeps * tuning::kSweepsInner / std::clamp(a.l, tuning::kSweepsInner, tuning::kSweepsInnerMost);
@@ -93,6 +94,7 @@ void search_stack(Engine& engine, const SearchRecipe& recipe, Index i, const OnS
         if (spread[std::size_t(b)].range != 0)
             active.push_back(b); // else nothing is left to explain: the stack stays zero
     }
+    engine.exchange(all, Best::keep); // the stack of zeros, should no error be a number: residuals near 1e38
     if (active.size() < all.size()) {
         keep_better(all);
         on_steps((count - Index(active.size())) * recipe.work());

@@ -60,10 +60,16 @@ constexpr Index kTabuTenure = 5;       ///< steps that a bit rests after its fli
 constexpr double kTabuGain = 1e-9;     ///< of the target's squared norm: what counts as a new lowest error
 constexpr Index kEncodeStarts = 16384; ///< rows of q, evenly spaced, among which the nearest is looked for; chosen
 
-// ---- weighted objective: python -m bench.weight ----
+// ---- weighted objective: python -m bench.weight, bench.weight_defaults (Xeon, AMX) ----
 
 constexpr Index kCoupledPatch = 128; ///< making up for the error of the patches before is worth more than large blocks
-constexpr double kDamping = 0.01;    ///< share of the mean of the diagonal; what GPTQ takes (arXiv 2210.17323)
+constexpr Index kCoupledLeast = 96, kCoupledMost = 192; ///< sides of which one is taken,
+constexpr double kCoupledWaste = 1.01;                  ///< the nearest to that with so many times the fewest bits
+constexpr double kDamping =
+    0.1; ///< share of the mean of the diagonal; of 0.01, 0.03 and 0.1 the best on held-out inputs
+/// As kEfforts, with a whole weight: annealing moves the bits to where H wants them, a long descent before is lost. 100
+/// steps end where 1,000 do (bench.weight_defaults), and so there is no longer descent behind either.
+constexpr EffortTuning kCoupledEfforts[] = {{100, 5000, 1, 0}, {100, 1000, 1, 0}, {100, 64000, 1, 0}};
 /// What rounding of float32 products X^T X may leave of symmetry: of the mean of the diagonal, of the entry.
 /// Chosen, not measured.
 constexpr double kAsymmetry = 1e-4, kRelativeAsymmetry = 1e-3;

@@ -27,9 +27,9 @@ BQQ_API bqq_status bqq_cuda_layout(int64_t m, int64_t n, int64_t p, const bqq_de
 /// Finds the stacks of w, m x n, row-major with ldw >= n elements between rows, and writes the arrays of `out`, which
 /// bqq_cuda_layout has sized. All blocks are searched at once, with the random numbers of bqq_decompose; sums are in
 /// another order, so results differ from its as seeds do. The same call on the same kind of device gives the same bits.
-/// Returns when the result is complete. options: l, patch and threads are ignored, weight is BQQ_UNSUPPORTED. progress
-/// is called on the calling thread. BQQ_INVALID_ARGUMENT, BQQ_OUT_OF_MEMORY, BQQ_CANCELLED, BQQ_UNSUPPORTED,
-/// BQQ_INTERNAL.
+/// Returns when the result is complete. options: l, patch and threads are ignored; weight, order and outliers are
+/// BQQ_UNSUPPORTED, and so is a view with orders or entries in all functions here. progress is called on the calling
+/// thread. BQQ_INVALID_ARGUMENT, BQQ_OUT_OF_MEMORY, BQQ_CANCELLED, BQQ_UNSUPPORTED, BQQ_INTERNAL.
 BQQ_API bqq_status bqq_cuda_decompose(const float* w, int64_t ldw, const bqq_decompose_options* options,
                                       const bqq_view* out, void* stream);
 

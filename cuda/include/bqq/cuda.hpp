@@ -24,9 +24,10 @@ struct Result {
 /// Finds the stacks of `layout` (from make_layout) for W, layout.m x layout.n, row-major with ldw >= n elements between
 /// rows. The search follows the recipe of bqq::decompose with the same random numbers, on all blocks at once; sums are
 /// in another order, so results differ from the CPU's as seeds do. The same call on the same kind of device gives the
-/// same bits. Returns when the result is complete. Options: l, patch and threads are ignored; weight
-/// is Error(unsupported). Memory on the device: at the default l about 6 block-sized float arrays for each block, for
-/// as many blocks at a time as 1 GiB holds. progress is called on the calling thread.
+/// same bits. Returns when the result is complete. Options: l, patch and threads are ignored; weight,
+/// order and outliers are Error(unsupported), and so is a q with orders or entries below. Memory on the device: at the
+/// default l about 6 block-sized float arrays for each block, for as many blocks at a time as 1 GiB holds. progress is
+/// called on the calling thread.
 BQQ_API void decompose(const Layout& layout, const float* W, Index ldw, const DecomposeOptions& options,
                        const Result& out, void* stream);
 

