@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from ann_benchmarks.algorithms.base.module import BaseANN
 
 from bqq import ann
-
-from ..base.module import BaseANN
 
 METRICS = {"euclidean": "l2", "angular": "cosine"}
 
