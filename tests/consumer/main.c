@@ -1,5 +1,7 @@
-// decompose -> save -> open -> prepare -> matmul in strict C99, against reconstruct. Prints "ok".
+// decompose -> save -> open -> prepare -> matmul in strict C99, against reconstruct; train -> add -> search. Prints
+// "ok".
 #include <bqq/bqq.h>
+#include <bqq/bqq_ann.h>
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +31,31 @@ static void* align64(void* block) { return (void*)(((uintptr_t)block + 63) & ~(u
 
 static int on_progress(int64_t done, int64_t total, void* user) {
     *(int*)user = done == total;
+    return 0;
+}
+
+static int search_codes(void) {
+    static float X[400 * 8];
+    bqq_train_options options = {0};
+    bqq_code_layout layout = BQQ_CODE_LAYOUT_INIT;
+    bqq_codec* codec = NULL;
+    bqq_index* index = NULL;
+    float distances[3];
+    int64_t ids[3];
+    int i;
+
+    for (i = 0; i < 400 * 8; ++i) X[i] = (float)((7 * i * i + 11 * i) % 101);
+    options.struct_size = sizeof options;
+    options.effort = BQQ_EFFORT_FAST;
+    TRY(bqq_codec_train(X, 400, 8, 8, 8, &options, &codec));
+    TRY(bqq_codec_info(codec, &layout));
+    EXPECT(layout.d == 8 && layout.code_size == 8 && layout.metric == BQQ_METRIC_L2);
+    TRY(bqq_index_create(codec, &index));
+    TRY(bqq_index_add(index, X, 400, 8, NULL, NULL));
+    TRY(bqq_index_search(index, X, 1, 8, 3, NULL, distances, ids));
+    EXPECT(bqq_index_size(index) == 400 && distances[0] <= distances[1] && ids[0] >= 0 && ids[0] < 400);
+    bqq_index_free(index);
+    bqq_codec_free(codec);
     return 0;
 }
 
@@ -129,6 +156,7 @@ int main(int argc, char** argv) {
 
     EXPECT(bqq_file_open("no such file", &file) == BQQ_IO && file == NULL);
     EXPECT(strlen(bqq_last_error()) > 0);
+    EXPECT(search_codes() == 0);
     free(space_block);
     free(prepared_block);
     printf("ok\n");

@@ -22,7 +22,7 @@ NEVER = {"results", "data", "__pycache__"}  # folders without sources
 
 CORE = {"public", "c", "common", "isa", "dispatch", "bits", "search", "product", "file", "codec", "capi"}
 SEES: dict[str, set[str]] = {  # a room: the rooms that it may include beside itself
-    "c": set(),  # bqq.h
+    "c": set(),  # bqq.h, bqq_ann.h
     "public": set(),
     "common": {"public"},
     "isa": {"emulated tiles"},  # the instruction-set files and their sources: nothing that others compile as well
@@ -49,6 +49,7 @@ SEES: dict[str, set[str]] = {  # a room: the rooms that it may include beside it
 }
 FILES = {
     "cpp/include/bqq/bqq.h": "c",
+    "cpp/include/bqq/bqq_ann.h": "c",
     "cpp/src/config.cpp": "config",
     "cpp/src/kernels/dispatch.hpp": "dispatch",
     "cpp/src/kernels/dispatch.cpp": "dispatch",

@@ -4,8 +4,8 @@
 //
 // Errors. A function that can fail returns bqq_status; BQQ_OK is 0. After a failure bqq_last_error() has the text. A
 // NULL where the contract asks for a pointer is BQQ_INVALID_ARGUMENT. A failed call leaves its outputs untouched,
-// except that a `bqq_matrix** out` or `bqq_file** out` becomes NULL and an array of results may be partly written. No
-// C++ exception leaves the library, and it never ends the process.
+// except that the pointer to a new owner (a `bqq_matrix** out`) becomes NULL and an array of results may be partly
+// written. No C++ exception leaves the library, and it never ends the process.
 //
 // Threads. Every function may be called from any thread at any time. Objects never change after they were made and may
 // be shared; freeing one while another thread uses it is an error of the caller. A parameter `threads` of 0 takes
@@ -161,8 +161,8 @@ BQQ_API bqq_status bqq_transpose(const bqq_view* view, bqq_matrix** out);
 
 // ---- from a real matrix to a compressed one ----
 
-/// Called on the thread that called bqq_decompose or bqq_extend, a few times a second and once at the end, with the
-/// steps done so far and in all. Nonzero stops the work within one step; the call then returns BQQ_CANCELLED.
+/// Called on the thread that called the library, a few times a second and once at the end, with the steps done so far
+/// and in all. Nonzero stops the work within one step; the call then returns BQQ_CANCELLED.
 typedef int (*bqq_progress)(int64_t done, int64_t total, void* user);
 
 typedef struct bqq_decompose_options {

@@ -16,7 +16,7 @@
 
 namespace bqq {
 
-/// What search ranks by. Numbers are part of the C ABI (bqq_metric in bqq.h).
+/// What search ranks by. Numbers are part of the C ABI (bqq_metric in bqq_ann.h).
 enum class MetricType : int {
     l2 = 0,     ///< squared Euclidean distance, smallest first
     ip = 1,     ///< inner product, largest first

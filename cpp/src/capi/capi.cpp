@@ -48,13 +48,6 @@ SAME(BQQ_PRECISION_FLOAT32, bqq::Precision::float32);
 SAME(BQQ_PRECISION_FAST, bqq::Precision::fast);
 #undef SAME
 
-template <class Options> void fill_defaults(Options* options, std::size_t struct_size, const char* type) {
-    require(options, "options");
-    check_struct_size(struct_size, sizeof struct_size, type);
-    std::memset(static_cast<void*>(options), 0, struct_size);
-    std::memcpy(static_cast<void*>(options), &struct_size, sizeof struct_size);
-}
-
 /// The i-th of the structures of an array, which have the struct_size of the first.
 template <class T> const T& element(const T* all, std::size_t i, const char* name) {
     const auto* at = reinterpret_cast<const T*>(reinterpret_cast<const unsigned char*>(all) + i * all->struct_size);
@@ -94,15 +87,6 @@ bqq::SaveOptions to_options(const bqq_save_options& o) {
     return options;
 }
 
-template <class Open> bqq_status open_file(const char* path, bqq_file** out, Open open) noexcept {
-    if (out) *out = nullptr;
-    return guarded([&] {
-        require(path, "path");
-        require(out, "out");
-        *out = new bqq_file{open(path)};
-    });
-}
-
 /// What `get` takes from a file, or `missing` and a text.
 template <class Result, class Get> Result from_file(const bqq_file* file, Result missing, Get get) noexcept {
     guarded([&] {
@@ -114,14 +98,6 @@ template <class Result, class Get> Result from_file(const bqq_file* file, Result
 
 void check_index(std::size_t i, std::size_t count) {
     if (i >= count) bad_argument("i is " + std::to_string(i) + ", expected less than " + std::to_string(count));
-}
-
-template <class Make> bqq_status make_matrix(bqq_matrix** out, Make&& make) noexcept {
-    if (out) *out = nullptr;
-    return guarded([&] {
-        require(out, "out");
-        *out = new bqq_matrix{make()};
-    });
 }
 
 bqq_status prepared_size(const bqq_view* view, std::size_t* size, bool transposed) noexcept {
@@ -185,15 +161,15 @@ bqq_status bqq_matrix_view(const bqq_matrix* matrix, bqq_view* view) {
 void bqq_matrix_free(bqq_matrix* matrix) { delete matrix; }
 
 bqq_status bqq_copy(const bqq_view* view, bqq_matrix** out) {
-    return make_matrix(out, [&] { return bqq::Matrix(to_view(view)); });
+    return make(out, [&] { return bqq::Matrix(to_view(view)); });
 }
 
 bqq_status bqq_prefix(const bqq_view* view, int64_t k, bqq_matrix** out) {
-    return make_matrix(out, [&] { return bqq::prefix(to_view(view), k); });
+    return make(out, [&] { return bqq::prefix(to_view(view), k); });
 }
 
 bqq_status bqq_transpose(const bqq_view* view, bqq_matrix** out) {
-    return make_matrix(out, [&] { return bqq::transpose(to_view(view)); });
+    return make(out, [&] { return bqq::transpose(to_view(view)); });
 }
 
 bqq_status bqq_decompose_options_init(bqq_decompose_options* options, size_t struct_size) {
@@ -209,7 +185,7 @@ bqq_status bqq_make_layout(int64_t m, int64_t n, int64_t p, const bqq_decompose_
 
 bqq_status bqq_decompose(const float* w, int64_t m, int64_t n, int64_t ldw, int64_t p,
                          const bqq_decompose_options* options, bqq_matrix** out) {
-    return make_matrix(out, [&] {
+    return make(out, [&] {
         require(w, "w");
         return bqq::decompose(w, m, n, ldw, p, to_options(options));
     });
@@ -217,7 +193,7 @@ bqq_status bqq_decompose(const float* w, int64_t m, int64_t n, int64_t ldw, int6
 
 bqq_status bqq_extend(const bqq_view* view, const float* w, int64_t ldw, int64_t p,
                       const bqq_decompose_options* options, bqq_matrix** out) {
-    return make_matrix(out, [&] {
+    return make(out, [&] {
         const bqq::View q = to_view(view);
         require(w, "w");
         return bqq::extend(q, w, ldw, p, to_options(options));
@@ -226,7 +202,7 @@ bqq_status bqq_extend(const bqq_view* view, const float* w, int64_t ldw, int64_t
 
 bqq_status bqq_encode(const bqq_view* view, const float* rows, int64_t m, int64_t ldrows,
                       const bqq_decompose_options* options, bqq_matrix** out) {
-    return make_matrix(out, [&] {
+    return make(out, [&] {
         const bqq::View q = to_view(view);
         require(rows, "rows");
         return bqq::encode(q, rows, m, ldrows, to_options(options));
@@ -313,9 +289,19 @@ bqq_status bqq_save(const char* path, const char* const* names, const bqq_view* 
     });
 }
 
-bqq_status bqq_file_open(const char* path, bqq_file** out) { return open_file(path, out, bqq::File::open); }
+bqq_status bqq_file_open(const char* path, bqq_file** out) {
+    return make(out, [&] {
+        require(path, "path");
+        return bqq::File::open(path);
+    });
+}
 
-bqq_status bqq_file_read(const char* path, bqq_file** out) { return open_file(path, out, bqq::File::read); }
+bqq_status bqq_file_read(const char* path, bqq_file** out) {
+    return make(out, [&] {
+        require(path, "path");
+        return bqq::File::read(path);
+    });
+}
 
 size_t bqq_file_count(const bqq_file* file) {
     return from_file(file, std::size_t(0), [](const bqq_file& f) { return f.file.matrices().size(); });

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <functional>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -50,6 +51,15 @@ template <class Body> bqq_status guarded(Body&& body) noexcept {
 
 inline void require(const void* pointer, const char* name) {
     if (!pointer) bad_argument(std::string(name) + " is NULL");
+}
+
+/// *out: a new owner of what `value` returns; NULL after a failure.
+template <class Owner, class Value> bqq_status make(Owner** out, Value&& value) noexcept {
+    if (out) *out = nullptr;
+    return guarded([&] {
+        require(out, "out");
+        *out = new Owner{value()};
+    });
 }
 
 inline void require_aligned(const void* pointer, const char* name) {
@@ -137,6 +147,18 @@ template <class Options> Options read_options(const Options* given, const char* 
     return o;
 }
 
+template <class Options> void fill_defaults(Options* options, std::size_t struct_size, const char* type) {
+    require(options, "options");
+    check_struct_size(struct_size, sizeof struct_size, type);
+    std::memset(static_cast<void*>(options), 0, struct_size);
+    std::memcpy(static_cast<void*>(options), &struct_size, sizeof struct_size);
+}
+
+inline std::function<bool(bqq::Index, bqq::Index)> to_progress(bqq_progress call, void* user) {
+    if (!call) return nullptr;
+    return [=](bqq::Index done, bqq::Index total) { return call(done, total, user) == 0; };
+}
+
 inline bqq::DecomposeOptions to_options(const bqq_decompose_options* given) {
     const bqq_decompose_options o = read_options(given, "bqq_decompose_options");
     bqq::DecomposeOptions options;
@@ -159,10 +181,7 @@ inline bqq::DecomposeOptions to_options(const bqq_decompose_options* given) {
     if (o.reserved2 != 0) bad_argument("reserved2 is " + std::to_string(o.reserved2) + ", expected 0");
     options.order = static_cast<bqq::Order>(o.order);
     options.outliers = o.outliers;
-    if (o.progress)
-        options.progress = [call = o.progress, user = o.user](bqq::Index done, bqq::Index total) {
-            return call(done, total, user) == 0;
-        };
+    options.progress = to_progress(o.progress, o.user);
     return options;
 }
 
