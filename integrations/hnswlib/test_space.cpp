@@ -68,8 +68,9 @@ void test_metric(bqq::MetricType metric) {
     std::vector<std::uint8_t> codes(kBase * kCode);
     a.codec.encode(a.base.data(), kBase, kD, codes.data());
     Found expected{std::vector<float>(kQueries * kK), Labels(kQueries * kK)};
-    bqq::search(a.codec, codes.data(), kBase, a.queries.data(), kQueries, kD, kK, expected.distances.data(),
-                expected.labels.data());
+    bqq::VectorIndex index(a.codec);
+    index.add_codes(codes.data(), kBase);
+    index.search(a.queries.data(), kQueries, kD, kK, expected.distances.data(), expected.labels.data());
 
     hnswlib::BruteforceSearch<float> all(&a.space, kBase);
     for (std::int64_t i = 0; i < kBase; ++i) all.addPoint(a.element(i), hnswlib::labeltype(i));

@@ -156,7 +156,9 @@ bqq_status bqq_codec_search(const bqq_codec* codec, const uint8_t* codes, int64_
         require_array(q, queries, "q", "queries");
         require_array(distances, queries, "distances", "queries");
         require_array(ids, queries, "ids", "queries");
-        bqq::search(codec->codec, codes, count, q, queries, ldq, k, distances, ids, to_options(options));
+        bqq::VectorIndex index(codec->codec);
+        index.add_codes(codes, count);
+        index.search(q, queries, ldq, k, distances, ids, to_options(options));
     });
 }
 

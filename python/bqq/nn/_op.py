@@ -10,6 +10,7 @@ import threading
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
