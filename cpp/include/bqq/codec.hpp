@@ -23,7 +23,8 @@ enum class MetricType : int {
     cosine = 2, ///< cosine, largest first: vectors and queries are divided by their norm
 };
 
-constexpr Index kMaxDimension = 1 << 16; ///< d
+constexpr Index kMaxDimension = 1 << 16;    ///< d
+constexpr Index kMaxCodes = Index(1) << 39; ///< N
 constexpr Index kMinCodeSize = 2, kMaxCodeSize = 512;
 
 struct TrainOptions {

@@ -46,7 +46,8 @@ Codec::Parts Codec::parts() const {
 namespace {
 
 void check_array(const void* data, const char* name, Index count, Index d, Index ld) {
-    if (count < 0) bad_value("the number of rows of " + std::string(name), count, "0 or more");
+    if (count < 0 || count > kMaxCodes)
+        bad_value("the number of rows of " + std::string(name), count, "0 to " + std::to_string(kMaxCodes));
     if (ld < d) bad_value("the leading dimension of " + std::string(name), ld, std::to_string(d) + " or more");
     if (!data && count) bad_argument(std::string(name) + " is null");
 }
@@ -108,6 +109,7 @@ constexpr std::uint64_t kEncodeSeed = 0x5EED;
 void Codec::encode(const float* X, Index count, Index ldx, std::uint8_t* codes, const CodeOptions& options) const {
     check_array(X, "X", count, d(), ldx);
     check_array(codes, "codes", count, 0, 0);
+    if (int(options.effort) < 0 || int(options.effort) > 2) bad_value("effort", Index(options.effort), "0, 1 or 2");
     const CodeSchedule& schedule = code_schedule(options.effort);
     std::vector<std::vector<std::uint16_t>> noise;
     for (std::size_t s = 0; s < impl_->stages.size(); ++s)

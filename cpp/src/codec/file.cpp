@@ -149,7 +149,7 @@ CodecFile CodecFile::open(const std::string& path, bool with_index) {
     reader.read(entry->second.data(), entry->second.size());
     const CodecRecord& r = reader.record;
     if (with_index && r.count == kNoIndex) bad("a codec without codes: Codec::load reads it");
-    if (r.count > Index(1) << 39) bad("count is " + std::to_string(r.count));
+    if (r.count > kMaxCodes) bad("count is " + std::to_string(r.count));
     std::vector<Tensor> tensors = expected_tensors(r);
     for (Tensor& t : tensors) {
         const auto it = std::find_if(file->tensors().begin(), file->tensors().end(),

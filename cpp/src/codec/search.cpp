@@ -36,6 +36,7 @@ void SearchTask::check(const SearchOptions& options) const {
     if (options.coarse < 0 || options.coarse > stages)
         bad_value("coarse", options.coarse, "0 to " + std::to_string(stages) + ", the stages of the codec");
     if (options.rescore < 0) bad_value("rescore", options.rescore, "0 or more");
+    if (options.among < 0) bad_value("among", options.among, "0 or more");
 }
 
 void SearchTask::rank(const QueryTables& tables, Index query, const std::vector<std::uint64_t>& keys, Index k,

@@ -15,6 +15,11 @@ using namespace detail;
 
 namespace {
 
+void check_count(const char* what, Index count) {
+    if (count < 0 || count > kMaxCodes)
+        bad_value(std::string("the number of ") + what, count, "0 to " + std::to_string(kMaxCodes));
+}
+
 /// Readers, or one writer, who does not wait for readers that came later.
 class Guard {
   public:
@@ -76,10 +81,17 @@ struct VectorIndex::Impl {
         ids.reserve(before + z(count));
         if (added || next != Index(before)) name_places();
         if (!counted) places.reserve(before + z(count));
-        packed.append(codes, count);
+        Index named = 0;
+        try { // what can fail comes first, and is taken back
+            for (; !counted && named < count; ++named)
+                places.emplace(added ? added[named] : next + named, Index(before) + named);
+            packed.append(codes, count);
+        } catch (...) {
+            for (Index i = 0; i < named; ++i) places.erase(added ? added[i] : next + i);
+            throw;
+        }
         for (Index i = 0; i < count; ++i) {
             const std::int64_t id = added ? added[i] : next;
-            if (!counted) places.emplace(id, Index(ids.size()));
             ids.push_back(id);
             next = std::max(next, id + 1);
         }
@@ -96,7 +108,7 @@ Index VectorIndex::size() const {
 }
 
 void VectorIndex::add(const float* X, Index count, Index ldx, const std::int64_t* ids, const CodeOptions& options) {
-    if (count < 0) bad_value("the number of vectors", count, "0 or more");
+    check_count("vectors", count);
     if (ids) { // before the work
         const auto lock = impl_->guard.read();
         impl_->check_new(ids, count);
@@ -108,13 +120,14 @@ void VectorIndex::add(const float* X, Index count, Index ldx, const std::int64_t
 }
 
 void VectorIndex::add_codes(const std::uint8_t* codes, Index count, const std::int64_t* ids) {
-    if (count < 0) bad_value("the number of codes", count, "0 or more");
+    check_count("codes", count);
     if (!codes && count) bad_argument("codes is null");
     const auto lock = impl_->guard.write();
     impl_->append(codes, count, ids);
 }
 
 Index VectorIndex::remove(const std::int64_t* ids, Index count) {
+    check_count("ids", count);
     if (!ids && count) bad_argument("ids is null");
     const auto lock = impl_->guard.write();
     Impl& a = *impl_;
@@ -154,6 +167,8 @@ VectorIndex::Range VectorIndex::range_search(const float* Q, Index queries, Inde
 }
 
 void VectorIndex::codes(const std::int64_t* ids, Index count, std::uint8_t* out) const {
+    check_count("ids", count);
+    if (count && (!ids || !out)) bad_argument("ids or out is null");
     const auto lock = impl_->guard.read();
     for (Index i = 0; i < count; ++i) {
         const Index at = impl_->place(ids[i]);
@@ -164,7 +179,9 @@ void VectorIndex::codes(const std::int64_t* ids, Index count, std::uint8_t* out)
 }
 
 void VectorIndex::reconstruct(const std::int64_t* ids, Index count, float* out, Index ldo) const {
-    std::vector<std::uint8_t> found(z(std::max<Index>(count, 0) * codec().code_size()));
+    check_count("ids", count);
+    if (count && !out) bad_argument("out is null");
+    std::vector<std::uint8_t> found(z(count * codec().code_size()));
     codes(ids, count, found.data());
     codec().decode(found.data(), count, out, ldo);
 }
