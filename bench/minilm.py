@@ -37,8 +37,8 @@ class MiniLM:
 
     def _norm(self, x: Array, name: str) -> Array:
         x = x - x.mean(-1, keepdims=True)
-        scaled: Array = x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-12)
-        return scaled * self.tensors[name + ".weight"] + self.tensors[name + ".bias"]
+        scaled = x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-12)
+        return scaled.astype(np.float32) * self.tensors[name + ".weight"] + self.tensors[name + ".bias"]
 
     def inputs(self, text: str) -> dict[str, Array]:
         """Layer name -> its inputs (tokens, n) for one text."""
@@ -75,5 +75,4 @@ def _erf(x: Array) -> Array:
     """Abramowitz and Stegun 7.1.26, error below 1.5e-7."""
     t = 1 / (1 + 0.3275911 * np.abs(x))
     poly = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    result: Array = np.sign(x) * (1 - poly * np.exp(-x * x))
-    return result
+    return np.asarray(np.sign(x) * (1 - poly * np.exp(-x * x)), np.float32)

@@ -240,7 +240,7 @@ class Histograms:
             counts, edges = np.histogram(np.clip(case.W, -5, 5), 51, (-5, 5), density=True)
             for density, low, high in zip(counts, edges[:-1], edges[1:], strict=True):
                 row = {"matrix": case.name, "of": "value", "x": (low + high) / 2, "y": density}
-                yield row | {"kurtosis": (case.W**4).mean(), "largest": abs(case.W).max()}
+                yield row | {"kurtosis": (case.W**4).mean(), "largest": np.max(np.abs(case.W))}
             sigma = np.linalg.svd(case.W, compute_uv=False)
             energy = 1 - np.cumsum(sigma**2) / (sigma**2).sum()
             for i, (value, left) in enumerate(zip(sigma, energy, strict=True)):

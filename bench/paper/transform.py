@@ -50,7 +50,7 @@ def jpeg(W: Array, bits: int) -> Coded | None:
     """
     from PIL import Image
 
-    low, high = float(W.min()), float(W.max())
+    low, high = float(np.min(W)), float(np.max(W))
     span = (high - low) or 1.0
     limit = bytes_of(bits * W.size)
     if max(W.shape) > 65_535:

@@ -355,7 +355,7 @@ def test_headers_stand_alone(tmp_path: Path) -> None:
         language = "c" if header.suffix == ".h" else "c++"
         standards = ["c99", "c11"] if language == "c" else ["c++17", "c++20"]
         if header.suffix == ".h":
-            run(["c++", "-x", "c++", "-std=c++17", "-fsyntax-only", header], tmp_path)
+            run(["c++", "-x", "c++", "-std=c++17", "-fsyntax-only", "-I", HEADERS.parent, header], tmp_path)
         for standard in standards:
             (tmp_path / "one").write_text(f"#include <bqq/{header.name}>\nint main(void);\n")
             command = ["cc", "-x", language, f"-std={standard}", "-Wall", "-Wextra", "-pedantic"]

@@ -35,7 +35,7 @@ def stack_of_signs(W, l):
     """The feasible point as a matrix of the format: c (2Y-1)(2Z-1)."""
     U, sigma, V = np.linalg.svd(np.asarray(W, np.float32).astype(float), full_matrices=False)
     Y, Z = (U[:, :l] >= 0).astype(np.uint8), (V[:l] >= 0).astype(np.uint8)
-    B = (2.0 * Y - 1) @ (2.0 * Z - 1)
+    B = np.asarray((2.0 * Y - 1) @ (2.0 * Z - 1), float)
     c = ((U[:, :l] * sigma[:l]) @ V[:l] * B).sum() / (B**2).sum()
     return bqq.Matrix.from_factors(Y[None], Z[None], [4 * c, -2 * c, -2 * c, c * l])
 

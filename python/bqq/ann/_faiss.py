@@ -35,8 +35,7 @@ def to_faiss(codec: Codec, codes: Any, *, ids: Any = None, lists: int | None = N
 
     Raises ImportError without FAISS, ValueError or TypeError as :meth:`Index.add_codes`.
     """
-    import faiss
-
+    faiss = _faiss()
     if not isinstance(codec, Codec):
         raise TypeError(f"codec is {type(codec).__name__}, expected a bqq.ann.Codec")
     given = codec._codes("codes", codes)
@@ -76,6 +75,12 @@ def to_faiss(codec: Codec, codes: Any, *, ids: Any = None, lists: int | None = N
     else:
         _fill(faiss, index, coarse.search(decoded, 1)[1][:, 0], given, named)
     return _behind(faiss, index, codec, origin)
+
+
+def _faiss() -> Any:
+    import faiss
+
+    return faiss
 
 
 def _named(faiss: Any, mapped: Any, index: Any, ids: Any) -> Any:
