@@ -90,24 +90,24 @@ TEST(descend_anneal_keep) {
     Script engine(1);
     engine.after["anneal a 30 2"] = {50};
     check_calls(run(engine, small(), 2),
-                {"begin 2", "descend a 20 2", "keep a", "anneal a 30 2", "keep a", "restore a"});
+                {"begin 2", "keep a", "descend a 20 2", "keep a", "anneal a 30 2", "keep a", "restore a"});
 }
 
 TEST(what_is_not_better_is_not_kept) {
     Script engine(2);
     engine.after["anneal ab 30 0"] = {50, 200};
     check_calls(run(engine, small()),
-                {"begin 0", "descend ab 20 0", "keep ab", "anneal ab 30 0", "keep a", "restore ab"});
+                {"begin 0", "keep ab", "descend ab 20 0", "keep ab", "anneal ab 30 0", "keep a", "restore ab"});
 }
 
 TEST(a_block_with_nothing_left_is_left_alone) {
     Script engine(3);
     engine.spread[1] = {0, 0, 0};
     check_calls(run(engine, small()),
-                {"begin 0", "keep abc", "descend ac 20 0", "keep ac", "anneal ac 30 0", "restore abc"});
+                {"begin 0", "keep abc", "keep abc", "descend ac 20 0", "keep ac", "anneal ac 30 0", "restore abc"});
     Script nothing(1);
     nothing.spread[0] = {0, 0, 0};
-    check_calls(run(nothing, small()), {"begin 0", "keep a", "restore a"});
+    check_calls(run(nothing, small()), {"begin 0", "keep a", "keep a", "restore a"});
 }
 
 TEST(the_best_of_several_starts_is_refined) {
@@ -115,8 +115,9 @@ TEST(the_best_of_several_starts_is_refined) {
     recipe.restarts = 2, recipe.refine.sweeps = 3000;
     Script engine(1);
     engine.after["anneal a 2000 130"] = {70}, engine.after["anneal a 2000 195"] = {80};
-    check_calls(run(engine, recipe), {"begin 0", "descend a 20 0", "anneal a 2000 130", "keep a", "descend a 20 65",
-                                      "anneal a 2000 195", "restore a", "anneal a 3000 0", "restore a"});
+    check_calls(run(engine, recipe),
+                {"begin 0", "keep a", "descend a 20 0", "anneal a 2000 130", "keep a", "descend a 20 65",
+                 "anneal a 2000 195", "restore a", "anneal a 3000 0", "restore a"});
 }
 
 TEST(a_longer_descent_where_annealing_gained_little) {
@@ -128,8 +129,8 @@ TEST(a_longer_descent_where_annealing_gained_little) {
     engine.after["anneal abc 30 1"] = {90, 90, 90};
     engine.after["descend b 99 131"] = {90, 95, 90};
     engine.after["anneal b 30 196"] = {90, 60, 90};
-    check_calls(run(engine, recipe, 1), {"begin 1", "descend abc 20 1", "keep abc", "anneal abc 30 1", "keep abc",
-                                         "descend b 99 131", "anneal b 30 196", "keep b", "restore abc"});
+    check_calls(run(engine, recipe, 1), {"begin 1", "keep abc", "descend abc 20 1", "keep abc", "anneal abc 30 1",
+                                         "keep abc", "descend b 99 131", "anneal b 30 196", "keep b", "restore abc"});
 }
 
 TEST(options_become_a_recipe) {

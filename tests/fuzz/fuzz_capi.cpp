@@ -313,6 +313,7 @@ class Session {
         }
         v.y = v.z = reinterpret_cast<const std::uint8_t*>(none);
         v.scales = reinterpret_cast<const float*>(none);
+        v.row_order = v.col_order = nullptr, v.entries = nullptr, v.entry_count = 0;
         std::size_t size = 0;
         bqq_matrix* out = nullptr;
         if (!good(bqq_prepared_size(&v, &size))) {
