@@ -18,8 +18,9 @@ std::vector<std::uint32_t> falling(const float* H, Index ldh, Index n) {
     std::vector<std::uint32_t> order(z(n));
     std::iota(order.begin(), order.end(), 0u);
     const auto diagonal = [&](std::uint32_t b) { return H[ldh ? b * ldh + b : b]; };
-    std::stable_sort(order.begin(), order.end(),
-                     [&](std::uint32_t a, std::uint32_t b) { return diagonal(a) > diagonal(b); });
+    std::sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) {
+        return diagonal(a) > diagonal(b) || (diagonal(a) == diagonal(b) && a < b);
+    });
     return order;
 }
 
