@@ -10,7 +10,7 @@ struct SearchOptions {
     /// code.
     Index coarse = 0;
     /// How many of the best of the scan, which adds in 8 and 16 bits, are ranked again by float32 sums over their
-    /// codes, at least k; 0: 2k + 20 (stages + 1), after a coarse scan 4k + 40.
+    /// codes, at least k; 0: 2k + 15 (stages + 1), after a coarse scan 4k + 40.
     Index rescore = 0;
     /// Search among these ids alone (`among` of them; unknown ones are ignored). NULL: all.
     const std::int64_t* ids = nullptr;

@@ -22,7 +22,7 @@ constexpr float kReach = 1.3f;
 /// Codes that are ranked again: kRescore k + kRescoreMore (stages + 1), after a coarse scan kCoarseRescore k +
 /// kCoarseMore. SIFT at 16, 32, 64 bytes loses nothing (recall@10 of all codes ranked again), at 64 bytes scanned by
 /// one of four stages .0006; GloVe-50 at 64 bytes, eight stages, .0002.
-constexpr Index kRescore = 2, kRescoreMore = 20, kCoarseRescore = 4, kCoarseMore = 40;
+constexpr Index kRescore = 2, kRescoreMore = 15, kCoarseRescore = 4, kCoarseMore = 40;
 
 /// Blocks of codes that are worth a thread. Chosen, not measured.
 constexpr Index kThreadBlocks = 256;
