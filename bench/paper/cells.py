@@ -131,7 +131,8 @@ class Store:
                         self._put(key, finished.result())
                         done += missing[key].weight
                         del parts[key]
-                    bar.update(done + sum(parts.values()) - bar.n)
+                    bar.n = min(done + sum(parts.values()), total)  # by update() it could end a rounding above
+                    bar.refresh()
             except BaseException:
                 cancelled.set()
                 raise
