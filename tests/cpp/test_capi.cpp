@@ -326,7 +326,7 @@ TEST(layouts_too_large_to_address) {
     CHECK_EQ(bqq_prepared_size(&v, &size), BQQ_OK);
     CHECK_EQ(bqq_prepared_size_transposed(&v, &transposed), BQQ_OK);
     CHECK(size > std::size_t(side) << 14 && transposed > std::size_t(side) << 14); // 16 bytes a block and more
-    v.n = v.K = 1 << 20; // wrapped around to a few bytes once
+    v.n = v.K = 1 << 20;                                                           // wrapped around to a few bytes once
     CHECK_FAILS(bqq_prepared_size(&v, &size), BQQ_FORMAT, "too large to address");
 }
 
