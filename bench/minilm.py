@@ -38,7 +38,8 @@ class MiniLM:
     def _norm(self, x: Array, name: str) -> Array:
         x = x - x.mean(-1, keepdims=True)
         scaled = x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-12)
-        return scaled.astype(np.float32) * self.tensors[name + ".weight"] + self.tensors[name + ".bias"]
+        normed: Array = scaled.astype(np.float32) * self.tensors[name + ".weight"] + self.tensors[name + ".bias"]
+        return normed
 
     def inputs(self, text: str) -> dict[str, Array]:
         """Layer name -> its inputs (tokens, n) for one text."""

@@ -320,7 +320,7 @@ void bind_matrix(py::module_& m) {
                  py::array_t<float> out(q.view.layout.m);
                  float* data = out.mutable_data();
                  const WithoutGil release;
-                 bqq::row_squares(q.view, data, threads);
+                 bqq::row_squares(q.view, data, threads, Interrupt());
                  return out;
              })
         .def("squared_error",

@@ -21,7 +21,7 @@ const std::int64_t* data_or_null(const std::optional<Ids>& ids) { return ids ? i
 bqq::CodeOptions code_options(const Options& o) { return {o.effort, o.threads, o.progress}; }
 
 bqq::SearchOptions search_options(Index coarse, Index rescore, const std::optional<Ids>& ids, int threads) {
-    return {coarse, rescore, data_or_null(ids), ids ? ids->size() : 0, threads};
+    return {coarse, rescore, data_or_null(ids), ids ? ids->size() : 0, threads, Interrupt()};
 }
 
 /// search(distances, ids) into new arrays (queries, k).
@@ -93,7 +93,7 @@ void bind_codec(py::module_& m) {
                  float* w = out.mutable_data();
                  {
                      const WithoutGil release;
-                     c.decode(data, rows, w, c.d(), threads);
+                     c.decode(data, rows, w, c.d(), threads, Interrupt());
                  }
                  return out;
              })

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <exception>
 #include <functional>
@@ -34,6 +35,7 @@ template <class Body> void parallel_for(std::int64_t count, int threads, Body&& 
     std::atomic<int> busy{0};
     std::exception_ptr error;
     std::mutex guard;
+    std::condition_variable ended;
     const auto fail = [&] {
         std::lock_guard<std::mutex> lock(guard);
         if (!error) error = std::current_exception();
@@ -46,16 +48,19 @@ template <class Body> void parallel_for(std::int64_t count, int threads, Body&& 
         } catch (...) {
             fail();
         }
-        busy.fetch_sub(1);
+        std::lock_guard<std::mutex> lock(guard);
+        if (busy.fetch_sub(1) == 1) ended.notify_all();
     };
     const auto wait = [&] {
-        while (idle && busy > 0) {
-            std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        std::unique_lock<std::mutex> lock(guard);
+        while (idle && !ended.wait_for(lock, std::chrono::milliseconds(5), [&] { return busy == 0; })) {
+            lock.unlock();
             try {
                 idle();
             } catch (...) {
                 fail();
             }
+            lock.lock();
         }
     };
     std::vector<std::thread> crew;

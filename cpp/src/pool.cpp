@@ -99,13 +99,19 @@ struct Helpers {
 };
 
 std::atomic<Helpers*> current{new Helpers};
+std::atomic<int> forks_so_far{0};
 
 #if defined(__unix__) || defined(__APPLE__)
 // Threads do not survive fork(), and a lock may have been held: the child begins anew.
-const int fork_handler = pthread_atfork(nullptr, nullptr, [] { current = new Helpers; });
+const int fork_handler = pthread_atfork(nullptr, nullptr, [] {
+    current = new Helpers;
+    ++forks_so_far;
+});
 #endif
 
 } // namespace
+
+int forks() noexcept { return forks_so_far; }
 
 void Pool::share(std::int64_t count, int threads, Call call, const void* body) {
     Job job{count, threads, call, body};

@@ -8,6 +8,9 @@
 
 namespace bqq::detail {
 
+/// How many forks lie between the first process and this one: locks made before the last may be held for ever.
+int forks() noexcept;
+
 /// body(item, worker) for every item in [0, count), worker in [0, threads); worker 0 is the caller. The body must not
 /// throw. May be nested and called from any thread; a child of fork() starts helpers of its own.
 class Pool {

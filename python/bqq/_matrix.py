@@ -138,12 +138,15 @@ class Matrix:
         Raises ValueError for planes, scales, orders or entries that are not valid for the shape, TypeError for others
         than uint8 and float32.
         """
-        for name, array, dtype in (("Y", Y, np.uint8), ("Z", Z, np.uint8), ("scales", scales, np.float32)):
+        given: dict[str, tuple[Any, type]] = {"Y": (Y, np.uint8), "Z": (Z, np.uint8), "scales": (scales, np.float32)}
+        for name, (array, dtype) in given.items():
             if not isinstance(array, np.ndarray) or array.dtype != dtype:
                 raise TypeError(f"{name} is no NumPy array of {np.dtype(dtype)}")
         m, n = _check.shape(shape)
         core = _core.Matrix(m, n, *map(np.ascontiguousarray, (Y, Z, scales)))
-        return cls(core if row_order is col_order is entries is None else _dressed(core, row_order, col_order, entries))
+        if row_order is None and col_order is None and entries is None:
+            return cls(core)
+        return cls(_dressed(core, row_order, col_order, entries))
 
     # --- shape and size ---
 

@@ -69,8 +69,9 @@ class BQQ_API Codec {
     /// codes: count x code_size() bytes. Group g is bits 4 (g % 2) to 4 (g % 2) + 3 of byte g/2; the last byte is the
     /// norm. A code depends on its vector, the codec, the effort and the instruction set: not on the vectors beside it.
     void encode(const float* X, Index count, Index ldx, std::uint8_t* codes, const CodeOptions& options = {}) const;
-    /// The vectors that codes stand for; of norm about 1 for cosine.
-    void decode(const std::uint8_t* codes, Index count, float* out, Index ldo, int threads = 0) const;
+    /// The vectors that codes stand for; of norm about 1 for cosine. poll: as of reconstruct.
+    void decode(const std::uint8_t* codes, Index count, float* out, Index ldo, int threads = 0,
+                const std::function<void()>& poll = {}) const;
 
     /// For adapters. entries: 32 floats times d for each byte of groups, [groups, 16, d]; center: c, d numbers; norms:
     /// byte b stands for norm_low + b norm_step, the square of w_hat - origin. origin: c or zeros, d numbers.

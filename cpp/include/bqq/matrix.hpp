@@ -164,6 +164,6 @@ BQQ_API double squared_error(const View& q, const float* W, Index ldw, int threa
                              const std::function<void()>& poll = {});
 
 /// Squared norms of the rows of W_hat to out[0..m), accumulated in float64; a row at a time, as squared_error.
-BQQ_API void row_squares(const View& q, float* out, int threads = 0);
+BQQ_API void row_squares(const View& q, float* out, int threads = 0, const std::function<void()>& poll = {});
 
 } // namespace bqq

@@ -74,12 +74,12 @@ double squared_error(const View& q, const float* W, Index ldw, int threads, cons
     return total;
 }
 
-void row_squares(const View& q, float* out, int threads) {
+void row_squares(const View& q, float* out, int threads, const std::function<void()>& poll) {
     validate(q);
     const Layout& a = q.layout;
     if (!out) bad_argument("out is a null pointer");
     std::vector<double> sums(std::size_t(a.m * a.K), 0.0);
-    for_rows(q, threads, {}, [&](Index j, Index k, Index i, const double* w_hat) {
+    for_rows(q, threads, poll, [&](Index j, Index k, Index i, const double* w_hat) {
         double& sum = sums[std::size_t((j * a.rows + i) * a.K + k)];
         for (Index b = 0; b < a.cols_of(k); ++b) sum += w_hat[b] * w_hat[b];
     });

@@ -65,7 +65,7 @@ bqq::SearchOptions to_options(const bqq_search_options* given) {
     const bqq_search_options o = read_options(given, "bqq_search_options");
     if (o.reserved != 0) bad_argument("bqq_search_options.reserved is " + std::to_string(o.reserved) + ", expected 0");
     require_array(o.ids, o.id_count, "bqq_search_options.ids", "bqq_search_options.id_count");
-    return {o.coarse, o.rescore, o.ids, o.id_count, o.threads};
+    return {o.coarse, o.rescore, o.ids, o.id_count, o.threads, {}};
 }
 
 } // namespace

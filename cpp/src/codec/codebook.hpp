@@ -11,6 +11,9 @@ constexpr Index kRowBlock = 32; ///< vectors that go through encoding together
 
 inline std::size_t z(Index i) { return std::size_t(i); }
 
+/// The entry that a code has in group g.
+inline Index entry_of(const std::uint8_t* code, Index g) { return code[g / 2] >> 4 * (g % 2) & 15; }
+
 /// Entries of one stage, as the search for codes reads them.
 struct StageTables {
     Index groups, d, ld; ///< ld: of entries, d padded

@@ -131,25 +131,26 @@ void Codec::encode(const float* X, Index count, Index ldx, std::uint8_t* codes, 
     progress.finish();
 }
 
-void Codec::decode(const std::uint8_t* codes, Index count, float* out, Index ldo, int threads) const {
+void Codec::decode(const std::uint8_t* codes, Index count, float* out, Index ldo, int threads,
+                   const std::function<void()>& poll) const {
     check_array(out, "out", count, d(), ldo);
     check_array(codes, "codes", count, 0, 0);
     const Impl& a = *impl_;
     const Index ld = a.tables[0]->ld;
     const bqq_kernels& kernel = kernels();
-    parallel_for(ceil_div(count, kRowBlock), resolve_threads(threads), [&](Index block, int) {
+    const auto one_block = [&](Index block, int worker) {
         AlignedArray<float> w(z(ld));
+        if (poll && worker == 0) poll();
         for (Index i = block * kRowBlock; i < std::min(count, (block + 1) * kRowBlock); ++i) {
             std::copy(a.center.begin(), a.center.end(), w.at);
             const std::uint8_t* code = codes + i * code_size();
             for (std::size_t s = 0; s < a.stages.size(); code += a.stages[s++].bytes)
                 for (Index g = 0; g < 2 * a.stages[s].bytes; ++g)
-                    kernel.axpy(z(ld), 1,
-                                a.tables[s]->entries.at + (kEntries * g + (code[g / 2] >> 4 * (g % 2) & 15)) * ld,
-                                w.at);
+                    kernel.axpy(z(ld), 1, a.tables[s]->entries.at + (kEntries * g + entry_of(code, g)) * ld, w.at);
             std::copy_n(w.at, d(), out + i * ldo);
         }
-    });
+    };
+    parallel_for(ceil_div(count, kRowBlock), resolve_threads(threads), one_block, poll);
 }
 
 } // namespace bqq

@@ -15,13 +15,19 @@ std::uint8_t* PackedBytes::own(Index size) {
     return bytes_.data();
 }
 
-Packed::Packed(Codec codec) : codec_(std::move(codec)), parts_(codec_.impl().stages.size()) {}
+Packed::Packed(Codec codec)
+    : codec_(std::move(codec)), parts_(codec_.impl().stages.size()), coarse_(codec_.impl().stages.size()) {}
+
+Packed::~Packed() {
+    for (const auto& norms : coarse_) delete norms.load();
+}
 
 void Packed::append(const std::uint8_t* codes, Index count) {
     const Index first = count_, blocks = ceil_div(count_ + count, kScanBlock), size = codec().code_size();
     for (std::size_t s = 0; s < parts_.size(); ++s) parts_[s].own(blocks * kScanBlock * codec().stages[s].bytes);
     if (codec().has_norm()) norms_.own(blocks * kScanBlock);
-    for (auto& [stages, norms] : coarse_) norms.resize(z(blocks * kScanBlock));
+    for (const auto& norms : coarse_)
+        if (norms) norms.load()->resize(z(blocks * kScanBlock));
     count_ += count;
     for (Index i = 0; i < count; ++i) put(first + i, codes + i * size);
 }
@@ -34,7 +40,8 @@ void Packed::put(Index at, const std::uint8_t* code) {
         for (Index j = 0; j < bytes; ++j) part[place(at, bytes, j)] = *from++;
     }
     if (codec().has_norm()) norms_.own(norms_.size())[place(at)] = *from;
-    for (auto& [stages, norms] : coarse_) norms[place(at)] = coarse_norm(code, stages);
+    for (std::size_t s = 0; s < coarse_.size(); ++s)
+        if (coarse_[s]) (*coarse_[s].load())[place(at)] = coarse_norm(code, Index(s) + 1);
 }
 
 void Packed::remove(Index at) {
@@ -71,7 +78,7 @@ std::uint8_t Packed::coarse_norm(const std::uint8_t* code, Index stages) const {
     for (Index s = 0; s < stages; code += a.stages[z(s++)].bytes) {
         const StageTables& tables = *a.tables[z(s)];
         for (Index g = 0; g < tables.groups; ++g) {
-            const float* entry = tables.entries.at + (kEntries * g + (code[g / 2] >> 4 * (g % 2) & 15)) * tables.ld;
+            const float* entry = tables.entries.at + (kEntries * g + entry_of(code, g)) * tables.ld;
             for (Index j = 0; j < a.d; ++j) w[z(j)] += double(entry[j]);
         }
     }
@@ -85,17 +92,16 @@ std::uint8_t Packed::coarse_norm(const std::uint8_t* code, Index stages) const {
 const std::uint8_t* Packed::coarse_norms(Index stages) const {
     if (!codec().has_norm()) return nullptr;
     if (stages == Index(codec().stages.size())) return norms();
-    const std::lock_guard<std::mutex> lock(guard_);
-    std::vector<std::uint8_t>& norms = coarse_[stages];
-    if (norms.empty()) {
-        norms.resize(z(blocks() * kScanBlock));
-        std::vector<std::uint8_t> code(z(codec().code_size()));
-        for (Index at = 0; at < count_; ++at) {
-            unpack(at, code.data());
-            norms[place(at)] = coarse_norm(code.data(), stages);
-        }
+    std::atomic<Norms*>& norms = coarse_[z(stages - 1)];
+    if (const Norms* known = norms.load(std::memory_order_acquire)) return known->data();
+    auto made = std::make_unique<Norms>(z(blocks() * kScanBlock));
+    std::vector<std::uint8_t> code(z(codec().code_size()));
+    for (Index at = 0; at < count_; ++at) {
+        unpack(at, code.data());
+        (*made)[place(at)] = coarse_norm(code.data(), stages);
     }
-    return norms.data();
+    Norms* first = nullptr;
+    return (norms.compare_exchange_strong(first, made.get()) ? made.release() : first)->data();
 }
 
 } // namespace bqq::detail

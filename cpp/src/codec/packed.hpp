@@ -3,8 +3,7 @@
 
 #include "codec/codebook.hpp"
 
-#include <map>
-#include <mutex>
+#include <atomic>
 
 namespace bqq::detail {
 
@@ -29,6 +28,9 @@ class PackedBytes {
 class Packed {
   public:
     explicit Packed(Codec codec);
+    ~Packed();
+    Packed(const Packed&) = delete;
+    Packed& operator=(const Packed&) = delete;
     const Codec::Impl& codec() const { return codec_.impl(); }
     Index count() const { return count_; }
     Index blocks() const { return ceil_div(count_, kScanBlock); }
@@ -45,7 +47,8 @@ class Packed {
     void share(Index count, const std::vector<const std::uint8_t*>& parts, const std::uint8_t* norms,
                const std::shared_ptr<const void>& owner);
 
-    /// Norm bytes of the first `stages` stages, by their own low and step: made on first use, kept in step after.
+    /// Norm bytes of the first `stages` stages, by their own low and step: made on first use, by one thread or several
+    /// at once, kept in step after. No lock: a forked child could inherit it held.
     const std::uint8_t* coarse_norms(Index stages) const;
 
     static std::size_t place(Index at) { return z(at / kScanBlock * kScanBlock + scan_place(int(at % kScanBlock))); }
@@ -62,8 +65,8 @@ class Packed {
     Index count_ = 0;
     std::vector<PackedBytes> parts_;
     PackedBytes norms_;
-    mutable std::mutex guard_;
-    mutable std::map<Index, std::vector<std::uint8_t>> coarse_;
+    using Norms = std::vector<std::uint8_t>;
+    mutable std::vector<std::atomic<Norms*>> coarse_; ///< by stages - 1; null until asked for
 };
 
 } // namespace bqq::detail

@@ -14,7 +14,6 @@ constexpr Index kCallBlocks = 16;     // of one call of the kernel
 constexpr Index kTileBytes = 1 << 18; // of codes, which stay in a cache for all queries
 constexpr double kMostSum = 65000;    // below the limit that nothing has reached yet
 constexpr int kBuckets = 1024;        // of sums
-constexpr int kPlaceBits = 40;        // of a key
 
 Index groups_of(const Codec::Impl& codec, Index stages) {
     Index sum = 0;
@@ -176,8 +175,7 @@ float QueryTables::value(Index query, Index at) const {
 }
 
 /// The first codes give those queries a limit that have none yet.
-void QueryTables::start(const bqq_scan& call, Index first, bool filtered, std::vector<Collector>& out) const {
-    if (filtered) return;
+void QueryTables::start(const bqq_scan& call, Index first, std::vector<Collector>& out) const {
     for (Index q = 0; q < Index(call.queries); ++q) {
         Collector& c = out[z(first + q)];
         if (!c.most || c.limit != 65535 || call.blocks * kScanBlock < 2 * c.most) continue;
@@ -196,71 +194,69 @@ void QueryTables::start(const bqq_scan& call, Index first, bool filtered, std::v
     }
 }
 
-void QueryTables::scan(Index begin, Index end, Allowed allowed, std::vector<Collector>& out) const {
+void QueryTables::scan(const Part& part, std::vector<Collector>& out) const {
     AlignedArray<std::uint16_t> sums(z(kCallBlocks * kScanQueries * kScanBlock));
     std::uint64_t below[kCallBlocks * kScanQueries];
     std::vector<const std::uint8_t*> codes(z(coarse_));
     std::vector<std::size_t> bytes(z(coarse_));
     Index size = 0;
     for (Index s = 0; s < coarse_; ++s) bytes[z(s)] = z(codec_.stages[z(s)].bytes), size += Index(bytes[z(s)]);
-    const Index tile = std::max<Index>(1, kTileBytes / (kScanBlock * size * kCallBlocks)) * kCallBlocks;
     const bqq_kernels& kernel = kernels();
-    for (Index top = begin; top < end; top += tile)
-        for (Index first = 0; first < queries_; first += kScanQueries)
-            for (Index block = top; block < std::min(end, top + tile); block += kCallBlocks) {
-                const Index count = std::min({kCallBlocks, end - block, top + tile - block}),
-                            queries = std::min<Index>(kScanQueries, queries_ - first);
-                const std::uint8_t* tables[kScanQueries];
-                std::uint16_t limits[kScanQueries];
-                for (Index q = 0; q < queries; ++q)
-                    tables[q] = bytes_.at + (first + q) * table_bytes_, limits[q] = out[z(first + q)].limit;
-                for (Index s = 0; s < coarse_; ++s)
-                    codes[z(s)] = packed_.part(s) + block * kScanBlock * Index(bytes[z(s)]);
-                const bqq_scan call{z(count),
-                                    z(coarse_),
-                                    z(queries),
-                                    codes.data(),
-                                    bytes.data(),
-                                    tables,
-                                    norms_ ? norms_ + block * kScanBlock : nullptr,
-                                    &weights_[z(first)],
-                                    limits,
-                                    sums.at,
-                                    below};
-                kernel.scan(&call);
-                if (block == begin && end <= packed_.count() / kScanBlock) start(call, first, allowed, out);
-                for (Index b = 0; b < count; ++b) {
-                    const Index rest = packed_.count() - (block + b) * kScanBlock;
-                    std::uint64_t mask = ~std::uint64_t(0) >> (rest >= kScanBlock ? 0 : kScanBlock - rest);
-                    if (allowed) mask &= allowed[block + b];
-                    for (Index q = 0; q < queries; ++q)
-                        if (const std::uint64_t bits = below[b * queries + q] & mask)
-                            out[z(first + q)].add(bits, sums.at + (b * queries + q) * kScanBlock, block + b);
-                }
-            }
+
+    const auto scan_blocks = [&](Index block, Index count, Index first, Index queries) {
+        const std::uint8_t* tables[kScanQueries];
+        std::uint16_t limits[kScanQueries];
+        for (Index q = 0; q < queries; ++q)
+            tables[q] = bytes_.at + (first + q) * table_bytes_, limits[q] = out[z(first + q)].limit;
+        for (Index s = 0; s < coarse_; ++s) codes[z(s)] = packed_.part(s) + block * kScanBlock * Index(bytes[z(s)]);
+        const std::uint8_t* norms = norms_ ? norms_ + block * kScanBlock : nullptr;
+        const bqq_scan call{z(count), z(coarse_),          z(queries), codes.data(), bytes.data(), tables,
+                            norms,    &weights_[z(first)], limits,     sums.at,      below};
+        kernel.scan(&call);
+        const bool full = (block + count) * kScanBlock <= packed_.count();
+        if (block == part.begin && full && !part.allowed) start(call, first, out);
+        for (Index b = 0; b < count; ++b) {
+            const Index rest = packed_.count() - (block + b) * kScanBlock;
+            std::uint64_t mask = ~std::uint64_t(0) >> (rest >= kScanBlock ? 0 : kScanBlock - rest);
+            if (part.allowed) mask &= part.allowed[block + b];
+            for (Index q = 0; q < queries; ++q)
+                if (const std::uint64_t bits = below[b * queries + q] & mask)
+                    out[z(first + q)].add(bits, sums.at + (b * queries + q) * kScanBlock, block + b);
+        }
+    };
+
+    const Index tile = std::max<Index>(1, kTileBytes / (kScanBlock * size * kCallBlocks)) * kCallBlocks;
+    for (Index top = part.begin; top < part.end; top += tile)
+        for (Index first = 0; first < queries_; first += kScanQueries) {
+            const Index queries = std::min<Index>(kScanQueries, queries_ - first), end = std::min(part.end, top + tile);
+            if (part.poll && *part.poll) (*part.poll)();
+            if (std::all_of(&out[z(first)], &out[z(first)] + queries, [](const Collector& c) { return !c.limit; }))
+                continue; // nothing is wanted
+            for (Index block = top; block < end; block += kCallBlocks)
+                scan_blocks(block, std::min(kCallBlocks, end - block), first, queries);
+        }
 }
 
-std::vector<std::vector<std::uint64_t>> QueryTables::best(Index begin, Index end, Index most, Allowed allowed) const {
+std::uint16_t QueryTables::limit(Index query, float value, bool sure) const {
+    // An entry is off by half a unit at most, a norm by one and a half.
+    const double groups = double(groups_of(codec_, coarse_)),
+                 off = sure ? groups / 2 + 3 : 3 * std::sqrt(groups / 12 + 0.5),
+                 limit = (double(value) - offset_[z(query)]) * scale_[z(query)] + off + 1;
+    return std::uint16_t(std::clamp(limit, 0.0, 65535.0));
+}
+
+QueryTables::Keys QueryTables::scan(const Part& part, Index most, const std::vector<std::uint16_t>& limits) const {
     std::vector<Collector> found(z(queries_));
-    for (Index q = 0; q < queries_; ++q) found[z(q)].most = z(most), found[z(q)].shift = shifts_[z(q)];
-    scan(begin, end, allowed, found);
-    std::vector<std::vector<std::uint64_t>> keys;
+    for (Index q = 0; q < queries_; ++q) {
+        found[z(q)].most = z(most), found[z(q)].shift = shifts_[z(q)];
+        if (!limits.empty()) found[z(q)].limit = limits[z(q)];
+    }
+    scan(part, found);
+    Keys keys;
     for (Collector& c : found) {
         c.shrink();
         keys.push_back(std::move(c.keys));
     }
-    return keys;
-}
-
-std::vector<std::vector<std::uint64_t>> QueryTables::below(float value, Index begin, Index end, Allowed allowed) const {
-    std::vector<Collector> found(z(queries_));
-    for (Index q = 0; q < queries_; ++q) { // an entry is off by half a unit at most, a norm by one and a half
-        const double limit = (double(value) - offset_[z(q)]) * scale_[z(q)] + double(codec_.groups()) / 2 + 4;
-        found[z(q)].limit = std::uint16_t(std::clamp(limit, 0.0, 65535.0));
-    }
-    scan(begin, end, allowed, found);
-    std::vector<std::vector<std::uint64_t>> keys;
-    for (Collector& c : found) keys.push_back(std::move(c.keys));
     return keys;
 }
 

@@ -3,8 +3,11 @@
 
 #include "codec/packed.hpp"
 
+#include <functional>
+
 namespace bqq::detail {
 
+constexpr int kPlaceBits = 40;    ///< of a key
 constexpr Index kQueryBatch = 32; ///< queries whose tables are made together
 
 /// Which codes may be found: bit v of word b, code kScanBlock b + v. Null: all.
@@ -22,17 +25,28 @@ class QueryTables {
     float value_of(float distance) const;
     float value(Index query, Index at) const; ///< by float32 sums over the code at `at`
 
-    /// Keys, sum << 40 | place, of the `most` least sums among blocks [begin, end), in no order.
-    std::vector<std::vector<std::uint64_t>> best(Index begin, Index end, Index most, Allowed allowed) const;
-    /// Of all whose value can be less than `value`.
-    std::vector<std::vector<std::uint64_t>> below(float value, Index begin, Index end, Allowed allowed) const;
+    /// Below which sum the codes lie whose value is less than `value`: `sure`, or but for three standard deviations of
+    /// what rounding the tables does.
+    std::uint16_t limit(Index query, float value, bool sure) const;
+    static std::uint16_t sum_of(std::uint64_t key) { return std::uint16_t(key >> kPlaceBits); }
+    static Index place_of(std::uint64_t key) { return Index(key & ((std::uint64_t(1) << kPlaceBits) - 1)); }
+
+    /// For each query keys, sum << kPlaceBits | place, of the `most` least sums (0: all) among the blocks of a part, in
+    /// no order; with limits, of those below the limit of the query. poll: may throw; null or empty: none.
+    using Keys = std::vector<std::vector<std::uint64_t>>;
+    struct Part {
+        Index begin, end;
+        Allowed allowed;
+        const std::function<void()>* poll;
+    };
+    Keys scan(const Part& part, Index most, const std::vector<std::uint16_t>& limits = {}) const;
 
   private:
     struct Collector;
     void make_floats(const float* Q, Index first, Index ldq);
     void make_bytes(Index query);
-    void start(const bqq_scan& call, Index first, bool filtered, std::vector<Collector>& out) const;
-    void scan(Index begin, Index end, Allowed allowed, std::vector<Collector>& out) const;
+    void start(const bqq_scan& call, Index first, std::vector<Collector>& out) const;
+    void scan(const Part& part, std::vector<Collector>& out) const;
 
     const Packed& packed_;
     const Codec::Impl& codec_;

@@ -14,12 +14,6 @@ namespace detail {
 
 namespace {
 
-constexpr std::uint64_t kPlace = (std::uint64_t(1) << 40) - 1; // of a key
-
-Index coarse_stages(const Packed& packed, const SearchOptions& options) {
-    return options.coarse ? options.coarse : Index(packed.codec().stages.size());
-}
-
 /// As many queries in a batch as keep all threads busy.
 Index batch_size(Index queries, int threads) {
     return std::clamp(ceil_div(ceil_div(queries, threads), kScanQueries) * kScanQueries, Index(kScanQueries),
@@ -39,26 +33,45 @@ void SearchTask::check(const SearchOptions& options) const {
     if (options.among < 0) bad_value("among", options.among, "0 or more");
 }
 
-void SearchTask::rank(const QueryTables& tables, Index query, const std::vector<std::uint64_t>& keys, Index k,
-                      float* distances, std::int64_t* out) const {
-    struct Found {
-        float value;
-        std::int64_t id;
-        bool operator<(const Found& o) const { return value < o.value || (value == o.value && id < o.id); }
-    };
+std::vector<SearchTask::Found> SearchTask::ranked(const QueryTables& tables, Index query,
+                                                  const std::vector<std::uint64_t>& keys, Index k) const {
     std::vector<Found> found;
     found.reserve(keys.size());
-    for (const std::uint64_t key : keys)
-        found.push_back({tables.value(query, Index(key & kPlace)), id(Index(key & kPlace))});
-    const Index count = std::min(k, Index(found.size()));
-    std::partial_sort(found.begin(), found.begin() + count, found.end());
-    const float most = std::numeric_limits<float>::max();
-    for (Index i = 0; i < k; ++i) {
-        distances[i] = i < count                                 ? tables.distance(found[z(i)].value)
-                       : packed.codec().metric == MetricType::l2 ? most
-                                                                 : -most;
-        out[i] = i < count ? found[z(i)].id : -1;
+    for (const std::uint64_t key : keys) {
+        const Index at = QueryTables::place_of(key);
+        found.push_back({tables.value(query, at), id(at)});
     }
+    const auto end = found.begin() + std::min(k, Index(found.size()));
+    std::partial_sort(found.begin(), end, found.end());
+    return found;
+}
+
+/// The k-th result bounds the sums that better ones can have. Where the scan kept fewer than those, as in tight
+/// clusters, whose distances are small beside what the tables range over, it goes once more with that bound.
+void SearchTask::finish(const QueryTables& tables, const QueryTables::Keys& keys, const Wanted& wanted,
+                        float* distances, std::int64_t* out) const {
+    const Index k = wanted.k;
+    std::vector<std::vector<Found>> found;
+    std::vector<std::uint16_t> limits(keys.size(), 0);
+    for (std::size_t q = 0; q < keys.size(); ++q) {
+        found.push_back(ranked(tables, Index(q), keys[q], k));
+        if (!wanted.again || Index(keys[q].size()) < wanted.most) continue;
+        const std::uint16_t kept = QueryTables::sum_of(*std::max_element(keys[q].begin(), keys[q].end())),
+                            limit = tables.limit(Index(q), found[q][z(k - 1)].value, false);
+        if (limit > kept) limits[q] = limit;
+    }
+    if (std::any_of(limits.begin(), limits.end(), [](std::uint16_t limit) { return limit > 0; })) {
+        const auto more = tables.scan({0, packed.blocks(), allowed, &wanted.poll}, kMostAgain * wanted.most, limits);
+        for (std::size_t q = 0; q < keys.size(); ++q)
+            if (limits[q]) found[q] = ranked(tables, Index(q), more[q], k);
+    }
+    const float most = std::numeric_limits<float>::max(), none = packed.codec().metric == MetricType::l2 ? most : -most;
+    for (const std::vector<Found>& hits : found)
+        for (Index i = 0; i < k; ++i) {
+            const bool there = i < Index(hits.size());
+            *distances++ = there ? tables.distance(hits[z(i)].value) : none;
+            *out++ = there ? hits[z(i)].id : -1;
+        }
 }
 
 void SearchTask::search(Index k, float* distances, std::int64_t* out, const SearchOptions& options) const {
@@ -67,51 +80,56 @@ void SearchTask::search(Index k, float* distances, std::int64_t* out, const Sear
     if (queries && (!distances || !out)) bad_argument("distances or ids is null");
     if (options.rescore && options.rescore < k)
         bad_value("rescore", options.rescore, "k, " + std::to_string(k) + ", or more");
-    const Index stages = Index(packed.codec().stages.size()), coarse = coarse_stages(packed, options);
+    const Index stages = Index(packed.codec().stages.size()), coarse = options.coarse ? options.coarse : stages;
     const Index most = options.rescore   ? options.rescore
                        : coarse < stages ? kCoarseRescore * std::min(k, packed.count()) + kCoarseMore
                                          : kRescore * std::min(k, packed.count()) + kRescoreMore * (stages + 1);
+    const Wanted wanted{k, coarse, most, !options.rescore && coarse == stages, options.poll};
     const int threads = resolve_threads(options.threads);
     const Index batch = batch_size(queries, threads), batches = ceil_div(queries, batch);
-    if (batches < threads && packed.blocks() > kThreadBlocks)
-        return search_few(k, most, batch, distances, out, options);
-    parallel_for(batches, threads, [&](Index b, int) {
-        const Index first = b * batch, count = std::min(batch, queries - first);
-        const QueryTables tables(packed, Q + first * ldq, first, count, ldq, coarse);
-        const auto keys = tables.best(0, packed.blocks(), most, allowed);
-        for (Index q = 0; q < count; ++q)
-            rank(tables, q, keys[z(q)], k, distances + (first + q) * k, out + (first + q) * k);
-    });
+    if (batches < threads && packed.blocks() > kThreadBlocks) return search_few(wanted, batch, distances, out, threads);
+    parallel_for(
+        batches, threads,
+        [&](Index b, int worker) {
+            const Index first = b * batch, count = std::min(batch, queries - first);
+            const QueryTables tables(packed, Q + first * ldq, first, count, ldq, coarse);
+            const std::function<void()> none, &poll = worker == 0 ? wanted.poll : none;
+            const auto keys = tables.scan({0, packed.blocks(), allowed, &poll}, most);
+            finish(tables, keys, {k, coarse, most, wanted.again, poll}, distances + first * k, out + first * k);
+        },
+        options.poll);
 }
 
 /// Threads share the codes, since there are too few queries.
-void SearchTask::search_few(Index k, Index most, Index batch, float* distances, std::int64_t* out,
-                            const SearchOptions& options) const {
-    const int threads = resolve_threads(options.threads);
-    const Index batches = ceil_div(queries, batch), ranges = std::min(ceil_div(threads, std::max<Index>(batches, 1)),
-                                                                      ceil_div(packed.blocks(), kThreadBlocks));
+void SearchTask::search_few(const Wanted& wanted, Index batch, float* distances, std::int64_t* out, int threads) const {
+    const Index batches = ceil_div(queries, batch), most = wanted.most;
+    const Index ranges =
+        std::min(ceil_div(threads, std::max<Index>(batches, 1)), ceil_div(packed.blocks(), kThreadBlocks));
     std::vector<std::unique_ptr<const QueryTables>> tables(z(batches));
-    std::vector<std::vector<std::vector<std::uint64_t>>> keys(z(batches * ranges));
+    std::vector<QueryTables::Keys> keys(z(batches * ranges));
     for (Index b = 0; b < batches; ++b)
         tables[z(b)] = std::make_unique<const QueryTables>(packed, Q + b * batch * ldq, b * batch,
-                                                           std::min(batch, queries - b * batch), ldq,
-                                                           coarse_stages(packed, options));
-    parallel_for(batches * ranges, threads, [&](Index item, int) {
-        const Index range = item % ranges;
-        keys[z(item)] = tables[z(item / ranges)]->best(range * packed.blocks() / ranges,
-                                                       (range + 1) * packed.blocks() / ranges, most, allowed);
-    });
-    for (Index i = 0; i < queries; ++i) {
-        std::vector<std::uint64_t> all;
-        for (Index range = 0; range < ranges; ++range) {
-            const auto& part = keys[z(i / batch * ranges + range)][z(i % batch)];
-            all.insert(all.end(), part.begin(), part.end());
+                                                           std::min(batch, queries - b * batch), ldq, wanted.coarse);
+    parallel_for(
+        batches * ranges, threads,
+        [&](Index item, int worker) {
+            const Index range = item % ranges, begin = range * packed.blocks() / ranges;
+            keys[z(item)] = tables[z(item / ranges)]->scan(
+                {begin, (range + 1) * packed.blocks() / ranges, allowed, worker == 0 ? &wanted.poll : nullptr}, most);
+        },
+        wanted.poll);
+    for (Index b = 0; b < batches; ++b) {
+        QueryTables::Keys all = std::move(keys[z(b * ranges)]);
+        for (std::size_t q = 0; q < all.size(); ++q) {
+            for (Index range = 1; range < ranges; ++range) {
+                const auto& part = keys[z(b * ranges + range)][q];
+                all[q].insert(all[q].end(), part.begin(), part.end());
+            }
+            if (Index(all[q].size()) <= most) continue;
+            std::nth_element(all[q].begin(), all[q].begin() + most - 1, all[q].end());
+            all[q].resize(z(most));
         }
-        if (Index(all.size()) > most) {
-            std::nth_element(all.begin(), all.begin() + most - 1, all.end());
-            all.resize(z(most));
-        }
-        rank(*tables[z(i / batch)], i % batch, all, k, distances + i * k, out + i * k);
+        finish(*tables[z(b)], all, wanted, distances + b * batch * wanted.k, out + b * batch * wanted.k);
     }
 }
 
@@ -120,28 +138,27 @@ VectorIndex::Range SearchTask::range_search(float radius, const SearchOptions& o
     if (std::isnan(radius)) bad_argument("radius is not a number");
     const int threads = resolve_threads(options.threads);
     const Index batch = batch_size(queries, threads), batches = ceil_div(queries, batch);
-    struct Found {
-        float value;
-        std::int64_t id;
-    };
     std::vector<std::vector<Found>> found(z(queries));
     const bool smaller = packed.codec().metric == MetricType::l2;
-    parallel_for(batches, threads, [&](Index b, int) {
-        const Index first = b * batch, count = std::min(batch, queries - first);
-        const QueryTables tables(packed, Q + first * ldq, first, count, ldq, Index(packed.codec().stages.size()));
-        const auto keys = tables.below(tables.value_of(radius), 0, packed.blocks(), allowed);
-        for (Index q = 0; q < count; ++q) {
-            auto& out = found[z(first + q)];
-            for (const std::uint64_t key : keys[z(q)]) {
-                const float value = tables.value(q, Index(key & kPlace)), distance = tables.distance(value);
-                if (smaller ? distance < radius : distance > radius) out.push_back({value, id(Index(key & kPlace))});
+    parallel_for(
+        batches, threads,
+        [&](Index b, int worker) {
+            const Index first = b * batch, count = std::min(batch, queries - first);
+            const QueryTables tables(packed, Q + first * ldq, first, count, ldq, Index(packed.codec().stages.size()));
+            std::vector<std::uint16_t> limits;
+            for (Index q = 0; q < count; ++q) limits.push_back(tables.limit(q, tables.value_of(radius), true));
+            const auto keys =
+                tables.scan({0, packed.blocks(), allowed, worker == 0 ? &options.poll : nullptr}, 0, limits);
+            for (Index q = 0; q < count; ++q) {
+                const auto all = ranked(tables, q, keys[z(q)], packed.count());
+                for (const Found& f : all) {
+                    const float distance = tables.distance(f.value);
+                    if (smaller ? distance < radius : distance > radius)
+                        found[z(first + q)].push_back({distance, f.id});
+                }
             }
-            std::sort(out.begin(), out.end(), [](const Found& x, const Found& y) {
-                return x.value < y.value || (x.value == y.value && x.id < y.id);
-            });
-            for (Found& f : out) f.value = tables.distance(f.value);
-        }
-    });
+        },
+        options.poll);
     VectorIndex::Range range;
     range.limits.push_back(0);
     for (const auto& hits : found) {

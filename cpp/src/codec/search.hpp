@@ -19,6 +19,13 @@ std::vector<std::uint64_t> allowed_places(const SearchOptions& options, Index co
     return bits;
 }
 
+/// Results of a query, and what it takes to find them.
+struct Wanted {
+    Index k, coarse, most; ///< results; stages of the scan; codes that are ranked again
+    bool again;            ///< another scan where those may not be enough
+    const std::function<void()>& poll;
+};
+
 /// Queries, results and how, checked.
 struct SearchTask {
     const Packed& packed;
@@ -32,11 +39,19 @@ struct SearchTask {
     VectorIndex::Range range_search(float radius, const SearchOptions& options) const;
 
   private:
+    struct Found {
+        float value;
+        std::int64_t id;
+        bool operator<(const Found& o) const { return value < o.value || (value == o.value && id < o.id); }
+    };
     std::int64_t id(Index at) const { return ids ? ids[at] : at; }
-    void rank(const QueryTables& tables, Index query, const std::vector<std::uint64_t>& keys, Index k, float* distances,
-              std::int64_t* out) const;
-    void search_few(Index k, Index most, Index batch, float* distances, std::int64_t* out,
-                    const SearchOptions& options) const;
+    /// Codes by float32 sums, the first k of them best first.
+    std::vector<Found> ranked(const QueryTables& tables, Index query, const std::vector<std::uint64_t>& keys,
+                              Index k) const;
+    /// Results of the queries of `tables` from what a scan found.
+    void finish(const QueryTables& tables, const QueryTables::Keys& keys, const Wanted& wanted, float* distances,
+                std::int64_t* out) const;
+    void search_few(const Wanted& wanted, Index batch, float* distances, std::int64_t* out, int threads) const;
 };
 
 } // namespace bqq::detail

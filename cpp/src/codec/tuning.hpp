@@ -24,6 +24,9 @@ constexpr float kReach = 1.3f;
 /// one of four stages .0006; GloVe-50 at 64 bytes, eight stages, .0002.
 constexpr Index kRescore = 2, kRescoreMore = 15, kCoarseRescore = 4, kCoarseMore = 40;
 
+/// Where that may not be enough, so many times as many of a second scan at most.
+constexpr Index kMostAgain = 16;
+
 /// Blocks of codes that are worth a thread. Chosen, not measured.
 constexpr Index kThreadBlocks = 256;
 

@@ -3,8 +3,11 @@
 #include "arguments.hpp"
 #include "codec/file.hpp"
 #include "codec/search.hpp"
+#include "pool.hpp"
 
+#include <atomic>
 #include <limits>
+#include <mutex>
 #include <shared_mutex>
 #include <unordered_map>
 #include <unordered_set>
@@ -20,21 +23,61 @@ void check_count(const char* what, Index count) {
         bad_value(std::string("the number of ") + what, count, "0 to " + std::to_string(kMaxCodes));
 }
 
-/// Readers, or one writer, who does not wait for readers that came later.
+/// Readers, or one writer, who does not wait for readers that came later. In the child of a fork locks are new: those
+/// of the parent may be held there for ever.
 class Guard {
   public:
+    class Write {
+      public:
+        Write(std::unique_lock<std::shared_mutex> lock, std::atomic<bool>& changing)
+            : lock_(std::move(lock)), changing_(&changing) {
+            changing = true;
+        }
+        ~Write() { *changing_ = false; }
+        Write(const Write&) = delete;
+        Write& operator=(const Write&) = delete;
+
+      private:
+        std::unique_lock<std::shared_mutex> lock_;
+        std::atomic<bool>* changing_;
+    };
+
+    Guard() : locks_(new Locks) {}
+    ~Guard() { delete locks_.load(); }
     std::shared_lock<std::shared_mutex> read() {
-        const std::lock_guard<std::mutex> turn(turn_);
-        return std::shared_lock<std::shared_mutex>(guard_);
+        Locks& locks = here();
+        const std::lock_guard<std::mutex> turn(locks.turn);
+        return std::shared_lock<std::shared_mutex>(locks.guard);
     }
-    std::unique_lock<std::shared_mutex> write() {
-        const std::lock_guard<std::mutex> turn(turn_);
-        return std::unique_lock<std::shared_mutex>(guard_);
+    Write write() {
+        Locks& locks = here();
+        const std::lock_guard<std::mutex> turn(locks.turn);
+        return {std::unique_lock<std::shared_mutex>(locks.guard), changing_};
     }
 
   private:
-    std::mutex turn_;
-    std::shared_mutex guard_;
+    struct Locks {
+        const int age = forks();
+        std::mutex turn;
+        std::shared_mutex guard;
+    };
+
+    Locks& here() {
+        Locks* known = locks_;
+        if (known->age != forks()) {
+            auto fresh = std::make_unique<Locks>();
+            if (changing_) broken_ = true; // by a thread that this process does not have
+            // The old ones stay where they are: a lock that is held can't be destroyed.
+            if (locks_.compare_exchange_strong(known, fresh.get())) fresh.release();
+        }
+        if (broken_)
+            throw Error(ErrorCode::unsupported, "the index was being changed by another thread when this process was "
+                                                "forked: open or build it anew");
+        return *locks_;
+    }
+
+    std::atomic<Locks*> locks_;
+    std::atomic<bool> changing_{false}, broken_{false};
 };
 
 } // namespace

@@ -99,6 +99,6 @@ extern "C" void bqq_kernels_avx2(bqq_kernels* table) {
     table->dense = dense<ByteUnits, Rows256>;
     table->unit_columns = unit_columns<ByteUnits>;
     table->search_code = search_code<Scores256>;
-    table->scan = scan_avx2;
+    table->scan = scan_wide_any<Codes256>;
     table->costs = kCostsAvx2;
 }

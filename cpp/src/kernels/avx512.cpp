@@ -88,6 +88,6 @@ extern "C" void bqq_kernels_avx512(bqq_kernels* table) {
     table->dense = dense<WordUnits, Rows512>;
     table->unit_columns = unit_columns<WordUnits>;
     table->search_code = search_code<Scores512>;
-    table->scan = scan_avx512;
+    table->scan = scan_wide_any<Codes512>;
     table->costs = kCostsAvx512;
 }

@@ -42,77 +42,95 @@ struct Scores256 {
     }
 };
 
-// Four look-ups fit a byte. Bytes are added as 16-bit numbers, once as they are and once their upper half alone, so
-// that upper and lower byte come apart at the end. Half a block at a time.
-template <int Queries> void scan_256(const bqq_scan* s) {
-    const __m256i nibble = _mm256_set1_epi8(15), upper = _mm256_set1_epi16(int16_t(0xFF00)),
-                  zero = _mm256_setzero_si256();
-    const auto high_of = [&](__m256i c) { return _mm256_and_si256(_mm256_srli_epi16(c, 4), nibble); };
-    const auto look_up = [](const uint8_t* table, __m256i low, __m256i high) {
-        const auto* at = reinterpret_cast<const __m128i*>(table);
-        return _mm256_add_epi8(_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(at)), low),
-                               _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(at + 1)), high));
-    };
-    for (size_t b = 0; b < s->blocks; ++b) {
-        for (size_t q = 0; q < size_t(Queries); ++q) s->below[b * Queries + q] = 0;
-        for (size_t half = 0; half < kScanBlock; half += 32) {
-            __m256i all[Queries], odd[Queries];
-            for (int q = 0; q < Queries; ++q) all[q] = odd[q] = zero;
+// The scan over vectors V of V::kCodes codes: load, low and high nibbles, look_up of two tables of bytes, sums and what
+// is made of them. Four look-ups fit a byte. Bytes are added as 16-bit numbers, once as they are and once their upper
+// half alone, so that upper and lower byte come apart at the end.
+template <class V, int Queries> void scan_wide(const bqq_scan* s) {
+    using Bytes = typename V::Bytes;
+    for (size_t b = 0; b < s->blocks; ++b)
+        for (size_t part = 0; part < kScanBlock; part += V::kCodes) {
+            Bytes all[Queries], odd[Queries];
+            for (int q = 0; q < Queries; ++q) all[q] = odd[q] = V::zero();
+            const auto add = [&](int q, Bytes sums) {
+                all[q] = V::add16(all[q], sums);
+                odd[q] = V::add16(odd[q], V::upper(sums));
+            };
             size_t table = 0;
             for (size_t i = 0; i < s->parts; ++i) {
                 const size_t bytes = s->bytes[i];
-                const uint8_t* codes = s->codes[i] + b * kScanBlock * bytes + half;
+                const uint8_t* codes = s->codes[i] + b * kScanBlock * bytes + part;
                 size_t j = 0;
                 for (; j + 2 <= bytes; j += 2, codes += 2 * kScanBlock, table += 4 * kEntries) {
-                    const __m256i c = load256(codes), d = load256(codes + kScanBlock);
-                    const __m256i c0 = _mm256_and_si256(c, nibble), c1 = high_of(c), d0 = _mm256_and_si256(d, nibble),
-                                  d1 = high_of(d);
+                    const Bytes c = V::load(codes), d = V::load(codes + kScanBlock);
+                    const Bytes c0 = V::low(c), c1 = V::high(c), d0 = V::low(d), d1 = V::high(d);
                     for (int q = 0; q < Queries; ++q) {
                         const uint8_t* at = s->tables[q] + table;
-                        const __m256i sums = _mm256_add_epi8(look_up(at, c0, c1), look_up(at + 2 * kEntries, d0, d1));
-                        all[q] = _mm256_add_epi16(all[q], sums);
-                        odd[q] = _mm256_add_epi16(odd[q], _mm256_srli_epi16(sums, 8));
+                        add(q, V::add8(V::look_up(at, c0, c1), V::look_up(at + 2 * kEntries, d0, d1)));
                     }
                 }
                 if (j == bytes) continue;
-                const __m256i c = load256(codes), c0 = _mm256_and_si256(c, nibble), c1 = high_of(c);
-                for (int q = 0; q < Queries; ++q) {
-                    const __m256i sums = look_up(s->tables[q] + table, c0, c1);
-                    all[q] = _mm256_add_epi16(all[q], sums);
-                    odd[q] = _mm256_add_epi16(odd[q], _mm256_srli_epi16(sums, 8));
-                }
+                const Bytes c = V::load(codes), c0 = V::low(c), c1 = V::high(c);
+                for (int q = 0; q < Queries; ++q) add(q, V::look_up(s->tables[q] + table, c0, c1));
                 table += 2 * kEntries;
             }
-            const __m256i norms = s->norms ? load256(s->norms + b * kScanBlock + half) : zero; // times 256:
-            const __m256i first = _mm256_slli_epi16(norms, 8), second = _mm256_and_si256(norms, upper);
+            const Bytes norms = s->norms ? V::load(s->norms + b * kScanBlock + part) : V::zero();
             for (int q = 0; q < Queries; ++q) {
-                const __m256i weight = _mm256_set1_epi16(int16_t(s->weights[q])),
-                              limit = _mm256_set1_epi16(int16_t(s->limits[q]));
-                const __m256i even = _mm256_sub_epi16(all[q], _mm256_slli_epi16(odd[q], 8));
-                const __m256i x = _mm256_adds_epu16(even, _mm256_mulhi_epu16(first, weight)),
-                              y = _mm256_adds_epu16(odd[q], _mm256_mulhi_epu16(second, weight));
-                uint16_t* sums = s->sums + (b * Queries + size_t(q)) * kScanBlock + half / 2;
-                store256(sums, x), store256(sums + kScanBlock / 2, y);
-                const auto reached = [&](__m256i a) { return _mm256_cmpeq_epi16(_mm256_subs_epu16(limit, a), zero); };
-                const __m256i mask = _mm256_permute4x64_epi64(_mm256_packs_epi16(reached(x), reached(y)), 0xD8);
-                const uint32_t bits = ~uint32_t(_mm256_movemask_epi8(mask)); // of x, then of y
-                s->below[b * Queries + size_t(q)] |= (uint64_t(bits >> 16) << 32 | (bits & 0xFFFF)) << half / 2;
+                const Bytes first =
+                                V::with_norm(V::sub16(all[q], V::shifted(odd[q])), V::shifted(norms), s->weights[q]),
+                            second = V::with_norm(odd[q], V::upper_kept(norms), s->weights[q]);
+                uint16_t* sums = s->sums + (b * Queries + size_t(q)) * kScanBlock + part / 2;
+                V::store(sums, first), V::store(sums + kScanBlock / 2, second);
+                uint64_t& below = s->below[b * Queries + size_t(q)];
+                below = (part ? below : 0) | V::below(first, second, s->limits[q]) << part / 2;
             }
         }
+}
+
+template <class V> void scan_wide_any(const bqq_scan* s) {
+    switch (s->queries) {
+    case 1:
+        return scan_wide<V, 1>(s);
+    case 2:
+        return scan_wide<V, 2>(s);
+    case 3:
+        return scan_wide<V, 3>(s);
+    default:
+        return scan_wide<V, 4>(s);
     }
 }
 
-inline void scan_avx2(const bqq_scan* s) {
-    switch (s->queries) {
-    case 1:
-        return scan_256<1>(s);
-    case 2:
-        return scan_256<2>(s);
-    case 3:
-        return scan_256<3>(s);
-    default:
-        return scan_256<4>(s);
+struct Codes256 {
+    typedef __m256i Bytes;
+    static constexpr size_t kCodes = 32;
+    static Bytes zero() { return _mm256_setzero_si256(); }
+    static Bytes load(const uint8_t* p) { return load256(p); }
+    static void store(uint16_t* p, Bytes a) { store256(p, a); }
+    static Bytes low(Bytes c) { return _mm256_and_si256(c, _mm256_set1_epi8(15)); }
+    static Bytes high(Bytes c) { return low(_mm256_srli_epi16(c, 4)); }
+    static Bytes table(const uint8_t* p) {
+        return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     }
-}
+    static Bytes look_up(const uint8_t* at, Bytes low, Bytes high) {
+        return add8(_mm256_shuffle_epi8(table(at), low), _mm256_shuffle_epi8(table(at + kEntries), high));
+    }
+    static Bytes add8(Bytes a, Bytes b) { return _mm256_add_epi8(a, b); }
+    static Bytes add16(Bytes a, Bytes b) { return _mm256_add_epi16(a, b); }
+    static Bytes sub16(Bytes a, Bytes b) { return _mm256_sub_epi16(a, b); }
+    static Bytes upper(Bytes a) { return _mm256_srli_epi16(a, 8); }
+    static Bytes shifted(Bytes a) { return _mm256_slli_epi16(a, 8); }
+    static Bytes upper_kept(Bytes a) { return _mm256_and_si256(a, _mm256_set1_epi16(int16_t(0xFF00))); }
+    static Bytes with_norm(Bytes sums, Bytes norms, uint16_t weight) { // norms times 256
+        return _mm256_adds_epu16(sums, _mm256_mulhi_epu16(norms, _mm256_set1_epi16(int16_t(weight))));
+    }
+    // Bits of the first 16 from bit 0, of the second from bit 32.
+    static uint64_t below(Bytes first, Bytes second, uint16_t limit) {
+        const auto reached = [&](Bytes a) {
+            return _mm256_cmpeq_epi16(_mm256_subs_epu16(_mm256_set1_epi16(int16_t(limit)), a), zero());
+        };
+        const Bytes mask = _mm256_permute4x64_epi64(_mm256_packs_epi16(reached(first), reached(second)), 0xD8);
+        const uint32_t bits = ~uint32_t(_mm256_movemask_epi8(mask));
+        return uint64_t(bits >> 16) << 32 | (bits & 0xFFFF);
+    }
+};
 
 } // namespace

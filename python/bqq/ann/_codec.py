@@ -89,7 +89,8 @@ class Codec:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Codec):
             return NotImplemented
-        mine, others = self._core.parts(), other._core.parts()
+        mine: Any = self._core.parts()
+        others: Any = other._core.parts()
         return self.metric == other.metric and all(np.array_equal(a, b) for a, b in zip(mine, others, strict=True))
 
     __hash__ = None  # type: ignore[assignment]

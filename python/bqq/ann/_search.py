@@ -67,7 +67,7 @@ def _search_matrix(
         part = rows[first : first + batch]
         scores = bqq.matmul(part, q.T, threads=threads)  # (batch, N)
         if metric == "cosine":
-            norms = np.sqrt(squares) * np.linalg.norm(part, axis=1, keepdims=True)
+            norms = np.sqrt(np.asarray(squares)) * np.linalg.norm(part, axis=1, keepdims=True)
             scores = np.divide(scores, norms, out=np.zeros_like(scores), where=norms > 0)
         elif metric == "l2":
             scores = squares - 2 * scores + np.square(part).sum(1, keepdims=True)
