@@ -140,7 +140,7 @@ def definitions(data: Path) -> list[str]:
 
 
 def minilm(data: Path) -> Vectors:
-    return sentences(MiniLM(data).embed, definitions(data), 80000)
+    return sentences(MiniLM(data).embed, definitions(data), 61000)
 
 
 def wordllama(data: Path) -> Vectors:
