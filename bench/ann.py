@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import bqq
-from bench.ann_peers import faiss, fast_scan, limited, peers, row, timed
+from bench.ann_peers import TICK, faiss, fast_scan, limited, peers, row, timed
 from bench.ann_sets import SETS, Vectors, load
 from bench.machine import describe, with_earlier, write_csv
 from bench.matrices import DATA, Missing
@@ -59,7 +59,11 @@ def ours(name: str, v: Vectors, size: int, seed: int) -> Iterator[dict[str, obje
         if key == "PQ4fs":
             yield start | row(v, ids, seconds, peer_encode, peer_train)
         else:
-            yield start | row(v, ids, seconds, encode_s, train_s) | {"fast_encode_s": f"{len(part) / fast_s:.0f}"}
+            yield (
+                start
+                | row(v, ids, seconds, encode_s, train_s)
+                | {"fast_encode_s": f"{len(part) / max(fast_s, TICK):.0f}"}
+            )
 
 
 def matrix(name: str, v: Vectors, size: int) -> dict[str, object]:

@@ -26,6 +26,7 @@ from bench.ann_sets import Floats, Vectors, load
 
 UNIT_SETS = ("glove", "minilm", "wordllama")
 HNSW_LINKS = 16
+TICK = 1e-3  # seconds: less is not measured everywhere
 
 
 class Peer(NamedTuple):
@@ -218,8 +219,8 @@ def row(v: Vectors, ids: Any, search_s: float, encode_s: float, train_s: float) 
     return {
         "recall": f"{ten:.4f}",
         "recall1": f"{one:.4f}",
-        "queries_s": f"{len(v.queries) / search_s:.0f}",
-        "encode_s": f"{len(v.base) / encode_s:.0f}",
+        "queries_s": f"{len(v.queries) / max(search_s, TICK):.0f}",
+        "encode_s": f"{len(v.base) / max(encode_s, TICK):.0f}",
         "train": f"{train_s:.1f}",
     }
 
