@@ -15,8 +15,8 @@ class PackedBytes {
         data_ = data, size_ = size, owner_ = std::move(owner);
     }
     const std::uint8_t* data() const { return data_; }
-    Index size() const { return size_; }
     std::uint8_t* own(Index size);
+    std::uint8_t* own() noexcept { return bytes_.data(); } ///< after the above
 
   private:
     std::vector<std::uint8_t> bytes_;
@@ -38,7 +38,7 @@ class Packed {
     const std::uint8_t* norms() const { return norms_.data(); } ///< of whole codes; null for ip
     std::uint8_t norm(Index at) const { return norms_.data()[place(at)]; }
 
-    /// Codes take the places from count() on.
+    /// Codes take the places from count() on. Like remove, throws std::bad_alloc with all codes as they were.
     void append(const std::uint8_t* codes, Index count);
     /// The last code takes the place `at`.
     void remove(Index at);
@@ -58,7 +58,10 @@ class Packed {
     }
 
   private:
+    void reserve(Index blocks);
     void put(Index at, const std::uint8_t* code);
+    /// Zeros if code is null. The parts are its own.
+    void write(Index at, const std::uint8_t* code, const std::uint8_t* norms) noexcept;
     std::uint8_t coarse_norm(const std::uint8_t* code, Index stages) const;
 
     Codec codec_;

@@ -288,6 +288,7 @@ Codec Codec::train(const float* X, Index count, Index d, Index ldx, Index code_s
     codec->metric = options.metric, codec->d = d;
     Trainer trainer(*codec, X, choose(count, train_effort(options.effort).rows, options.seed), ldx);
     trainer.train(stage_sizes(d, code_size - codec->has_norm()), options);
+    if (!codec->bounded()) bad_argument("X is too large for the sums of a search in float32: scale it");
     codec->make_tables();
     return Codec(std::move(codec));
 }
