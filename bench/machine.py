@@ -79,7 +79,7 @@ def read_csv(path: Path) -> tuple[str, list[dict[str, str]]]:
     return machine.lstrip("# "), [{"commit": ""} | row for row in csv.DictReader(lines)]
 
 
-def write_csv(path: str | os.PathLike[str], rows: Iterable[Mapping[str, object]]) -> None:
+def write_csv(path: str | os.PathLike[str], rows: Iterable[Mapping[str, object]], quiet: bool = False) -> None:
     """The machine in the first line, then the rows, with the commit that measured each: this one if it names none."""
     rows = [{"commit": commit()} | dict(row) for row in rows]
     columns = [*dict.fromkeys(name for row in rows for name in row if name != "commit"), "commit"]
@@ -88,4 +88,5 @@ def write_csv(path: str | os.PathLike[str], rows: Iterable[Mapping[str, object]]
         writer = csv.DictWriter(file, fieldnames=columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-    print(f"wrote {path}")
+    if not quiet:
+        print(f"wrote {path}")

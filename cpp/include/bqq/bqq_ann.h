@@ -109,7 +109,7 @@ typedef struct bqq_search_options {
     /// code.
     int64_t coarse;
     /// How many of the best of the scan, which adds in 8 and 16 bits, are ranked again by float32 sums over their
-    /// codes, at least k; 0: 2k + 15 (stages + 1), after a coarse scan 4k + 40.
+    /// codes, at least k; 0: 2k + 4 (stages + 1), after a coarse scan 3k + 35; more where needed.
     int64_t rescore;
     /// Search among these id_count ids alone; unknown ones are ignored. NULL: all. Only read.
     const int64_t* ids;

@@ -10,8 +10,8 @@ struct SearchOptions {
     /// code.
     Index coarse = 0;
     /// How many of the best of the scan, which adds in 8 and 16 bits, are ranked again by float32 sums over their
-    /// codes, at least k; 0: 2k + 15 (stages + 1), and where those may not be enough another scan finds the others;
-    /// after a coarse scan 4k + 40.
+    /// codes, at least k; 0: 2k + 4 (stages + 1), after a coarse scan 3k + 35, and where those may not be enough
+    /// another scan finds the others.
     Index rescore = 0;
     /// Search among these ids alone (`among` of them; unknown ones are ignored). NULL: all.
     const std::int64_t* ids = nullptr;

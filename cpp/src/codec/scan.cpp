@@ -155,6 +155,18 @@ float QueryTables::value_of(float distance) const {
     return codec_.metric == MetricType::ip ? -2 * distance : 2 - 2 * distance;
 }
 
+void QueryTables::prefetch(Index at) const {
+#if defined(__GNUC__)
+    for (std::size_t s = 0; s < codec_.stages.size(); ++s) {
+        const Index bytes = codec_.stages[s].bytes;
+        const std::uint8_t* code = packed_.part(Index(s)) + Packed::place(at, bytes, 0);
+        for (Index j = 0; j < bytes; ++j, code += kScanBlock) __builtin_prefetch(code);
+    }
+#else
+    (void)at;
+#endif
+}
+
 float QueryTables::value(Index query, Index at) const {
     const float* tables = floats_.at + query * K_;
     float sums[8] = {}; // a chain of additions each
@@ -175,9 +187,9 @@ float QueryTables::value(Index query, Index at) const {
 }
 
 /// The first codes give those queries a limit that have none yet.
-void QueryTables::start(const bqq_scan& call, Index first, std::vector<Collector>& out) const {
+void QueryTables::start(const bqq_scan& call, Collector* const* out) const {
     for (Index q = 0; q < Index(call.queries); ++q) {
-        Collector& c = out[z(first + q)];
+        Collector& c = *out[q];
         if (!c.most || c.limit != 65535 || call.blocks * kScanBlock < 2 * c.most) continue;
         Collector::Histogram histogram;
         for (std::size_t b = 0; b < call.blocks; ++b)
@@ -194,7 +206,7 @@ void QueryTables::start(const bqq_scan& call, Index first, std::vector<Collector
     }
 }
 
-void QueryTables::scan(const Part& part, std::vector<Collector>& out) const {
+void QueryTables::scan(const Part& part, const std::vector<Index>& which, std::vector<Collector>& out) const {
     AlignedArray<std::uint16_t> sums(z(kCallBlocks * kScanQueries * kScanBlock));
     std::uint64_t below[kCallBlocks * kScanQueries];
     std::vector<const std::uint8_t*> codes(z(coarse_));
@@ -205,53 +217,59 @@ void QueryTables::scan(const Part& part, std::vector<Collector>& out) const {
 
     const auto scan_blocks = [&](Index block, Index count, Index first, Index queries) {
         const std::uint8_t* tables[kScanQueries];
-        std::uint16_t limits[kScanQueries];
-        for (Index q = 0; q < queries; ++q)
-            tables[q] = bytes_.at + (first + q) * table_bytes_, limits[q] = out[z(first + q)].limit;
+        std::uint16_t limits[kScanQueries], weights[kScanQueries];
+        Collector* found[kScanQueries];
+        for (Index i = 0; i < queries; ++i) {
+            const Index q = which[z(first + i)];
+            tables[i] = bytes_.at + q * table_bytes_, weights[i] = weights_[z(q)];
+            found[i] = &out[z(q)], limits[i] = found[i]->limit;
+        }
         for (Index s = 0; s < coarse_; ++s) codes[z(s)] = packed_.part(s) + block * kScanBlock * Index(bytes[z(s)]);
         const std::uint8_t* norms = norms_ ? norms_ + block * kScanBlock : nullptr;
-        const bqq_scan call{z(count), z(coarse_),          z(queries), codes.data(), bytes.data(), tables,
-                            norms,    &weights_[z(first)], limits,     sums.at,      below};
+        const bqq_scan call{z(count), z(coarse_), z(queries), codes.data(), bytes.data(), tables,
+                            norms,    weights,    limits,     sums.at,      below};
         kernel.scan(&call);
         const bool full = (block + count) * kScanBlock <= packed_.count();
-        if (block == part.begin && full && !part.allowed) start(call, first, out);
+        if (block == part.begin && full && !part.allowed) start(call, found);
         for (Index b = 0; b < count; ++b) {
             const Index rest = packed_.count() - (block + b) * kScanBlock;
             std::uint64_t mask = ~std::uint64_t(0) >> (rest >= kScanBlock ? 0 : kScanBlock - rest);
             if (part.allowed) mask &= part.allowed[block + b];
             for (Index q = 0; q < queries; ++q)
                 if (const std::uint64_t bits = below[b * queries + q] & mask)
-                    out[z(first + q)].add(bits, sums.at + (b * queries + q) * kScanBlock, block + b);
+                    found[q]->add(bits, sums.at + (b * queries + q) * kScanBlock, block + b);
         }
     };
 
     const Index tile = std::max<Index>(1, kTileBytes / (kScanBlock * size * kCallBlocks)) * kCallBlocks;
     for (Index top = part.begin; top < part.end; top += tile)
-        for (Index first = 0; first < queries_; first += kScanQueries) {
-            const Index queries = std::min<Index>(kScanQueries, queries_ - first), end = std::min(part.end, top + tile);
+        for (Index first = 0, asked = Index(which.size()); first < asked; first += kScanQueries) {
+            const Index queries = std::min<Index>(kScanQueries, asked - first), end = std::min(part.end, top + tile);
             if (part.poll && *part.poll) (*part.poll)();
-            if (std::all_of(&out[z(first)], &out[z(first)] + queries, [](const Collector& c) { return !c.limit; }))
-                continue; // nothing is wanted
             for (Index block = top; block < end; block += kCallBlocks)
                 scan_blocks(block, std::min(kCallBlocks, end - block), first, queries);
         }
 }
 
-std::uint16_t QueryTables::limit(Index query, float value, bool sure) const {
-    // An entry is off by half a unit at most, a norm by one and a half.
-    const double groups = double(groups_of(codec_, coarse_)),
-                 off = sure ? groups / 2 + 3 : 3 * std::sqrt(groups / 12 + 0.5),
-                 limit = (double(value) - offset_[z(query)]) * scale_[z(query)] + off + 1;
-    return std::uint16_t(std::clamp(limit, 0.0, 65535.0));
+// An entry is off by half a unit at most, a norm by one and a half.
+double QueryTables::rounding(Index query) const {
+    return std::sqrt(double(groups_of(codec_, coarse_)) / 12 + 0.5) / scale_[z(query)];
+}
+double QueryTables::most_off() const { return double(groups_of(codec_, coarse_)) / 2 + 4; }
+
+std::uint16_t QueryTables::limit(Index query, double value, double off) const {
+    return std::uint16_t(std::clamp((value - offset_[z(query)]) * scale_[z(query)] + off, 0.0, 65535.0));
 }
 
 QueryTables::Keys QueryTables::scan(const Part& part, Index most, const std::vector<std::uint16_t>& limits) const {
     std::vector<Collector> found(z(queries_));
+    std::vector<Index> which;
     for (Index q = 0; q < queries_; ++q) {
         found[z(q)].most = z(most), found[z(q)].shift = shifts_[z(q)];
         if (!limits.empty()) found[z(q)].limit = limits[z(q)];
+        if (found[z(q)].limit) which.push_back(q);
     }
-    scan(part, found);
+    scan(part, which, found);
     Keys keys;
     for (Collector& c : found) {
         c.shrink();

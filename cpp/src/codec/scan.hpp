@@ -25,14 +25,19 @@ class QueryTables {
     float value_of(float distance) const;
     float value(Index query, Index at) const; ///< by float32 sums over the code at `at`
 
-    /// Below which sum the codes lie whose value is less than `value`: `sure`, or but for three standard deviations of
-    /// what rounding the tables does.
-    std::uint16_t limit(Index query, float value, bool sure) const;
+    void prefetch(Index at) const;
+    /// What a sum of the scan says of the value; the standard deviation of that by rounding.
+    double scanned(Index query, std::uint16_t sum) const { return offset_[z(query)] + double(sum) / scale_[z(query)]; }
+    double rounding(Index query) const;
+    /// The sum of a value, `off` above it; how much above it a sum may be by rounding.
+    std::uint16_t limit(Index query, double value, double off) const;
+    double most_off() const;
     static std::uint16_t sum_of(std::uint64_t key) { return std::uint16_t(key >> kPlaceBits); }
     static Index place_of(std::uint64_t key) { return Index(key & ((std::uint64_t(1) << kPlaceBits) - 1)); }
 
     /// For each query keys, sum << kPlaceBits | place, of the `most` least sums (0: all) among the blocks of a part, in
-    /// no order; with limits, of those below the limit of the query. poll: may throw; null or empty: none.
+    /// no order; with limits, of those below the limit of the query, 0: it is left out. poll: may throw; null or empty:
+    /// none.
     using Keys = std::vector<std::vector<std::uint64_t>>;
     struct Part {
         Index begin, end;
@@ -45,8 +50,8 @@ class QueryTables {
     struct Collector;
     void make_floats(const float* Q, Index first, Index ldq);
     void make_bytes(Index query);
-    void start(const bqq_scan& call, Index first, std::vector<Collector>& out) const;
-    void scan(const Part& part, std::vector<Collector>& out) const;
+    void start(const bqq_scan& call, Collector* const* out) const;
+    void scan(const Part& part, const std::vector<Index>& which, std::vector<Collector>& out) const;
 
     const Packed& packed_;
     const Codec::Impl& codec_;

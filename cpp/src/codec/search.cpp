@@ -33,37 +33,50 @@ void SearchTask::check(const SearchOptions& options) const {
     if (options.among < 0) bad_value("among", options.among, "0 or more");
 }
 
-std::vector<SearchTask::Found> SearchTask::ranked(const QueryTables& tables, Index query,
-                                                  const std::vector<std::uint64_t>& keys, Index k) const {
-    std::vector<Found> found;
-    found.reserve(keys.size());
-    for (const std::uint64_t key : keys) {
-        const Index at = QueryTables::place_of(key);
-        found.push_back({tables.value(query, at), id(at)});
+SearchTask::Ranked SearchTask::ranked(const QueryTables& tables, Index query, const std::vector<std::uint64_t>& keys,
+                                      Index k) const {
+    Ranked r{{}, 0, 0};
+    r.found.reserve(keys.size());
+    double sum = 0, squares = 0;
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+        if (i + 1 < keys.size()) tables.prefetch(QueryTables::place_of(keys[i + 1]));
+        const Index at = QueryTables::place_of(keys[i]);
+        const float value = tables.value(query, at);
+        const double more = double(value) - tables.scanned(query, QueryTables::sum_of(keys[i]));
+        sum += more, squares += more * more;
+        r.found.push_back({value, id(at)});
     }
-    const auto end = found.begin() + std::min(k, Index(found.size()));
-    std::partial_sort(found.begin(), end, found.end());
-    return found;
+    const double count = double(std::max<std::size_t>(keys.size(), 1));
+    r.mean = sum / count;
+    r.spread = std::sqrt(std::max(squares / count - r.mean * r.mean, 0.0));
+    const auto end = r.found.begin() + std::min(k, Index(r.found.size()));
+    std::partial_sort(r.found.begin(), end, r.found.end());
+    return r;
 }
 
-/// The k-th result bounds the sums that better ones can have. Where the scan kept fewer than those, as in tight
-/// clusters, whose distances are small beside what the tables range over, it goes once more with that bound.
+/// The k-th result bounds the sums that better ones can have, but for what the scan does not see: stages that it leaves
+/// out, rounding. What was ranked again tells how much that is. Where the scan kept fewer than such a bound asks for,
+/// it goes once more.
 void SearchTask::finish(const QueryTables& tables, const QueryTables::Keys& keys, const Wanted& wanted,
                         float* distances, std::int64_t* out) const {
     const Index k = wanted.k;
     std::vector<std::vector<Found>> found;
     std::vector<std::uint16_t> limits(keys.size(), 0);
     for (std::size_t q = 0; q < keys.size(); ++q) {
-        found.push_back(ranked(tables, Index(q), keys[q], k));
+        Ranked r = ranked(tables, Index(q), keys[q], k);
+        found.push_back(std::move(r.found));
         if (!wanted.again || Index(keys[q].size()) < wanted.most) continue;
+        // Sums that were kept are low ones: their spread is less than that of all.
+        const double spread = std::max(r.spread, tables.rounding(Index(q)));
+        const double last = double(found[q][z(k - 1)].value) - r.mean + wanted.spreads * spread;
         const std::uint16_t kept = QueryTables::sum_of(*std::max_element(keys[q].begin(), keys[q].end())),
-                            limit = tables.limit(Index(q), found[q][z(k - 1)].value, false);
-        if (limit > kept) limits[q] = limit;
+                            limit = tables.limit(Index(q), last, 1);
+        if (limit > kept + 1) limits[q] = limit;
     }
     if (std::any_of(limits.begin(), limits.end(), [](std::uint16_t limit) { return limit > 0; })) {
         const auto more = tables.scan({0, packed.blocks(), allowed, &wanted.poll}, kMostAgain * wanted.most, limits);
         for (std::size_t q = 0; q < keys.size(); ++q)
-            if (limits[q]) found[q] = ranked(tables, Index(q), more[q], k);
+            if (limits[q]) found[q] = ranked(tables, Index(q), more[q], k).found;
     }
     const float most = std::numeric_limits<float>::max(), none = packed.codec().metric == MetricType::l2 ? most : -most;
     for (const std::vector<Found>& hits : found)
@@ -84,7 +97,7 @@ void SearchTask::search(Index k, float* distances, std::int64_t* out, const Sear
     const Index most = options.rescore   ? options.rescore
                        : coarse < stages ? kCoarseRescore * std::min(k, packed.count()) + kCoarseMore
                                          : kRescore * std::min(k, packed.count()) + kRescoreMore * (stages + 1);
-    const Wanted wanted{k, coarse, most, !options.rescore && coarse == stages, options.poll};
+    const Wanted wanted{k, coarse, most, !options.rescore, coarse < stages ? kCoarseSpreads : kSpreads, options.poll};
     const int threads = resolve_threads(options.threads);
     const Index batch = batch_size(queries, threads), batches = ceil_div(queries, batch);
     if (batches < threads && packed.blocks() > kThreadBlocks) return search_few(wanted, batch, distances, out, threads);
@@ -95,7 +108,8 @@ void SearchTask::search(Index k, float* distances, std::int64_t* out, const Sear
             const QueryTables tables(packed, Q + first * ldq, first, count, ldq, coarse);
             const std::function<void()> none, &poll = worker == 0 ? wanted.poll : none;
             const auto keys = tables.scan({0, packed.blocks(), allowed, &poll}, most);
-            finish(tables, keys, {k, coarse, most, wanted.again, poll}, distances + first * k, out + first * k);
+            finish(tables, keys, {k, coarse, most, wanted.again, wanted.spreads, poll}, distances + first * k,
+                   out + first * k);
         },
         options.poll);
 }
@@ -146,11 +160,12 @@ VectorIndex::Range SearchTask::range_search(float radius, const SearchOptions& o
             const Index first = b * batch, count = std::min(batch, queries - first);
             const QueryTables tables(packed, Q + first * ldq, first, count, ldq, Index(packed.codec().stages.size()));
             std::vector<std::uint16_t> limits;
-            for (Index q = 0; q < count; ++q) limits.push_back(tables.limit(q, tables.value_of(radius), true));
+            for (Index q = 0; q < count; ++q)
+                limits.push_back(tables.limit(q, double(tables.value_of(radius)), tables.most_off()));
             const auto keys =
                 tables.scan({0, packed.blocks(), allowed, worker == 0 ? &options.poll : nullptr}, 0, limits);
             for (Index q = 0; q < count; ++q) {
-                const auto all = ranked(tables, q, keys[z(q)], packed.count());
+                const auto all = ranked(tables, q, keys[z(q)], packed.count()).found;
                 for (const Found& f : all) {
                     const float distance = tables.distance(f.value);
                     if (smaller ? distance < radius : distance > radius)

@@ -23,6 +23,7 @@ std::vector<std::uint64_t> allowed_places(const SearchOptions& options, Index co
 struct Wanted {
     Index k, coarse, most; ///< results; stages of the scan; codes that are ranked again
     bool again;            ///< another scan where those may not be enough
+    double spreads;        ///< standard deviations that it allows for
     const std::function<void()>& poll;
 };
 
@@ -46,8 +47,11 @@ struct SearchTask {
     };
     std::int64_t id(Index at) const { return ids ? ids[at] : at; }
     /// Codes by float32 sums, the first k of them best first.
-    std::vector<Found> ranked(const QueryTables& tables, Index query, const std::vector<std::uint64_t>& keys,
-                              Index k) const;
+    struct Ranked {
+        std::vector<Found> found;
+        double mean, spread; ///< of their values over what the scan's sums say
+    };
+    Ranked ranked(const QueryTables& tables, Index query, const std::vector<std::uint64_t>& keys, Index k) const;
     /// Results of the queries of `tables` from what a scan found.
     void finish(const QueryTables& tables, const QueryTables::Keys& keys, const Wanted& wanted, float* distances,
                 std::int64_t* out) const;

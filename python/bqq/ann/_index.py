@@ -82,7 +82,7 @@ class Index:
         coarse : scan the first so many stages of the codes, and rank the best of that by the whole codes. A half to a
             tenth of the time where codes have several stages; the first such search makes a byte of norm a vector more
         rescore : how many of the best of the scan, which adds in 8 and 16 bits, are ranked again in float32; None:
-            2k + 15 (stages + 1), after a coarse scan 4k + 40
+            2k + 4 (stages + 1), after a coarse scan 3k + 35, and more where those may not be enough
         threads : over queries, or over codes where there are few queries
 
         Returns
