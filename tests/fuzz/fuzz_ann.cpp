@@ -104,9 +104,10 @@ class Session {
     }
 
     void train() {
-        const std::int64_t d = nearly(in_.within(1, 9)), ld = reachable(nearly(d + in_.within(0, 1)), 2);
-        const std::int64_t count = in_.often() ? in_.within(1, 40) : -in_.within(0, 2), size = nearly(in_.within(2, 6));
+        const std::int64_t d = nearly(in_.within(1, 9));
         if (d > 40) return; // memory
+        const std::int64_t ld = reachable(nearly(d + in_.within(0, 1)), 2);
+        const std::int64_t count = in_.often() ? in_.within(1, 40) : -in_.within(0, 2), size = nearly(in_.within(2, 6));
         const std::vector<float> X = rows(count, std::max<std::int64_t>(d, 1), ld);
         Record<bqq_train_options> options(in_, !in_.often());
         int reports = int(in_.within(0, 50));

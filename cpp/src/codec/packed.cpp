@@ -101,7 +101,7 @@ std::uint8_t Packed::coarse_norm(const std::uint8_t* code, Index stages) const {
     return std::uint8_t(std::lrint(std::clamp(byte, 0.0, 255.0)));
 }
 
-const std::uint8_t* Packed::coarse_norms(Index stages) const {
+const std::uint8_t* Packed::coarse_norms(Index stages, const std::function<void()>& poll) const {
     if (!codec().has_norm()) return nullptr;
     if (stages == Index(codec().stages.size())) return norms();
     std::atomic<Norms*>& norms = coarse_[z(stages - 1)];
@@ -109,6 +109,7 @@ const std::uint8_t* Packed::coarse_norms(Index stages) const {
     auto made = std::make_unique<Norms>(z(blocks() * kScanBlock));
     std::vector<std::uint8_t> code(z(codec().code_size()));
     for (Index at = 0; at < count_; ++at) {
+        if (poll && at % 4096 == 0) poll();
         unpack(at, code.data());
         (*made)[place(at)] = coarse_norm(code.data(), stages);
     }

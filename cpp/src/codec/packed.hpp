@@ -4,6 +4,7 @@
 #include "codec/codebook.hpp"
 
 #include <atomic>
+#include <functional>
 
 namespace bqq::detail {
 
@@ -49,7 +50,7 @@ class Packed {
 
     /// Norm bytes of the first `stages` stages, by their own low and step: made on first use, by one thread or several
     /// at once, kept in step after. No lock: a forked child could inherit it held.
-    const std::uint8_t* coarse_norms(Index stages) const;
+    const std::uint8_t* coarse_norms(Index stages, const std::function<void()>& poll = {}) const;
 
     static std::size_t place(Index at) { return z(at / kScanBlock * kScanBlock + scan_place(int(at % kScanBlock))); }
     /// Byte j of the code at `at` within a stage of `bytes`.
