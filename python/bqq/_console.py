@@ -6,16 +6,16 @@ import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from bqq import _arrays
 from bqq._files import Tensors, load
 from bqq._matrix import Matrix
+from bqq._progress import importing_tqdm
 
 
 class InputError(Exception):
@@ -115,7 +115,7 @@ def say(text: str = "") -> None:
     """A line on stdout, above any bar. Where it cannot be written, work goes on: silently if it is a pipe whose reader
     is gone, else `unsaid` has the reason."""
     try:
-        with tqdm.external_write_mode(sys.stdout):
+        with Bar.kind.external_write_mode(sys.stdout) if Bar.kind else nullcontext():
             print(printable(text), flush=True)
     except BrokenPipeError:
         silence()
@@ -159,7 +159,12 @@ class Table:
 class Bar:
     """A bar on stderr over work of ``total`` units; invisible if quiet or stderr is no terminal."""
 
+    kind: Any = None  # tqdm, once there is a bar
+
     def __init__(self, total: float, quiet: bool) -> None:
+        with blame("TQDM_"), importing_tqdm():
+            from tqdm import tqdm
+        Bar.kind = tqdm
         self._bar = tqdm(
             total=total,
             disable=True if quiet else None,
@@ -182,7 +187,7 @@ class Bar:
 
 
 class _Part:
-    def __init__(self, bar: tqdm[Any], start: float, units: float) -> None:
+    def __init__(self, bar: Any, start: float, units: float) -> None:
         self._bar, self._start, self._units = bar, start, units
 
     def __call__(self, done: int, total: int) -> None:

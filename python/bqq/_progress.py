@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 Report = Callable[[int, int], object]
 Progress = bool | Report | None
+
+
+@contextmanager
+def importing_tqdm() -> Iterator[None]:
+    """Its defaults come from the environment as it is imported."""
+    try:
+        yield
+    except ValueError as error:
+        names = ", ".join(name for name in os.environ if name.upper().startswith("TQDM_"))
+        raise ValueError(f"tqdm can't be imported with {names} in the environment: {error}") from error
 
 
 class reporter:
@@ -23,7 +35,8 @@ class reporter:
     def __enter__(self) -> Report | None:
         if self._progress is not True:
             return self._progress or None
-        from tqdm.auto import tqdm  # only where a bar is asked for
+        with importing_tqdm():
+            from tqdm.auto import tqdm  # only where a bar is asked for
 
         if sys.stderr is None:  # as under pythonw: nowhere to draw it
             return None

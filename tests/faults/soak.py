@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import bqq
+from bqq import ann
 
 
 class Worker(threading.Thread):
@@ -30,6 +31,7 @@ class Worker(threading.Thread):
         super().__init__()
         self.rng, self.path, self.end = np.random.default_rng(seed), folder / f"{seed}.safetensors", end
         self.calls, self.error = 0, ""
+        self.codec = ann.train(self.rng.standard_normal((500, 16)).astype(np.float32), 9, effort="fast", threads=1)
 
     def run(self) -> None:
         try:
@@ -58,17 +60,26 @@ class Worker(threading.Thread):
         with bqq.open(self.path) as file:
             assert (file["q"] @ np.ones(n)).shape == (m,)
         assert np.array_equal(bqq.load(self.path)["x"], W)
+        index, X = ann.Index(self.codec), rng.standard_normal((m, 16)).astype(np.float32)
+        index.add(X, threads=2)
+        index.save(self.path)
+        index = ann.open(self.path)
+        index.add(X)
+        index.remove(index.ids[::2])
+        index.search(X, 3, coarse=1, threads=2)
+        index.range_search(X, 1.0)
         for wrong in (
             lambda: q @ np.ones(n + 1),
             lambda: bqq.load(self.path.parent),
             lambda: bqq.decompose(W * np.nan, 1),
+            lambda: index.search(X * np.inf, 1),
         ):
             try:
                 wrong()
             except (ValueError, OSError):
                 continue
             raise AssertionError("no error")
-        self.calls += 20
+        self.calls += 28
 
 
 def sample(workers: list[Worker], start: float) -> dict[str, int]:

@@ -1,13 +1,10 @@
 // A file from a stranger: opened, every matrix validated, reconstructed and multiplied, all of it saved and read again.
 // Checksums are put right first; otherwise nearly no input would get past them.
-#include "bytes.hpp"
+#include "files.hpp"
 
 #include "bqq/bqq.hpp"
 #include "file/record.hpp"
 #include "file/safetensors.hpp"
-
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <cmath>
 
@@ -16,29 +13,6 @@ using namespace bqq;
 namespace {
 
 constexpr Index kWork = 1 << 19; // elements times stacks times l that one input may cost
-
-// A file without a folder, by the name that opens it.
-struct Memory {
-    int fd = memfd_create("fuzz", MFD_CLOEXEC);
-    std::string path = "/proc/self/fd/" + std::to_string(fd);
-
-    void write(const std::vector<std::uint8_t>& bytes) const {
-        fuzz::promise(::ftruncate(fd, 0) == 0 && ::pwrite(fd, bytes.data(), bytes.size(), 0) == ssize_t(bytes.size()),
-                      "memory can be written");
-    }
-};
-
-// Where the digits of `crc` stand in a header, those of the right one.
-void put_checksum(std::vector<std::uint8_t>& bytes, std::uint32_t crc, std::uint32_t right) {
-    const auto digits = [](std::uint32_t value) {
-        char text[9];
-        std::snprintf(text, sizeof text, "%08x", value);
-        return std::string(text);
-    };
-    const std::string old = digits(crc), now = digits(right);
-    const auto at = std::search(bytes.begin(), bytes.end(), old.begin(), old.end());
-    if (at != bytes.end()) std::copy(now.begin(), now.end(), at);
-}
 
 void mend_checksums(std::vector<std::uint8_t>& bytes) {
     const detail::Container c = detail::parse_safetensors(bytes.data(), bytes.size(), "input");
@@ -55,7 +29,7 @@ void mend_checksums(std::vector<std::uint8_t>& bytes) {
             if (part == c.tensors.end() || part->shape != expected.shape) return;
             parts.push_back(*part);
         }
-        put_checksum(bytes, r.crc, detail::checksum(name, r, parts));
+        fuzz::put_checksum(bytes, r.crc, detail::checksum(name, r, parts));
     }
 }
 
@@ -114,7 +88,7 @@ void save_and_read(const File& file, const std::string& path) {
 } // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-    static const Memory memory;
+    static const fuzz::Memory memory;
     static const std::string saved = "/dev/shm/bqq-fuzz-" + std::to_string(::getpid());
     std::vector<std::uint8_t> bytes(data, data + size);
     try {

@@ -23,7 +23,7 @@ if [ -z "$compiler" ]; then
     echo "fuzzing: skipped, no clang with libFuzzer (Debian: clang, libclang-rt-dev)"
     exit 0
 fi
-targets=(readers file capi) pids=()
+targets=(readers file capi codec ann) pids=()
 cmake --preset fuzz "-DCMAKE_CXX_COMPILER=$compiler" "-DCMAKE_C_COMPILER=${compiler/++/}" > /dev/null
 cmake --build --preset fuzz --parallel "$(nproc)" > build/fuzz/build.log || { cat build/fuzz/build.log; exit 1; }
 for target in "${targets[@]}"; do

@@ -124,7 +124,7 @@ PYTHON_FOLDERS = {
     "docs": PythonRoom(("bqq", "bench")),
     "tools": PythonRoom(()),
     "tests/golden": PythonRoom(("bqq",)),
-    "tests/faults": PythonRoom(("bqq",)),
+    "tests/faults": PythonRoom(("bqq", "bqq.ann")),
     **{f"tests/{name}": PythonRoom(("bqq", "bqq.nn", "bqq.ann", "bench", "bench.paper", "tests"), **ANY)
        for name in ("python", "nn", "ann", "cuda/python", "integrations", "docs")},
     **{f"integrations/{name}": PythonRoom(("bqq", "bqq.nn", "bqq.ann"), others=WATCHED)

@@ -159,6 +159,14 @@ def test_progress_without_stderr() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
+def test_variables_that_tqdm_cannot_use(folder: Path) -> None:
+    done = shell("BQQ compress w.npy o.safetensors --bits 1 --steps 20", folder, TQDM_NCOLS="wide")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "TQDM_NCOLS" in done.stderr
+    assert not (folder / "o.safetensors").exists()
+    assert shell("BQQ info m.safetensors", folder, TQDM_NCOLS="wide").returncode == 0
+
+
 def test_suffixes_in_capitals(folder: Path) -> None:
     (folder / "w.npy").rename(folder / "W.NPY")
     run("compress", "W.NPY", "O.SAFETENSORS", *FAST, cwd=folder)

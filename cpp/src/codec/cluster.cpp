@@ -3,10 +3,12 @@
 #include "codec/codebook.hpp"
 #include "codec/tuning.hpp"
 #include "parallel.hpp"
+#include "progress.hpp"
 #include "rng.hpp"
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 namespace bqq::detail {
 
@@ -61,12 +63,12 @@ struct Block {
         }
     }
 
-    void cluster(std::uint64_t seed, std::uint32_t stream) {
+    void cluster(std::uint64_t seed, std::uint32_t stream, const std::function<void()>& poll) {
         centers.resize(z(kEntries * width)), nearest.resize(z(rows));
         Uniform uniform(seed, 0xC1u, stream, 0);
         for (Index b = 0; b < kEntries; ++b)
             std::copy_n(row(std::min(rows - 1, Index(uniform() * float(rows)))), width, center(b));
-        for (Index t = 0; t < kClusterRounds; ++t) assign(), update();
+        for (Index t = 0; t < kClusterRounds; ++t) poll(), assign(), update();
         assign();
         for (Index i = 0; i < rows; ++i)
             for (Index j = 0; j < width; ++j) R[i * ld + begin + j] -= center(nearest[z(i)])[j];
@@ -76,16 +78,19 @@ struct Block {
 } // namespace
 
 std::vector<std::uint8_t> product_kmeans(std::vector<float> R, Index rows, Index d, Index ld, Index groups,
-                                         std::uint64_t seed, int threads) {
+                                         std::uint64_t seed, int threads, Progress& progress) {
     std::vector<std::uint8_t> codes(z(rows * groups));
     for (Index done = 0; done < groups;) {
         const Index blocks = std::min(groups - done, std::max<Index>(1, d / 2));
-        parallel_for(blocks, threads, [&](Index k, int) {
-            const Index begin = k * d / blocks, end = (k + 1) * d / blocks;
-            Block block{rows, ld, begin, end - begin, R.data(), {}, {}};
-            block.cluster(seed, std::uint32_t(done + k));
-            for (Index i = 0; i < rows; ++i) codes[z(i * groups + done + k)] = block.nearest[z(i)];
-        });
+        parallel_for(
+            blocks, threads,
+            [&](Index k, int worker) {
+                const Index begin = k * d / blocks, end = (k + 1) * d / blocks;
+                Block block{rows, ld, begin, end - begin, R.data(), {}, {}};
+                block.cluster(seed, std::uint32_t(done + k), [&] { progress.advance(0, worker == 0); });
+                for (Index i = 0; i < rows; ++i) codes[z(i * groups + done + k)] = block.nearest[z(i)];
+            },
+            [&] { progress.poll(); }, &progress.stop);
         done += blocks;
     }
     return codes;

@@ -28,7 +28,7 @@ StageTables::StageTables(const bqq_kernels& kernels, const float* from, Index M,
     kernels.gemm(z(k), z(k), z(d), entries.at, z(ld), 1, minus_twice.at, z(k), nullptr, 0, nullptr, dots.at, z(k));
     float most = reach;
     for (Index i = 0; i < k * k; ++i) most = std::max(most, std::fabs(dots.at[i]));
-    scale = most > 0 ? 32000 / most : 1;
+    scale = most > 1e-33f ? 32000 / most : 1;
     for (Index a = 0; a < k; ++a)
         for (Index b = 0; b < k; ++b)
             products.at[a * k + b] =
@@ -47,7 +47,8 @@ std::vector<std::uint16_t> code_noise(const StageTables& stage, const CodeSchedu
     Uniform uniform(seed, 0xC0DEu, stream, 0);
     for (Index t = 0; t < schedule.sweeps; ++t) {
         const float share = schedule.sweeps > 1 ? float(t) / float(schedule.sweeps - 1) : 0.0f;
-        const float T = schedule.from * std::pow(schedule.to / schedule.from, share) * unit * stage.scale;
+        const float T =
+            std::min(schedule.from * std::pow(schedule.to / schedule.from, share) * unit * stage.scale, 1e30f);
         for (Index k = 0; k < stage.K(); ++k) {
             const double u = double(uniform()) + 0.5 / 16777216;
             const float gumbel =
@@ -155,6 +156,25 @@ void Codec::Impl::make_tables() {
     }
 }
 
+bool Codec::Impl::bounded() const {
+    constexpr double kMost = 1e37;
+    double squares = 0;
+    std::vector<double> reach(center.begin(), center.end());
+    for (double& v : reach) v = std::fabs(v) + 1e15;
+    std::vector<float> most(z(d));
+    for (Index g = 0; g < groups(); ++g) {
+        std::fill(most.begin(), most.end(), 0.0f);
+        for (Index k = kEntries * g; k < kEntries * (g + 1); ++k)
+            for (Index j = 0; j < d; ++j)
+                most[z(j)] = std::max(most[z(j)], std::fabs(scales[z(k)] * float(entries[z(k * d + j)])));
+        for (Index j = 0; j < d; ++j) reach[z(j)] += double(most[z(j)]);
+    }
+    for (const double v : reach) squares += v * v;
+    return squares <= kMost && std::all_of(stages.begin(), stages.end(), [](const Stage& s) {
+               return std::max({s.unit, s.reach, std::fabs(s.norm_low), 255 * s.norm_step}) <= float(kMost);
+           });
+}
+
 void Codec::Impl::center_row(const float* x, const char* name, Index at, float* out, Index ld) const {
     double square = 0;
     for (Index j = 0; j < d; ++j) {
@@ -163,8 +183,10 @@ void Codec::Impl::center_row(const float* x, const char* name, Index at, float* 
                          std::to_string(x[j]) + ", expected finite numbers of at most 1e15 in size");
         square += double(x[j]) * double(x[j]);
     }
-    const float gain = metric == MetricType::cosine && square > 0 ? float(1 / std::sqrt(square)) : 1.0f;
-    for (Index j = 0; j < d; ++j) out[j] = gain * x[j] - center[z(j)];
+    const bool whole = metric != MetricType::cosine || square == 0;
+    const float lift = whole || square > 1e-60 ? 1.0f : 1e30f; // one over the norm may leave float32
+    const float gain = whole ? 1.0f : float(1 / (std::sqrt(square) * double(lift)));
+    for (Index j = 0; j < d; ++j) out[j] = gain * (lift * x[j]) - center[z(j)];
     std::fill(out + d, out + ld, 0.0f);
 }
 

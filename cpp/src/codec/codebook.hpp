@@ -86,6 +86,8 @@ struct Codec::Impl {
     std::vector<float> float_entries() const; ///< [groups, 16, d]
     float norm(std::uint8_t byte) const { return stages.back().norm_low + float(byte) * stages.back().norm_step; }
     void make_tables();
+    /// Whether no sum of a search, for vectors of at most 1e15, leaves float32.
+    bool bounded() const;
     /// x divided by its norm for cosine, less the center, to `out` with zeros up to ld. Throws
     /// Error(invalid_argument) about vector `at` of `name`.
     void center_row(const float* x, const char* name, Index at, float* out, Index ld) const;

@@ -1,5 +1,6 @@
 #include "codec/file.hpp"
 
+#include "codec/tuning.hpp"
 #include "file/crc32.hpp"
 #include "file/json.hpp"
 #include "file/safetensors.hpp"
@@ -17,6 +18,8 @@ constexpr char kKey[] = "bqq_codec", kEntriesName[] = "codec.entries", kScalesNa
                kCenterName[] = "codec.center", kStagesName[] = "codec.stages", kNormsName[] = "index.norms",
                kIdsName[] = "index.ids";
 constexpr Index kVersion = 1, kNoIndex = -1;
+constexpr Index kMaxStageBytes = 64; // what is derived of a stage grows with their square
+static_assert(kMostStageBytes <= kMaxStageBytes, "what is trained can be read");
 const char* const kMetrics[] = {"l2", "ip", "cosine"};
 
 std::string stage_name(std::size_t s) { return "index.stage" + std::to_string(s); }
@@ -51,7 +54,8 @@ class CodecReader : public JsonReader {
         if (!keys().empty()) return;
         Index bytes = record.metric != Index(MetricType::ip);
         for (const Index b : record.stages) {
-            if (b < 1 || b > kMaxCodeSize) fail("a stage of " + std::to_string(b) + " bytes");
+            if (b < 1 || b > kMaxStageBytes)
+                fail("a stage of " + std::to_string(b) + " bytes, expected 1 to " + std::to_string(kMaxStageBytes));
             bytes += b;
         }
         if (record.version > kVersion)
@@ -172,6 +176,7 @@ CodecFile CodecFile::open(const std::string& path, bool with_index) {
         if (v[0] < 0 || v[1] < 0 || v[3] < 0) bad("tensor " + quote(kStagesName) + " has a negative number");
         codec->stages.push_back({r.stages[s], v[0], v[1], v[2], v[3]});
     }
+    if (!codec->bounded()) bad("numbers of the codec leave what float32 can add up");
     codec->make_tables();
     return CodecFile(std::move(file), Codec(std::move(codec)), where);
 }

@@ -8,6 +8,7 @@ namespace bqq::detail {
 std::uint8_t* PackedBytes::own(Index size) {
     if (owner_) {
         bytes_.assign(data_, data_ + size_);
+        data_ = bytes_.data();
         owner_.reset();
     }
     bytes_.resize(z(size));
@@ -22,36 +23,47 @@ Packed::~Packed() {
     for (const auto& norms : coarse_) delete norms.load();
 }
 
-void Packed::append(const std::uint8_t* codes, Index count) {
-    const Index first = count_, blocks = ceil_div(count_ + count, kScanBlock), size = codec().code_size();
+void Packed::reserve(Index blocks) {
     for (std::size_t s = 0; s < parts_.size(); ++s) parts_[s].own(blocks * kScanBlock * codec().stages[s].bytes);
     if (codec().has_norm()) norms_.own(blocks * kScanBlock);
     for (const auto& norms : coarse_)
         if (norms) norms.load()->resize(z(blocks * kScanBlock));
+}
+
+void Packed::append(const std::uint8_t* codes, Index count) {
+    const Index size = codec().code_size();
+    reserve(ceil_div(count_ + count, kScanBlock));
+    for (Index i = 0; i < count; ++i) put(count_ + i, codes + i * size);
     count_ += count;
-    for (Index i = 0; i < count; ++i) put(first + i, codes + i * size);
 }
 
 void Packed::put(Index at, const std::uint8_t* code) {
-    const std::uint8_t* from = code;
+    std::vector<std::uint8_t> norms(coarse_.size()); // what can fail comes first
+    for (std::size_t s = 0; s < coarse_.size(); ++s)
+        if (coarse_[s]) norms[s] = coarse_norm(code, Index(s) + 1);
+    write(at, code, norms.data());
+}
+
+void Packed::write(Index at, const std::uint8_t* code, const std::uint8_t* norms) noexcept {
+    const auto next = [&] { return code ? *code++ : std::uint8_t(0); };
     for (std::size_t s = 0; s < parts_.size(); ++s) {
         const Index bytes = codec().stages[s].bytes;
-        std::uint8_t* part = parts_[s].own(parts_[s].size());
-        for (Index j = 0; j < bytes; ++j) part[place(at, bytes, j)] = *from++;
+        std::uint8_t* part = parts_[s].own();
+        for (Index j = 0; j < bytes; ++j) part[place(at, bytes, j)] = next();
     }
-    if (codec().has_norm()) norms_.own(norms_.size())[place(at)] = *from;
+    if (codec().has_norm()) norms_.own()[place(at)] = next();
     for (std::size_t s = 0; s < coarse_.size(); ++s)
-        if (coarse_[s]) (*coarse_[s].load())[place(at)] = coarse_norm(code, Index(s) + 1);
+        if (coarse_[s]) (*coarse_[s].load())[place(at)] = norms ? norms[s] : std::uint8_t(0);
 }
 
 void Packed::remove(Index at) {
-    std::vector<std::uint8_t> code(z(codec().code_size()));
+    reserve(blocks());
     if (at != count_ - 1) {
+        std::vector<std::uint8_t> code(z(codec().code_size()));
         unpack(count_ - 1, code.data());
         put(at, code.data());
     }
-    std::fill(code.begin(), code.end(), std::uint8_t(0));
-    put(count_ - 1, code.data());
+    write(count_ - 1, nullptr, nullptr);
     --count_;
 }
 
@@ -89,7 +101,7 @@ std::uint8_t Packed::coarse_norm(const std::uint8_t* code, Index stages) const {
     return std::uint8_t(std::lrint(std::clamp(byte, 0.0, 255.0)));
 }
 
-const std::uint8_t* Packed::coarse_norms(Index stages) const {
+const std::uint8_t* Packed::coarse_norms(Index stages, const std::function<void()>& poll) const {
     if (!codec().has_norm()) return nullptr;
     if (stages == Index(codec().stages.size())) return norms();
     std::atomic<Norms*>& norms = coarse_[z(stages - 1)];
@@ -97,6 +109,7 @@ const std::uint8_t* Packed::coarse_norms(Index stages) const {
     auto made = std::make_unique<Norms>(z(blocks() * kScanBlock));
     std::vector<std::uint8_t> code(z(codec().code_size()));
     for (Index at = 0; at < count_; ++at) {
+        if (poll && at % 4096 == 0) poll();
         unpack(at, code.data());
         (*made)[place(at)] = coarse_norm(code.data(), stages);
     }

@@ -4,6 +4,7 @@
 #include "codec/codebook.hpp"
 
 #include <atomic>
+#include <functional>
 
 namespace bqq::detail {
 
@@ -15,8 +16,8 @@ class PackedBytes {
         data_ = data, size_ = size, owner_ = std::move(owner);
     }
     const std::uint8_t* data() const { return data_; }
-    Index size() const { return size_; }
     std::uint8_t* own(Index size);
+    std::uint8_t* own() noexcept { return bytes_.data(); } ///< after the above
 
   private:
     std::vector<std::uint8_t> bytes_;
@@ -38,7 +39,7 @@ class Packed {
     const std::uint8_t* norms() const { return norms_.data(); } ///< of whole codes; null for ip
     std::uint8_t norm(Index at) const { return norms_.data()[place(at)]; }
 
-    /// Codes take the places from count() on.
+    /// Codes take the places from count() on. Like remove, throws std::bad_alloc with all codes as they were.
     void append(const std::uint8_t* codes, Index count);
     /// The last code takes the place `at`.
     void remove(Index at);
@@ -49,7 +50,7 @@ class Packed {
 
     /// Norm bytes of the first `stages` stages, by their own low and step: made on first use, by one thread or several
     /// at once, kept in step after. No lock: a forked child could inherit it held.
-    const std::uint8_t* coarse_norms(Index stages) const;
+    const std::uint8_t* coarse_norms(Index stages, const std::function<void()>& poll = {}) const;
 
     static std::size_t place(Index at) { return z(at / kScanBlock * kScanBlock + scan_place(int(at % kScanBlock))); }
     /// Byte j of the code at `at` within a stage of `bytes`.
@@ -58,7 +59,10 @@ class Packed {
     }
 
   private:
+    void reserve(Index blocks);
     void put(Index at, const std::uint8_t* code);
+    /// Zeros if code is null. The parts are its own.
+    void write(Index at, const std::uint8_t* code, const std::uint8_t* norms) noexcept;
     std::uint8_t coarse_norm(const std::uint8_t* code, Index stages) const;
 
     Codec codec_;

@@ -88,9 +88,9 @@ struct QueryTables::Collector {
 
 QueryTables::QueryTables(const Packed& packed, const float* Q, Index first, Index queries, Index ldq, Index coarse)
     : packed_(packed), codec_(packed.codec()), queries_(queries), coarse_(coarse), K_(kEntries * codec_.groups()),
-      table_bytes_(kEntries * groups_of(codec_, coarse)), floats_(z(queries * K_)), base_(z(queries)),
-      bytes_(z(queries * table_bytes_)), scale_(z(queries)), offset_(z(queries)), weights_(z(queries)),
-      shifts_(z(queries)), norms_(packed.coarse_norms(coarse)) {
+      table_bytes_(kEntries * groups_of(codec_, coarse)), sign_(codec_.metric == MetricType::l2 ? 1.0f : -1.0f),
+      floats_(z(queries * K_)), base_(z(queries)), bytes_(z(queries * table_bytes_)), scale_(z(queries)),
+      offset_(z(queries)), weights_(z(queries)), shifts_(z(queries)), norms_(packed.coarse_norms(coarse)) {
     make_floats(Q, first, ldq);
     for (Index q = 0; q < queries; ++q) make_bytes(q);
 }

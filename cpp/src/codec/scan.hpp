@@ -22,6 +22,9 @@ class QueryTables {
     Index queries() const { return queries_; }
     /// What a value, smallest first whatever the metric, is in its terms, and back.
     float distance(float value) const;
+    /// The distance, its negative where the largest is best.
+    float rank(float value) const { return sign_ * distance(value); }
+    float distance_of(float rank) const { return sign_ * rank; }
     float value_of(float distance) const;
     float value(Index query, Index at) const; ///< by float32 sums over the code at `at`
 
@@ -56,6 +59,7 @@ class QueryTables {
     const Packed& packed_;
     const Codec::Impl& codec_;
     const Index queries_, coarse_, K_, table_bytes_;
+    const float sign_;
     AlignedArray<float> floats_; // queries x K
     std::vector<float> base_;    // what is the same for all codes
     AlignedArray<std::uint8_t> bytes_;

@@ -5,6 +5,7 @@
 #include "parallel.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 
@@ -19,6 +20,19 @@ Index batch_size(Index queries, int threads) {
     return std::clamp(ceil_div(ceil_div(queries, threads), kScanQueries) * kScanQueries, Index(kScanQueries),
                       kQueryBatch);
 }
+
+/// The caller's poll for its own thread; others see that it has thrown.
+struct Polls {
+    mutable std::atomic<bool> stop{false};
+    explicit Polls(const std::function<void()>& poll) : callers_(poll) {}
+    const std::function<void()>& of(int worker) const { return worker == 0 ? callers_ : others_; }
+
+  private:
+    const std::function<void()>& callers_;
+    const std::function<void()> others_ = [this] {
+        if (stop) throw Error(ErrorCode::cancelled, "stopped");
+    };
+};
 
 } // namespace
 
@@ -44,7 +58,7 @@ SearchTask::Ranked SearchTask::ranked(const QueryTables& tables, Index query, co
         const float value = tables.value(query, at);
         const double more = double(value) - tables.scanned(query, QueryTables::sum_of(keys[i]));
         sum += more, squares += more * more;
-        r.found.push_back({value, id(at)});
+        r.found.push_back({tables.rank(value), id(at)});
     }
     const double count = double(std::max<std::size_t>(keys.size(), 1));
     r.mean = sum / count;
@@ -68,7 +82,8 @@ void SearchTask::finish(const QueryTables& tables, const QueryTables::Keys& keys
         if (!wanted.again || Index(keys[q].size()) < wanted.most) continue;
         // Sums that were kept are low ones: their spread is less than that of all.
         const double spread = std::max(r.spread, tables.rounding(Index(q)));
-        const double last = double(found[q][z(k - 1)].value) - r.mean + wanted.spreads * spread;
+        const double last =
+            double(tables.value_of(tables.distance_of(found[q][z(k - 1)].rank))) - r.mean + wanted.spreads * spread;
         const std::uint16_t kept = QueryTables::sum_of(*std::max_element(keys[q].begin(), keys[q].end())),
                             limit = tables.limit(Index(q), last, 1);
         if (limit > kept + 1) limits[q] = limit;
@@ -82,7 +97,7 @@ void SearchTask::finish(const QueryTables& tables, const QueryTables::Keys& keys
     for (const std::vector<Found>& hits : found)
         for (Index i = 0; i < k; ++i) {
             const bool there = i < Index(hits.size());
-            *distances++ = there ? tables.distance(hits[z(i)].value) : none;
+            *distances++ = there ? tables.distance_of(hits[z(i)].rank) : none;
             *out++ = there ? hits[z(i)].id : -1;
         }
 }
@@ -100,18 +115,20 @@ void SearchTask::search(Index k, float* distances, std::int64_t* out, const Sear
     const Wanted wanted{k, coarse, most, !options.rescore, coarse < stages ? kCoarseSpreads : kSpreads, options.poll};
     const int threads = resolve_threads(options.threads);
     const Index batch = batch_size(queries, threads), batches = ceil_div(queries, batch);
+    packed.coarse_norms(coarse, options.poll);
     if (batches < threads && packed.blocks() > kThreadBlocks) return search_few(wanted, batch, distances, out, threads);
+    const Polls polls(options.poll);
     parallel_for(
         batches, threads,
         [&](Index b, int worker) {
             const Index first = b * batch, count = std::min(batch, queries - first);
             const QueryTables tables(packed, Q + first * ldq, first, count, ldq, coarse);
-            const std::function<void()> none, &poll = worker == 0 ? wanted.poll : none;
+            const std::function<void()>& poll = polls.of(worker);
             const auto keys = tables.scan({0, packed.blocks(), allowed, &poll}, most);
             finish(tables, keys, {k, coarse, most, wanted.again, wanted.spreads, poll}, distances + first * k,
                    out + first * k);
         },
-        options.poll);
+        options.poll, &polls.stop);
 }
 
 /// Threads share the codes, since there are too few queries.
@@ -121,6 +138,7 @@ void SearchTask::search_few(const Wanted& wanted, Index batch, float* distances,
         std::min(ceil_div(threads, std::max<Index>(batches, 1)), ceil_div(packed.blocks(), kThreadBlocks));
     std::vector<std::unique_ptr<const QueryTables>> tables(z(batches));
     std::vector<QueryTables::Keys> keys(z(batches * ranges));
+    const Polls polls(wanted.poll);
     for (Index b = 0; b < batches; ++b)
         tables[z(b)] = std::make_unique<const QueryTables>(packed, Q + b * batch * ldq, b * batch,
                                                            std::min(batch, queries - b * batch), ldq, wanted.coarse);
@@ -129,9 +147,9 @@ void SearchTask::search_few(const Wanted& wanted, Index batch, float* distances,
         [&](Index item, int worker) {
             const Index range = item % ranges, begin = range * packed.blocks() / ranges;
             keys[z(item)] = tables[z(item / ranges)]->scan(
-                {begin, (range + 1) * packed.blocks() / ranges, allowed, worker == 0 ? &wanted.poll : nullptr}, most);
+                {begin, (range + 1) * packed.blocks() / ranges, allowed, &polls.of(worker)}, most);
         },
-        wanted.poll);
+        wanted.poll, &polls.stop);
     for (Index b = 0; b < batches; ++b) {
         QueryTables::Keys all = std::move(keys[z(b * ranges)]);
         for (std::size_t q = 0; q < all.size(); ++q) {
@@ -154,6 +172,7 @@ VectorIndex::Range SearchTask::range_search(float radius, const SearchOptions& o
     const Index batch = batch_size(queries, threads), batches = ceil_div(queries, batch);
     std::vector<std::vector<Found>> found(z(queries));
     const bool smaller = packed.codec().metric == MetricType::l2;
+    const Polls polls(options.poll);
     parallel_for(
         batches, threads,
         [&](Index b, int worker) {
@@ -162,22 +181,21 @@ VectorIndex::Range SearchTask::range_search(float radius, const SearchOptions& o
             std::vector<std::uint16_t> limits;
             for (Index q = 0; q < count; ++q)
                 limits.push_back(tables.limit(q, double(tables.value_of(radius)), tables.most_off()));
-            const auto keys =
-                tables.scan({0, packed.blocks(), allowed, worker == 0 ? &options.poll : nullptr}, 0, limits);
+            const auto keys = tables.scan({0, packed.blocks(), allowed, &polls.of(worker)}, 0, limits);
             for (Index q = 0; q < count; ++q) {
-                const auto all = ranked(tables, q, keys[z(q)], packed.count()).found;
-                for (const Found& f : all) {
-                    const float distance = tables.distance(f.value);
+                if (polls.of(worker)) polls.of(worker)();
+                for (const Found& f : ranked(tables, q, keys[z(q)], packed.count()).found) {
+                    const float distance = tables.distance_of(f.rank);
                     if (smaller ? distance < radius : distance > radius)
                         found[z(first + q)].push_back({distance, f.id});
                 }
             }
         },
-        options.poll);
+        options.poll, &polls.stop);
     VectorIndex::Range range;
     range.limits.push_back(0);
     for (const auto& hits : found) {
-        for (const Found& f : hits) range.distances.push_back(f.value), range.ids.push_back(f.id);
+        for (const Found& f : hits) range.distances.push_back(f.rank), range.ids.push_back(f.id);
         range.limits.push_back(Index(range.ids.size()));
     }
     return range;

@@ -41,9 +41,9 @@ struct SearchTask {
 
   private:
     struct Found {
-        float value;
+        float rank; ///< by what is told of it, so that ties are those that a caller sees
         std::int64_t id;
-        bool operator<(const Found& o) const { return value < o.value || (value == o.value && id < o.id); }
+        bool operator<(const Found& o) const { return rank < o.rank || (rank == o.rank && id < o.id); }
     };
     std::int64_t id(Index at) const { return ids ? ids[at] : at; }
     /// Codes by float32 sums, the first k of them best first.

@@ -67,7 +67,7 @@ class StageTrainer {
     /// Fills in stage, entries (int8) and scales, and takes what the codes stand for from R.
     void train(Stage& stage, std::uint32_t number, std::int8_t* entries, float* scales) {
         const std::uint64_t seed = options_.seed + (std::uint64_t(number) << 40);
-        codes_ = product_kmeans(R_, rows_, d_, ld_, M_, seed, threads_);
+        codes_ = product_kmeans(R_, rows_, d_, ld_, M_, seed, threads_, progress_);
         const Index rounds = train_effort(options_.effort).rounds;
         solve();
         recode({0, kDescents, 1, 1}, 1, seed, 0);
@@ -89,19 +89,30 @@ class StageTrainer {
     /// Least squares for the entries, the codes given: (H + ridge) C = sums, H the counts of pairs of entries.
     void solve() {
         std::vector<double> H(z(K_ * K_)), sums(z(K_ * d_));
-        parallel_for(M_, threads_, [&](Index m, int) { add_group(m, H, sums); }, [&] { progress_.poll(); });
+        const auto idle = [&] { progress_.poll(); };
+        parallel_for(
+            M_, threads_,
+            [&](Index m, int worker) {
+                progress_.advance(0, worker == 0);
+                add_group(m, H, sums);
+            },
+            idle, &progress_.stop);
         for (Index k = 0; k < K_; ++k) H[z(k * K_ + k)] += kRidge * double(rows_) / kEntries;
         if (!cholesky(K_, H.data())) throw Error(ErrorCode::internal, "the entries of a stage have no solution");
-        const Index parts = std::min<Index>(threads_, ceil_div(d_, kPad));
+        const Index parts = std::min(std::max<Index>(threads_, ceil_div(d_, 512)), ceil_div(d_, kPad));
         entries_.resize(z(K_ * d_));
-        parallel_for(parts, threads_, [&](Index part, int) {
-            const Index begin = part * d_ / parts, cols = (part + 1) * d_ / parts - begin;
-            std::vector<double> x(z(K_ * cols));
-            for (Index k = 0; k < K_; ++k) std::copy_n(&sums[z(k * d_ + begin)], cols, &x[z(k * cols)]);
-            cholesky_solve(K_, H.data(), cols, x.data());
-            for (Index k = 0; k < K_; ++k)
-                for (Index j = 0; j < cols; ++j) entries_[z(k * d_ + begin + j)] = float(x[z(k * cols + j)]);
-        });
+        parallel_for(
+            parts, threads_,
+            [&](Index part, int worker) {
+                progress_.advance(0, worker == 0);
+                const Index begin = part * d_ / parts, cols = (part + 1) * d_ / parts - begin;
+                std::vector<double> x(z(K_ * cols));
+                for (Index k = 0; k < K_; ++k) std::copy_n(&sums[z(k * d_ + begin)], cols, &x[z(k * cols)]);
+                cholesky_solve(K_, H.data(), cols, x.data());
+                for (Index k = 0; k < K_; ++k)
+                    for (Index j = 0; j < cols; ++j) entries_[z(k * d_ + begin + j)] = float(x[z(k * cols + j)]);
+            },
+            idle, &progress_.stop);
     }
 
     /// Rows 16 m ... of H and of the sums; sums are those of float32 over kSumRows rows, added in float64.
@@ -288,6 +299,7 @@ Codec Codec::train(const float* X, Index count, Index d, Index ldx, Index code_s
     codec->metric = options.metric, codec->d = d;
     Trainer trainer(*codec, X, choose(count, train_effort(options.effort).rows, options.seed), ldx);
     trainer.train(stage_sizes(d, code_size - codec->has_norm()), options);
+    if (!codec->bounded()) bad_argument("X is too large for the sums of a search in float32: scale it");
     codec->make_tables();
     return Codec(std::move(codec));
 }

@@ -120,6 +120,8 @@ struct VectorIndex::Impl {
     void append(const std::uint8_t* codes, Index count, const std::int64_t* added) {
         if (count == 0) return;
         if (added) check_new(added, count);
+        if (!added && next > std::numeric_limits<std::int64_t>::max() - count)
+            bad_argument("the ids behind the largest, " + std::to_string(next - 1) + ", are used up: name them");
         const auto before = ids.size();
         ids.reserve(before + z(count));
         if (added || next != Index(before)) name_places();
