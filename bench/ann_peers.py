@@ -24,7 +24,7 @@ import numpy as np
 
 from bench.ann_sets import Floats, Vectors, load
 
-UNIT_SETS = ("glove", "minilm", "wordllama")
+UNIT_SETS = ("glove", "minilm", "wordllama")  # TurboQuant and usearch's int8 are made for vectors of norm 1
 HNSW_LINKS = 16
 TICK = 1e-3  # seconds: less is not measured everywhere
 
@@ -196,8 +196,10 @@ def peers(name: str, d: int, size: int) -> dict[str, Peer]:
     if size:
         found = [p for p in of_faiss(d, size) if p.bytes == size and p.name[:3] in ("OPQ", "PQ8", "RQ4", "RQ8", "LSQ")]
     else:
+        units = name in UNIT_SETS
         found = [p for p in of_faiss(d, 16) if p.name[:2] == "SQ" or p.name[:3] == "RaB"]
-        found += [*of_others(d, name in UNIT_SETS), *graphs(d)]
+        found = [p for p in found if units or not p.name.startswith("SQtq")]
+        found += [*of_others(d, units), *graphs(d)]
     return {p.name: p for p in found}
 
 
