@@ -19,6 +19,18 @@
 #include <unistd.h>
 #endif
 
+#ifdef __linux__
+#include <sys/syscall.h>
+
+// What a new file could be read by before it got the permissions of the one it replaces.
+static mode_t mode_before = 0;
+extern "C" int fchmod(int fd, mode_t mode) {
+    struct stat info;
+    if (::fstat(fd, &info) == 0) mode_before = info.st_mode & 0777;
+    return int(::syscall(SYS_fchmod, fd, mode));
+}
+#endif
+
 using namespace bqq;
 using files::TemporaryDirectory;
 
@@ -378,6 +390,21 @@ TEST(files_that_cannot_be_used) {
 #endif
     CHECK_EQ(dir.entries(), std::size_t(0));
 }
+
+#ifdef __linux__
+TEST(a_private_file_is_private_at_every_moment) {
+    const TemporaryDirectory dir;
+    const std::string path = dir.file("w.safetensors");
+    save(path, {});
+    std::filesystem::permissions(path, std::filesystem::perms(0600));
+    mode_before = 0777;
+    save(path, {});
+    CHECK_EQ(mode_before & 0077, mode_t(0));
+    std::filesystem::permissions(path, std::filesystem::perms(0664));
+    save(path, {});
+    CHECK(std::filesystem::status(path).permissions() == std::filesystem::perms(0664));
+}
+#endif
 
 #ifndef _WIN32
 TEST(a_failing_save_leaves_the_old_file) {

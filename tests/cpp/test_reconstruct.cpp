@@ -77,6 +77,19 @@ TEST(transpose_is_exact) {
     }
 }
 
+// Means come from counts of bits: rows of Y Z, l additions for each element, would take minutes here.
+TEST(prefix_of_large_planes) {
+    bqq::Layout a;
+    a.m = a.rows = 9000, a.n = a.cols = 8000, a.J = a.K = 1, a.p = 2, a.l = 10000;
+    bqq::Matrix q(a);
+    const Index second = a.y_plane_bytes();
+    std::fill(q.Y.begin() + second, q.Y.end(), std::uint8_t(0x11)); // every fourth bit
+    std::fill(q.Z.begin() + a.z_plane_bytes(), q.Z.end(), std::uint8_t(0xFF));
+    q.scales = {1, 1, 1, 0.5f, 0.25f, 2, 1};
+    const bqq::Matrix head = bqq::prefix(q.view(), 1);
+    CHECK_NEAR(double(head.scales[3]), 1 + 0.5 * 2500 + 0.25 * 2500 + 2.0 * 10000, 1e-2);
+}
+
 TEST(prefix_keeps_bits_and_block_means) {
     for (const Case& c : kCases) {
         const bqq::Matrix q = make(c);

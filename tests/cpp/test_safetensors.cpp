@@ -171,6 +171,7 @@ TEST(malformed_headers) {
     check_error(std::string(8, '\0'), "does not begin with '{'");
     check_error(std::string(8, '\xFF'), "header length 18446744073709551615 is above 100000000");
     check_error(std::string(8, '\xFF') + "{}", "is above");
+    check_error("{\"metadata\": {}, \"weight_map\": {}}", "JSON text, not a safetensors file");
     check_error(std::string("\x01\xE1\xF5\x05\0\0\0\0{}", 10), "header length 100000001 is above 100000000");
     check_error(std::string("\0\xE1\xF5\x05\0\0\0\0{}", 10), "header length 100000000 reaches beyond");
     check_error(std::string("\3\0\0\0\0\0\0\0{}", 10), "reaches beyond the file of 10 bytes");

@@ -162,6 +162,47 @@ def test_fork_while_threads_are_in_an_index():
     assert finish(start_python(INDEX)) == "done\n"
 
 
+HANDLERS = """
+import signal, threading
+import numpy as np
+from bqq import ann
+V = np.random.default_rng(0).standard_normal((3000, 32)).astype(np.float32)
+codec = ann.train(V, 16, effort="fast")
+codes = codec.encode(V, effort="fast")
+index = ann.Index(codec)
+index.add_codes(np.tile(codes, (50, 1)))
+seen, end = [], threading.Event()
+def read(*_):
+    seen.append(len(index))
+    index.search(V[:2], 2)
+def write(*_):
+    try:
+        index.add_codes(codes[:1])
+    except RuntimeError as error:
+        seen.append(str(error))
+def change():
+    while not end.is_set(): index.add_codes(codes[:1])
+thread = threading.Thread(target=change)
+thread.start()
+for handler in (read, write):
+    seen.clear()
+    signal.signal(signal.SIGALRM, handler)
+    while len(seen) < 3:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        index.search(V, 5)
+    end.set()
+    thread.join()
+assert "cannot change it from within" in seen[0], seen
+print("done")
+"""
+
+
+@posix
+def test_handlers_of_signals_use_an_index_that_is_being_searched():
+    """Beside a writer, who waits for the search and whom later readers wait for."""
+    assert finish(start_python(HANDLERS)) == "done\n"
+
+
 PROCESSES = """
 import multiprocessing, threading, warnings
 import numpy as np

@@ -149,7 +149,7 @@ BQQ_API void validate(const Layout& layout);
 BQQ_API void validate(const View& q);
 
 /// The first k stacks (1 <= k <= p) as a matrix of their own: same bits, same r, s, t, orders and entries; u keeps each
-/// block's mean.
+/// block's mean. O(bits).
 BQQ_API Matrix prefix(const View& q, Index k);
 
 /// The transpose, exactly: Y' = Z^T, Z' = Y^T, s and t exchanged, the orders too.

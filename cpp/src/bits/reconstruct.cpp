@@ -1,6 +1,7 @@
 // What can be done with a compressed matrix besides products: prefix, transpose, reconstruction, error.
 #include "arguments.hpp"
 #include "bits/pack.hpp"
+#include "memory.hpp"
 #include "parallel.hpp"
 #include "tuning.hpp"
 
@@ -90,6 +91,31 @@ void row_squares(const View& q, float* out, int threads, const std::function<voi
     }
 }
 
+namespace {
+
+// Ones in each column, in each row of a plane.
+std::vector<Index> column_counts(const std::uint8_t* plane, Index rows, Index cols) {
+    const Index bytes = ceil_div(cols, 8);
+    std::vector<Index> counts(std::size_t(8 * bytes), 0);
+    for (Index i = 0; i < rows; ++i)
+        for (Index b = 0; b < bytes; ++b) {
+            const unsigned bits = plane[i * bytes + b];
+            for (unsigned k = 0; bits && k < 8; ++k) counts[std::size_t(8 * b + k)] += bits >> k & 1;
+        }
+    counts.resize(std::size_t(cols));
+    return counts;
+}
+std::vector<Index> row_counts(const std::uint8_t* plane, Index rows, Index cols) {
+    const Index bytes = ceil_div(cols, 8);
+    std::vector<Index> counts(std::size_t(rows), 0);
+    for (Index i = 0; i < rows; ++i)
+        for (Index b = 0; b < bytes; ++b)
+            for (unsigned bits = plane[i * bytes + b]; bits; bits &= bits - 1) ++counts[std::size_t(i)];
+    return counts;
+}
+
+} // namespace
+
 Matrix prefix(const View& q, Index k) {
     validate(q);
     Layout a = q.layout;
@@ -102,26 +128,17 @@ Matrix prefix(const View& q, Index k) {
         for (Index c = 0; c < a.K; ++c) {
             // u takes over the means of the stacks that are left out, so the mean of the block stays (algorithm: prefix
             // property).
-            const Index m = a.rows_of(j), n = a.cols_of(c), p = q.layout.p;
+            const double m = double(a.rows_of(j)), n = double(a.cols_of(c));
+            const Index p = q.layout.p;
             const float* scales = q.block_scales(j, c);
             double u = scales[3 * p];
-            const BlockProducts products(q, j, c, p);
-            std::vector<std::uint16_t> row(std::size_t(p * n));
-            std::vector<std::int64_t> rho(std::size_t(p), 0), zeta(std::size_t(p * n));
-            products.column_sums(zeta.data());
-            std::vector<double> sum_r(std::size_t(p), 0.0), sum_s(std::size_t(p), 0.0);
-            for (Index i = 0; i < m; ++i) {
-                products.row(i, row.data(), rho.data());
-                for (Index s = k; s < p; ++s) {
-                    for (Index b = 0; b < n; ++b) sum_r[std::size_t(s)] += row[std::size_t(s * n + b)];
-                    sum_s[std::size_t(s)] += double(rho[std::size_t(s)]);
-                }
-            }
             for (Index s = k; s < p; ++s) {
-                double sum_t = 0;
-                for (Index b = 0; b < n; ++b) sum_t += double(zeta[std::size_t(s * n + b)]);
-                u += scales[3 * s] * sum_r[std::size_t(s)] / double(m * n) +
-                     scales[3 * s + 1] * sum_s[std::size_t(s)] / double(m) + scales[3 * s + 2] * sum_t / double(n);
+                const std::vector<Index> y = column_counts(q.y_plane(j, c, s), a.rows, a.l),
+                                         z = row_counts(q.z_plane(j, c, s), a.l, a.cols);
+                Index sum_r = 0, sum_s = 0, sum_t = 0; // of Y Z, of Y, of Z
+                for (std::size_t i = 0; i < y.size(); ++i) sum_r += y[i] * z[i], sum_s += y[i], sum_t += z[i];
+                u += scales[3 * s] * double(sum_r) / (m * n) + scales[3 * s + 1] * double(sum_s) / m +
+                     scales[3 * s + 2] * double(sum_t) / n;
             }
             float* to = out.scales.data() + (j * a.K + c) * a.scales_per_block();
             std::copy_n(scales, 3 * k, to);

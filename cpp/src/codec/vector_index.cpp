@@ -24,9 +24,27 @@ void check_count(const char* what, Index count) {
 }
 
 /// Readers, or one writer, who does not wait for readers that came later. In the child of a fork locks are new: those
-/// of the parent may be held there for ever.
+/// of the parent may be held there for ever. A reader's poll may run anything, a handler of signals: it reads by the
+/// lock that its thread has, and cannot write.
 class Guard {
   public:
+    class Read {
+      public:
+        explicit Read(Guard& guard) : guard_(&guard), outer_(innermost_) {
+            if (!guard.is_read_here()) lock_ = guard.wait_to_read();
+            innermost_ = this;
+        }
+        ~Read() { innermost_ = outer_; }
+        Read(const Read&) = delete;
+        Read& operator=(const Read&) = delete;
+
+      private:
+        friend class Guard;
+        const Guard* const guard_;
+        const Read* const outer_; ///< of the same thread
+        std::shared_lock<std::shared_mutex> lock_;
+        static thread_local const Read* innermost_;
+    };
     class Write {
       public:
         Write(std::unique_lock<std::shared_mutex> lock, std::atomic<bool>& changing)
@@ -44,12 +62,11 @@ class Guard {
 
     Guard() : locks_(new Locks) {}
     ~Guard() { delete locks_.load(); }
-    std::shared_lock<std::shared_mutex> read() {
-        Locks& locks = here();
-        const std::lock_guard<std::mutex> turn(locks.turn);
-        return std::shared_lock<std::shared_mutex>(locks.guard);
-    }
+    Read read() { return Read(*this); }
     Write write() {
+        if (is_read_here())
+            throw Error(ErrorCode::unsupported, "the index is being searched by this thread, which cannot change it "
+                                                "from within, as in a handler of signals");
         Locks& locks = here();
         const std::lock_guard<std::mutex> turn(locks.turn);
         return {std::unique_lock<std::shared_mutex>(locks.guard), changing_};
@@ -62,6 +79,16 @@ class Guard {
         std::shared_mutex guard;
     };
 
+    bool is_read_here() const {
+        const Read* at = Read::innermost_;
+        while (at && at->guard_ != this) at = at->outer_;
+        return at;
+    }
+    std::shared_lock<std::shared_mutex> wait_to_read() {
+        Locks& locks = here();
+        const std::lock_guard<std::mutex> turn(locks.turn);
+        return std::shared_lock<std::shared_mutex>(locks.guard);
+    }
     Locks& here() {
         Locks* known = locks_;
         if (known->age != forks()) {
@@ -79,6 +106,8 @@ class Guard {
     std::atomic<Locks*> locks_;
     std::atomic<bool> changing_{false}, broken_{false};
 };
+
+thread_local const Guard::Read* Guard::Read::innermost_ = nullptr;
 
 } // namespace
 

@@ -55,7 +55,7 @@ struct Output::Impl {
         for (; slot < kSlots && fd_ < 0; ++slot) {
             path_ = path(slot);
             remove_abandoned(path_);
-            if (!create() && errno != EEXIST) break;
+            if (!create(exists ? 0600 : 0666) && errno != EEXIST) break; // what was private never is readable
         }
         if (fd_ < 0) fail_io("create a file beside", target, errno);
         while (slot < kSlots && remove_abandoned(path(slot))) ++slot;
@@ -65,9 +65,9 @@ struct Output::Impl {
     Impl& operator=(const Impl&) = delete;
 
     /// The file at path_, locked as long as this process writes it; false, with errno, if there is none to be had.
-    bool create() {
+    bool create(mode_t mode) {
         int fd;
-        do fd = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        do fd = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
         while (fd < 0 && errno == EINTR);
         if (fd < 0) return path_.clear(), false;
         struct stat info;

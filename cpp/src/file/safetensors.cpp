@@ -160,6 +160,8 @@ Container parse_safetensors(const std::uint8_t* bytes, std::size_t size, const s
     if (size < 8) bad("the file has " + std::to_string(size) + " bytes, a safetensors file has at least 10");
     std::uint64_t length = 0;
     for (int i = 7; i >= 0; --i) length = length << 8 | bytes[i];
+    if (length > kMaxHeader && bytes[0] == '{')
+        bad("JSON text, not a safetensors file; of an index of shards, open the shards");
     if (length > kMaxHeader)
         bad("header length " + std::to_string(length) + " is above " + std::to_string(kMaxHeader) +
             ": not a safetensors file");
