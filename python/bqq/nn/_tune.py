@@ -13,7 +13,7 @@ from torch import nn
 from bqq.nn._modules import _Compressed
 
 if TYPE_CHECKING:
-    from bqq.nn._compress import Recipe
+    from bqq.nn._recipe import Recipe
 
 _RATE = 3e-3  # of the size of what is tuned
 
