@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from bqq.nn._calibrate import Calibrated
 from bqq.nn._files import replace
+from bqq.nn._hub import mark
 from bqq.nn._modules import _Compressed, compressed, reason, weight_matrix
 from bqq.nn._recipe import Recipe, run_jobs
 from bqq.nn._report import LayerReport, Report
@@ -119,8 +120,8 @@ def compress(
     _check_run(executor, limit, progress)
     if batches is None and bits < 3:
         warnings.warn(f"{bits} bits without calibration: outputs will be far from the model's", stacklevel=2)
-    mark = "" if resume is None else fingerprint(recipe, targets, model, batches)
-    run = Run(recipe, executor, Kept(resume, mark), limit)
+    stamp = "" if resume is None else fingerprint(recipe, targets, model, batches)
+    run = Run(recipe, executor, Kept(resume, stamp), limit)
     with _quiet(model), tqdm(total=len(targets), disable=progress is not True, desc="compress", leave=False) as bar:
 
         def store(name: str, module: nn.Module, done: Done) -> _Compressed:
@@ -141,6 +142,7 @@ def compress(
             Calibrated(model, targets, batches, run, store, report).run()
     kept = sum(p.numel() for n, p in model.named_parameters() if not n.endswith(".scales"))
     report.uncompressed = kept
+    mark(model)
     return report
 
 

@@ -25,9 +25,7 @@ _made: dict[tuple[Any, ...], tuple[list[StorageWeakRef], bytes, bqq.Matrix]] = {
 def matrix_of(planes: Tensors, scales: torch.Tensor, shape: list[int]) -> bqq.Matrix:
     """The matrix of Y and Z (packed), an order of the columns, and rows, columns and values of entries; the last four
     are empty where there are none."""
-    tensors = [t for t in planes if t.numel()]
-    refs = [StorageWeakRef(t.untyped_storage()) for t in tensors]
-    key = (tuple(shape), *((ref.cdata, t.data_ptr(), _version(t)) for ref, t in zip(refs, tensors, strict=True)))
+    key, refs = _key(planes, shape)
     values = scales.detach().float().contiguous().numpy()
     digest = values.tobytes()
     with _lock:
@@ -42,6 +40,19 @@ def matrix_of(planes: Tensors, scales: torch.Tensor, shape: list[int]) -> bqq.Ma
             matrix = found[2].with_scales(values)
         _made[key] = refs, digest, matrix
         return matrix
+
+
+def _key(planes: Tensors, shape: list[int]) -> tuple[tuple[Any, ...], list[StorageWeakRef]]:
+    tensors = [t for t in planes if t.numel()]
+    refs = [StorageWeakRef(t.untyped_storage()) for t in tensors]
+    return (tuple(shape), *((ref.cdata, t.data_ptr(), _version(t)) for ref, t in zip(refs, tensors, strict=True))), refs
+
+
+def remember(planes: Tensors, scales: torch.Tensor, shape: list[int], matrix: bqq.Matrix) -> None:
+    """The matrix that these tensors are, known already."""
+    key, refs = _key(planes, shape)
+    with _lock:
+        _made[key] = refs, scales.detach().float().contiguous().numpy().tobytes(), matrix
 
 
 def _version(t: torch.Tensor) -> int:
