@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from bqq.nn import _tune
+from bqq.nn._guide import Weights, token_weights
 from bqq.nn._modules import _Compressed
 from bqq.nn._recipe import run_jobs
 from bqq.nn._resume import Done
@@ -46,10 +47,13 @@ class Calibrated:
         self._recipe, self._executor, self._kept = run.recipe, run.executor, run.kept
         self._store, self._report = store, report
         self._masks = [_mask(batch) for batch in batches]
+        self._weights: Weights = {}
 
     def run(self) -> None:
         prefix, blocks = _blocks(self._model, self._targets)
         if blocks:
+            if self._recipe.guide:
+                self._guide(prefix, blocks)
             calls = self._calls(blocks[0])
             inputs = [hidden for hidden, _, _ in calls]
             original = list(inputs)
@@ -64,7 +68,31 @@ class Calibrated:
             if not isinstance(module, nn.Embedding):
                 for batch, mask in zip(self._batches, self._masks, strict=True):
                     moments.add(_rows(self._seen(module, partial(_call, self._model, batch)), mask, module))
-            self._stage([name], moments)
+            self._stage({name: moments})
+
+    def _guide(self, prefix: str, blocks: list[nn.Module]) -> None:
+        modules = {name: m for name, m in self._targets.items() if name.startswith(prefix + ".")}
+        modules = {name: m for name, m in modules.items() if not isinstance(m, (nn.Conv2d, nn.Embedding))}
+        modules |= {f"{prefix}.{i}": block for i, block in enumerate(blocks)}
+
+        def differentiable(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if args:
+                return (args[0].detach().requires_grad_(), *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": kwargs["hidden_states"].detach().requires_grad_()}
+
+        frozen = {p: p.requires_grad for p in self._model.parameters()}
+        for p in frozen:
+            p.requires_grad_(False)
+        try:
+            with _hooked(blocks[0], differentiable, with_kwargs=True):
+                run = partial(_call, self._model)
+                self._weights = token_weights(run, self._batches, self._masks, modules, self._recipe.seed)
+        finally:
+            for p, needed in frozen.items():
+                p.requires_grad_(needed)
+
+    def _weighted(self, name: str, batch: int) -> torch.Tensor | None:
+        return self._weights[name][batch] if name in self._weights else None
 
     def _calls(self, first: nn.Module) -> list[tuple[torch.Tensor, tuple[Any, ...], dict[str, Any]]]:
         """For each batch the hidden state that enters the first block, and the other arguments."""
@@ -99,17 +127,18 @@ class Calibrated:
                 if not missing:
                     continue
                 inner = missing[0].removeprefix(prefix + ".")
-                moments = _Moments()
-                for h, f, call, mask in zip(inputs, original, calls, self._masks, strict=True):
-                    module, twin = block.get_submodule(inner), before.get_submodule(inner)
+                moments = {name: _Moments() for name in missing}
+                module, twin = block.get_submodule(inner), before.get_submodule(inner)
+                for i, (h, f, call, mask) in enumerate(zip(inputs, original, calls, self._masks, strict=True)):
                     seen = _rows(self._seen(module, partial(_run, block, h, call)), mask, module)
+                    true = seen
                     if self._recipe.propagate:
                         true = _rows(self._seen(twin, partial(_run, before, f, call)), mask, twin)
-                        moments.add(seen, true)
-                    else:
-                        moments.add(seen)
-                self._stage(missing, moments)
-            self._tuned(prefix, block, names, (inputs, behind, calls, self._masks))
+                    for name in missing:
+                        moments[name].add(seen, true, self._weighted(name, i))
+                self._stage(moments)
+            weights = [self._weighted(prefix, i) for i in range(len(inputs))]
+            self._tuned(prefix, block, names, (inputs, behind, calls, self._masks, weights))
         return [_run(block, h, call) for h, call in zip(inputs, calls, strict=True)], behind
 
     def _found(self, name: str) -> bool:
@@ -152,26 +181,26 @@ class Calibrated:
         items |= {f"{prefix}.{key}": p.detach().float().numpy() for key, p in block.named_parameters() if p.dim() == 1}
         self._kept.keep_block(prefix, items, {"layers": about, "tuned": tuned})
 
-    def _stage(self, names: list[str], moments: _Moments) -> None:
+    def _stage(self, moments: dict[str, _Moments]) -> None:
         """Layers that see the same inputs, each a job."""
         from bqq.nn._compress import finite
 
         start = time.perf_counter()
-        weights = {name: finite(name, self._targets[name]) for name in names}
-        if moments.count and not np.isfinite(moments.H).all():
-            raise ValueError(f"{names[0]}: its inputs on the calibration data are not finite")
-        blind = not moments.count or not np.trace(moments.H)
-        targets = {name: W if blind else moments.propagated(W) for name, W in weights.items()}
-        jobs = ((name, target, None if blind else moments.H) for name, target in targets.items())
+        weights = {name: finite(name, self._targets[name]) for name in moments}
+        for name, m in moments.items():
+            if m.count and not np.isfinite(m.H).all():
+                raise ValueError(f"{name}: its inputs on the calibration data are not finite")
+        targets = {name: moments[name].propagated(W) for name, W in weights.items()}
+        jobs = ((name, W, None if moments[name].blind else moments[name].H) for name, W in targets.items())
         for name, q in run_jobs(self._executor, self._recipe, jobs):
-            W, module = weights[name], self._targets[name]
-            if blind:
+            W, m, module = weights[name], moments[name], self._targets[name]
+            if m.blind:
                 error = q.error(W) ** 2
                 note = "" if isinstance(module, nn.Embedding) else "saw no inputs: without calibration"
             else:
                 E = (q.reconstruct() - targets[name]).astype(np.float64)
-                error = float(((E @ moments.H) * E).sum() / max(((W @ moments.H) * W).sum(), 1e-300))
-                note = moments.note()
+                error = float(((E @ m.H) * E).sum() / max(((W @ m.H) * W).sum(), 1e-300))
+                note = m.note()
             done = Done(q, error, note, time.perf_counter() - start)
             start = time.perf_counter()
             self._kept.keep_layer(name, done)
@@ -192,27 +221,35 @@ class Calibrated:
 
 
 class _Moments:
-    """Sums over tokens: X^T X of the inputs, and (X_f - X)^T X with X_f those of the original model."""
+    """Sums over tokens, each with a weight: X^T X of the inputs, and (X_f - X)^T X with X_f those of the original."""
 
     def __init__(self) -> None:
         self.count = 0
         self.H: _Array = np.zeros((0, 0))
         self.moved: _Array | None = None
 
-    def add(self, seen: torch.Tensor | None, true: torch.Tensor | None = None) -> None:
+    def add(
+        self, seen: torch.Tensor | None, true: torch.Tensor | None = None, weights: torch.Tensor | None = None
+    ) -> None:
         if seen is None:
             return
         if not self.count:
             self.H = np.zeros((seen.shape[1], seen.shape[1]))
         self.count += seen.shape[0]
-        self.H += (seen.T @ seen).double().numpy()
-        if true is not None:
-            moved = ((true - seen).T @ seen).double().numpy()
+        weighted = seen if weights is None else seen * weights[:, None]
+        self.H += (seen.T @ weighted).double().numpy()
+        if true is not None and true is not seen:
+            moved = ((true - seen).T @ weighted).double().numpy()
             self.moved = moved if self.moved is None else self.moved + moved
+
+    @property
+    def blind(self) -> bool:
+        """Nothing came in, or zeros alone."""
+        return not self.count or not np.trace(self.H)
 
     def propagated(self, W: _Array) -> _Array:
         """W (I + (X_f - X)^T X (H + damping)^-1): what on X comes closest to W on X_f."""
-        if self.moved is None:
+        if self.moved is None or self.blind:
             return W
         n = len(self.H)
         damped = self.H + _DAMPING * np.trace(self.H) / n * np.eye(n)

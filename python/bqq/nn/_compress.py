@@ -46,6 +46,7 @@ def compress(
     exclude: str | Iterable[str] | None = None,
     patch: int | None = None,
     effort: str | None = None,
+    guide: bool = True,
     propagate: bool = True,
     order: bool = True,
     outliers: float | None = 8.0,
@@ -62,7 +63,9 @@ def compress(
     Without calibration each weight is approximated on its own. With it, block by block: the inputs that a layer sees in
     the model compressed so far give the metric H of its error; its weight is first moved so that it makes good what
     those inputs lost (error propagation); columns go by falling diagonal of H, outliers are kept apart; at the end of a
-    block its scales, norms and biases are tuned so that its output is that of the block as it was.
+    block its scales, norms and biases are tuned so that its output is that of the block as it was. In all of it a token
+    counts as much as the model's output depends on it there (its guide): that takes passes forward and backward
+    through the whole model, batch by batch, beforehand.
 
     Parameters
     ----------
@@ -74,8 +77,8 @@ def compress(
         are kept, twice
     include, exclude : patterns of module names (``"*.mlp.*"``); by default everything that can be compressed but
         embeddings, which are only if they are named, and always without calibration
-    patch, effort : as in :func:`bqq.decompose`; effort None: 100 steps and 300 sweeps
-    propagate, order, outliers : the parts of the recipe, to be switched off
+    patch, effort : as in :func:`bqq.decompose`; effort None: 100 steps and 1,000 sweeps
+    guide, propagate, order, outliers : the parts of the recipe, to be switched off
     tune : steps of tuning a block, True for 80, False for none
     seed, threads : as in :func:`bqq.decompose`
     executor : with ``submit`` as those of concurrent.futures (a ProcessPoolExecutor, Dask's ``client.get_executor()``):
@@ -104,6 +107,7 @@ def compress(
         effort,
         tune,
         patch=patch,
+        guide=guide,
         propagate=propagate,
         order=order,
         outliers=outliers,

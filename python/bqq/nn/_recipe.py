@@ -13,6 +13,7 @@ import numpy as np
 import bqq
 
 _AHEAD = 16  # jobs handed to an executor at a time: their weights are in memory
+_SEARCH = {"steps": 100, "refine": 1000}  # bench.models.minilm --effort: error against time
 _Array = np.ndarray[Any, Any]
 _T = TypeVar("_T")
 
@@ -24,6 +25,7 @@ class Recipe:
     bits: float
     patch: int | None
     effort: str | None
+    guide: bool
     propagate: bool
     order: bool
     outliers: float | None
@@ -34,7 +36,7 @@ class Recipe:
     def decompose(self, W: _Array, H: _Array | None) -> bqq.Matrix:
         """Within about `bits` bits; order and outliers come on top."""
         how: dict[str, Any] = {"seed": self.seed, "threads": self.threads, "outliers": self.outliers}
-        how |= {"effort": self.effort} if self.effort else {"steps": 100, "refine": 300}
+        how |= {"effort": self.effort} if self.effort else _SEARCH
         if H is not None:
             how |= {"weight": H, "order": "weight" if self.order else None}
         if self.bits == int(self.bits):

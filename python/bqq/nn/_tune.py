@@ -65,12 +65,14 @@ class _Tunable(nn.Module):
 def tune(
     block: nn.Module,
     run: Callable[[torch.Tensor, Any], torch.Tensor],
-    data: tuple[list[torch.Tensor], list[torch.Tensor], list[Any], list[torch.Tensor | None]],
+    data: tuple[
+        list[torch.Tensor], list[torch.Tensor], list[Any], list[torch.Tensor | None], list[torch.Tensor | None]
+    ],
     recipe: Recipe,
 ) -> tuple[float, float]:
     """Adam on batches drawn at random; loss before and after over some of them, in shares of what the block adds. The
     old values are put back if the loss did not fall."""
-    inputs, targets, calls, masks = data
+    inputs, targets, calls, masks, weights = data
     layers = {name: m for name, m in block.named_modules() if isinstance(m, _Compressed) and _plain(m)}
     tunable = {name: _Tunable(layer) for name, layer in layers.items()}
     for name, module in tunable.items():
@@ -91,6 +93,8 @@ def tune(
         error = (run(inputs[i], calls[i]) - targets[i]).square().mean(-1)
         mask = masks[i]
         error = error[mask] if mask is not None and mask.shape == error.shape else error.flatten()
+        weight = weights[i]
+        error = error if weight is None or weight.shape != error.shape else error * weight
         return error.clamp_max(error.detach().quantile(0.999)).mean() / size
 
     probe = range(0, len(inputs), max(1, len(inputs) // 8))
