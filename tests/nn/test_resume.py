@@ -147,7 +147,8 @@ def test_ten_kills(tmp_path):
         folder.mkdir(exist_ok=True)
         process = subprocess.Popen([sys.executable, "-c", script], cwd=folder, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        with process.stdout as lines:
+            assert lines.readline() == "ready\n"
         return process
 
     begun = start(tmp_path / "true")

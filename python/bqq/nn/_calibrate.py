@@ -99,9 +99,9 @@ class Calibrated:
         calls: list[tuple[torch.Tensor, tuple[Any, ...], dict[str, Any]]] = []
 
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            kwargs = {k: v for k, v in kwargs.items() if "past_key_value" not in k}
+            kwargs = {k: False if k == "use_cache" else _stateless(v) for k, v in kwargs.items()}
             if args:
-                calls.append((args[0], args[1:], kwargs))
+                calls.append((args[0], tuple(map(_stateless, args[1:])), kwargs))
             else:
                 calls.append((kwargs.pop("hidden_states"), (), kwargs))
             raise _Enough
@@ -327,6 +327,11 @@ def _call(model: nn.Module, batch: Any) -> Any:
     if hasattr(batch, "keys"):
         return model(**batch)
     return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+
+
+def _stateless(value: Any) -> Any:
+    """None for a cache of keys and values: a block that runs often would fill it."""
+    return None if hasattr(value, "get_seq_length") else value
 
 
 def _run(block: nn.Module, hidden: torch.Tensor, call: Any) -> torch.Tensor:

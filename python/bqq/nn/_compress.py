@@ -252,4 +252,4 @@ def _quiet(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         for name, module in model.named_modules():  # those that are new have the names of the old
-            module.training = modes[name]
+            module.training = modes.get(name, module.training)

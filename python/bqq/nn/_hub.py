@@ -143,6 +143,10 @@ def _register(table: Any) -> None:
             items, made_of = contents(model)
             return _unpacked(items, made_of)
 
+    for made in (BqqConfig, BqqQuantizer):  # as if of the module, for pickles
+        made.__qualname__ = made.__name__
+        globals()[made.__name__] = made
+
 
 def _checkpoint_files(model: Any) -> list[Path]:
     """What from_pretrained will read, where transformers (4) does not say."""

@@ -97,21 +97,12 @@ def tune(
         error = error if weight is None or weight.shape != error.shape else error * weight
         return error.clamp_max(error.detach().quantile(0.999)).mean() / size
 
-    probe = range(0, len(inputs), max(1, len(inputs) // 8))
-    before = float(np.mean([float(loss(i)) for i in probe]))
-    optimiser, rng = torch.optim.Adam(groups, betas=(0.9, 0.95)), np.random.default_rng(recipe.seed)
-    with torch.enable_grad():
-        for step in range(recipe.tune):
-            share = 0.5 * (1 + math.cos(math.pi * step / recipe.tune)) * min(1.0, (step + 1) / 5)
-            for group in optimiser.param_groups:
-                group["lr"] = share * group["first"]
-            optimiser.zero_grad()
-            loss(int(rng.integers(len(inputs)))).backward()
-            optimiser.step()
-    after = float(np.mean([float(loss(i)) for i in probe]))
-    for name, module in tunable.items():
-        module.write_back()
-        _put(block, name, layers[name])
+    try:
+        before, after = _descend(groups, loss, len(inputs), recipe)
+    finally:
+        for name, module in tunable.items():
+            module.write_back()
+            _put(block, name, layers[name])
     if not after < before:
         for p, value in saved[0]:
             p.copy_(value)
@@ -122,6 +113,24 @@ def tune(
         p.requires_grad_(frozen.get(p, False))
         p.grad = None
     return before, after
+
+
+def _descend(
+    groups: list[dict[str, Any]], loss: Callable[[int], torch.Tensor], number: int, recipe: Recipe
+) -> tuple[float, float]:
+    """Loss over some of the batches before and after."""
+    probe = range(0, number, max(1, number // 8))
+    before = float(np.mean([float(loss(i)) for i in probe]))
+    optimiser, rng = torch.optim.Adam(groups, betas=(0.9, 0.95)), np.random.default_rng(recipe.seed)
+    with torch.enable_grad():
+        for step in range(recipe.tune):
+            share = 0.5 * (1 + math.cos(math.pi * step / recipe.tune)) * min(1.0, (step + 1) / 5)
+            for group in optimiser.param_groups:
+                group["lr"] = share * group["first"]
+            optimiser.zero_grad()
+            loss(int(rng.integers(number))).backward()
+            optimiser.step()
+    return before, float(np.mean([float(loss(i)) for i in probe]))
 
 
 def _plain(layer: _Compressed) -> bool:
