@@ -397,7 +397,8 @@ def _compress_model(args: argparse.Namespace) -> None:
             calibrated = importlib.import_module("bqq.nn._command")
         except ImportError as error:
             raise InputError(f"--calibrate needs torch and transformers: {error}") from None
-        calibrated.run(args)
+        with reading(args.input):
+            calibrated.run(args)
         return
     options = _checkpoint.Options(
         args.bits,

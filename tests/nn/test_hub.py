@@ -169,3 +169,56 @@ def test_it_fails_loudly_without_bqq_nn(tmp_path):
     model.save_pretrained(tmp_path)
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", ALONE, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# --- bqq compress --calibrate ---
+
+
+def command(folder, *args):
+    line = [sys.executable, "-W", "ignore", "-m", "bqq", "compress", *args, "--patch", "32"]
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.fixture
+def words(tmp_path):
+    """A model with a tokenizer of words, and a text."""
+    tokenizers = pytest.importorskip("tokenizers")
+    torch.manual_seed(0)
+    llama().eval().save_pretrained(tmp_path / "dense")
+    vocabulary = {"?": 0, **{f"w{i}": i for i in range(1, 60)}}
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="?"))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="?").save_pretrained(tmp_path / "dense")
+    order = torch.randint(1, 60, (2000,), generator=torch.Generator().manual_seed(1)).tolist()
+    (tmp_path / "text.txt").write_text(" ".join(f"w{i}" for i in order))
+    return tmp_path
+
+
+def test_calibrated_from_the_command_line(words):
+    done = command(words, "dense", "small", "--bits", "3", "--calibrate", "text.txt")
+    assert done.returncode == 0, done.stderr
+    assert "14 layers at 3." in done.stdout
+    assert "s left at most" in done.stderr
+    assert not (words / "small.part").exists()
+    dense = transformers.LlamaForCausalLM.from_pretrained(words / "dense")
+    small = transformers.LlamaForCausalLM.from_pretrained(words / "small")
+    before, after = output(dense), output(small)
+    assert float((after - before).square().mean() / before.square().mean()) < 0.2
+    assert transformers.AutoTokenizer.from_pretrained(words / "small")("w7")["input_ids"] == [7]
+    report = json.loads((words / "small" / "bqq-report.json").read_text())
+    assert len(report["layers"]) == 14
+    assert report["skipped"]["lm_head"].startswith("its weight is shared with")
+
+
+def test_what_the_command_cannot_use(words):
+    (words / "short.txt").write_text("w1 w2")
+    for args, says in (
+        (("dense", "small", "--bits", "3", "--calibrate", "none.txt"), "none.txt"),
+        (("dense", "small", "--bits", "3", "--calibrate", "short.txt"), "2 tokens, expected 32 or more"),
+        (("dense", "dense", "--bits", "3", "--calibrate", "text.txt"), "--force replaces it"),
+        (("text.txt", "small", "--bits", "3", "--calibrate", "text.txt"), "text.txt"),
+    ):
+        done = command(words, *args)
+        assert done.returncode == 2, done.stderr
+        assert says in done.stderr
+        assert not (words / "small").exists()
