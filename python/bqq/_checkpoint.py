@@ -296,7 +296,8 @@ class _Work:
                 _print(table, row)
                 rows.append(row)
                 items |= matrices
-                items[tensor.name] = np.zeros(1, np.uint8)  # another shape than any reader of weights expects
+                markers = [tensor.name, *(f"{name}.weight" for name in matrices)]
+                items |= {name: np.zeros(1, np.uint8) for name in markers}  # no shape that a reader of weights expects
             gone = {tensor.scale for tensor in shard.tensors} | {tensor.name for tensor in shard.tensors}
             items |= {name: file[name] for name in file if name not in gone}
             layers = {

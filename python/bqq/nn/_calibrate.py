@@ -236,6 +236,10 @@ class _Moments:
         if not self.count:
             self.H = np.zeros((seen.shape[1], seen.shape[1]))
         self.count += seen.shape[0]
+        if true is not None and true.shape != seen.shape:  # tokens that went to another expert
+            true = None
+        if weights is not None and len(weights) != len(seen):
+            weights = None
         weighted = seen if weights is None else seen * weights[:, None]
         self.H += (seen.T @ weighted).double().numpy()
         if true is not None and true is not seen:
@@ -264,9 +268,12 @@ class _Moments:
 
 
 def _blocks(model: nn.Module, targets: dict[str, nn.Module]) -> tuple[str, list[nn.Module]]:
-    """The longest list of modules that has targets in it, and its name."""
+    """The longest list of modules that has targets in it and is in no member of another, and its name."""
     best: tuple[str, list[nn.Module]] = ("", [])
+    lists = [name + "." for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) > 1]
     for name, module in model.named_modules():
+        if any(name.startswith(outer) for outer in lists):
+            continue
         longer = isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) > len(best[1])
         if longer and any(target.startswith(name + ".") for target in targets):
             best = (name, list(module.children()))

@@ -17,6 +17,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from bqq.nn._calibrate import Calibrated
+from bqq.nn._experts import fused, one_by_one, unfold
 from bqq.nn._files import replace
 from bqq.nn._hub import mark
 from bqq.nn._modules import _Compressed, compressed, reason, weight_matrix
@@ -67,6 +68,8 @@ def compress(
     counts as much as the model's output depends on it there (its guide): that takes passes forward and backward
     through the whole model, batch by batch, beforehand.
 
+    Experts that are one parameter of three sides become lists of layers, each with its own inputs.
+
     Parameters
     ----------
     model : any torch module, on the CPU in float32. Blocks are the members of its longest ModuleList or Sequential
@@ -115,6 +118,7 @@ def compress(
         threads=threads,
     )
     report = Report(model)
+    _unfold(model)
     targets = _targets(model, _patterns("include", include), _patterns("exclude", exclude), report)
     if not targets:
         raise ValueError(f"model has no layer to compress: {report.skipped or 'it has no parameters'}")
@@ -148,6 +152,16 @@ def compress(
     report.uncompressed = kept
     mark(model)
     return report
+
+
+def _unfold(model: nn.Module) -> None:
+    """Fused experts become lists of layers."""
+    holders = [(module, names) for module in model.modules() if (names := fused(module))]
+    for module, names in holders:
+        for name in names:
+            unfold(module, name)
+    if holders:
+        one_by_one(model)
 
 
 def _data_free(targets: dict[str, nn.Module], run: Run, store: Callable[..., object]) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 import bqq
 from bqq.nn import _op
+from bqq.nn._experts import Experts, fused, one_by_one, unfold
 from bqq.nn._modules import _EXTRAS, _Compressed, compressed, reason
 
 _FILE, _INDEX, _KEY = "model.safetensors", "model.safetensors.index.json", "bqq_nn"
@@ -57,7 +58,8 @@ def contents(model: nn.Module) -> tuple[dict[str, Any], dict[str, dict[str, str]
         seen.add(place)
         items[key] = tensor.detach()
     items |= {name: layer.matrix for name, layer in layers.items()}
-    items |= {f"{name}.weight": np.zeros(1, np.uint8) for name in layers}
+    stacks = [name for name, m in model.named_modules() if isinstance(m, Experts)]
+    items |= {name: np.zeros(1, np.uint8) for name in [*(f"{name}.weight" for name in layers), *stacks]}
     return items, {name: {"kind": type(layer).__name__, "precision": layer.precision} for name, layer in layers.items()}
 
 
@@ -71,6 +73,8 @@ def load(model: nn.Module, directory: str | os.PathLike[str]) -> nn.Module:
     source = Source(shards(Path(directory)))
     if not source.layers:
         raise ValueError(f"{os.fspath(directory)}: was not written by bqq.nn.save or bqq compress")
+    for name in source.fused:
+        unfold_at(model, name)
     modules = dict(model.named_modules())
     missing = sorted(set(source.layers) - set(modules))
     if missing:
@@ -107,7 +111,13 @@ class Source:
 
     @property
     def markers(self) -> set[str]:
-        return {f"{name}.weight" for name in self.layers}
+        """Where dense weights would be: of layers, and of fused experts."""
+        return {f"{name}.weight" for name in self.layers} | self.fused
+
+    @property
+    def fused(self) -> set[str]:
+        """Names of fused experts."""
+        return {name.rpartition(".")[0] for name in self.layers} & set(self._places)
 
     def file(self, name: str) -> bqq.File:
         return self._files[self._places[name]]
@@ -148,6 +158,18 @@ class Source:
             for entry in (header[f"{name}.bqq_y"], header[f"{name}.bqq_z"])
         )
         return y, z
+
+
+def unfold_at(model: nn.Module, name: str) -> None:
+    """The fused experts called `name` become a list of layers, if there are such and it is none yet."""
+    parent, _, child = name.rpartition(".")
+    try:
+        module = model.get_submodule(parent)
+    except AttributeError:
+        return
+    if child in fused(module):
+        unfold(module, child)
+        one_by_one(model)
 
 
 def shards(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import sys
 from importlib.abc import Loader, MetaPathFinder
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from torch import nn
 
 import bqq
-from bqq.nn._files import _KEY, Source, contents, replace, shards
+from bqq.nn._files import _KEY, Source, contents, replace, shards, unfold_at
 from bqq.nn._modules import reason
 
 _TABLE = "transformers.quantizers.auto"
@@ -106,6 +107,10 @@ def _register(table: Any) -> None:
             self._source = Source([Path(f) for f in checkpoint_files or _checkpoint_files(model)])
             if not self._source.layers:
                 raise ValueError(f"{model.config._name_or_path}: config.json says bqq, but the files have no bqq layer")
+            prefix = getattr(model, "base_model_prefix", "") + "."
+            for name in self._source.fused:
+                for called in (name, prefix + name, name.removeprefix(prefix)):
+                    unfold_at(model, called)
             names = _names(model, list(self._source.layers))
             for called, name in names.items():
                 module = model.get_submodule(called)
@@ -113,7 +118,7 @@ def _register(table: Any) -> None:
                     raise ValueError(f"module {called!r} of the model: {why}, expected what became a compressed layer")
                 replace(model, called, _Pending(module, name))
             ignored = model._keys_to_ignore_on_load_unexpected  # a set since transformers 5, a list or None before
-            packed = [rf"\.{part}$" for part in _PACKED]
+            packed = [rf"\.{part}$" for part in _PACKED] + [re.escape(name) + "$" for name in self._source.fused]
             model._keys_to_ignore_on_load_unexpected = (list if ignored is None else type(ignored))(
                 [*(ignored or []), *packed]
             )
@@ -141,6 +146,7 @@ def _register(table: Any) -> None:
 
         def get_state_dict_and_metadata(self, model: Any, safe_serialization: Any = None) -> Any:
             items, made_of = contents(model)
+            model._weight_conversions = []  # transformers 5 would split and rename packed tensors as if they were dense
             return _unpacked(items, made_of)
 
     for made in (BqqConfig, BqqQuantizer):  # as if of the module, for pickles
