@@ -334,8 +334,8 @@ class _Work:
             with blame(f"{source}, tensor {tensor.name!r}"):
                 W = _values(file, tensor, raw, i)
                 q = self._options.decompose(W, self._args.threads, _Part(progress, i, len(names)))
-            size = float(np.square(W, dtype=np.float64).sum())
-            wrong, power = wrong + q.error(W) ** 2 * size, power + size
+            energy = float(np.square(W, dtype=np.float64).sum())
+            wrong, power = wrong + q.error(W) ** 2 * energy, power + energy
             matrices[name] = q
         size = sum(q.nbytes for q in matrices.values())
         error = math.sqrt(wrong / power) if power else 0.0

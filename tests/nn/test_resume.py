@@ -23,8 +23,7 @@ import bqq.nn  # noqa: E402
 from test_compress import Model, batches, make  # noqa: E402
 
 SCRIPT = """
-import sys, torch
-sys.path.insert(0, {tests!r})
+import torch
 from test_compress import batches, make
 import bqq.nn
 torch.set_num_threads(1)
@@ -141,11 +140,13 @@ def test_processes_and_a_broken_pool(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 def test_ten_kills(tmp_path):
-    script = SCRIPT.format(tests=str(Path(__file__).parent))
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    env = os.environ | {"PYTHONPATH": path}
 
     def start(folder):
         folder.mkdir(exist_ok=True)
-        process = subprocess.Popen([sys.executable, "-c", script], cwd=folder, stdout=subprocess.PIPE, text=True)
+        line = [sys.executable, "-c", SCRIPT]
+        process = subprocess.Popen(line, cwd=folder, env=env, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         with process.stdout as lines:
             assert lines.readline() == "ready\n"

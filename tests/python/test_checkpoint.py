@@ -31,7 +31,7 @@ def write_model(folder: Path, layers: int = 2, **config: Any) -> dict[str, Any]:
     """A folder of as many shards as layers, and what is in it."""
     folder.mkdir()
     every: dict[str, Any] = {}
-    places = {}
+    places: dict[str, str] = {}
     for i in range(layers):
         tensors: dict[str, Any] = {
             f"layers.{i}.q.weight": weights(10 * i, 64, 48),

@@ -24,7 +24,8 @@ class Experts(nn.ModuleList):
         return torch.Size((len(self), *self[0].shape))
 
     def layer(self, i: int) -> nn.Module:
-        found: nn.Module = self._modules[str(i)]  # type: ignore[assignment]
+        found = self._modules[str(i)]
+        assert found is not None
         return found
 
     def __getitem__(self, index: Any) -> Any:
@@ -91,7 +92,8 @@ def unfold(module: nn.Module, name: str) -> Experts:
     experts = Experts(layers)
     delattr(module, name)
     module.add_module(name, experts)
-    return experts.train(module.training)
+    experts.train(module.training)
+    return experts
 
 
 def one_by_one(model: Any) -> None:

@@ -203,7 +203,7 @@ def _twin(state: dict[str, Any], key: str, there: dict[str, Any]) -> str:
 def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
     if a.is_meta or b.is_meta:
         return a is b
-    return a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.numel() > 0
+    return bool(a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.numel() > 0)
 
 
 def _on_cpu(module: nn.Module, matrix: bqq.Matrix) -> nn.Module:

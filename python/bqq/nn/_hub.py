@@ -90,7 +90,7 @@ def _register(table: Any) -> None:
     from transformers.utils.quantization_config import QuantizationConfigMixin
 
     @table.register_quantization_config("bqq")
-    class BqqConfig(QuantizationConfigMixin):  # type: ignore[misc, no-any-unimported]
+    class BqqConfig(QuantizationConfigMixin):
         def __init__(self, **_: Any) -> None:
             self.quant_method = "bqq"
 
@@ -98,7 +98,7 @@ def _register(table: Any) -> None:
             return {"quant_method": "bqq"}
 
     @table.register_quantizer("bqq")
-    class BqqQuantizer(HfQuantizer):  # type: ignore[misc, no-any-unimported]
+    class BqqQuantizer(HfQuantizer):
         """Compressed layers in the place of those of the model; memory for their dense weights is never taken."""
 
         requires_calibration = True  # bqq.nn.compress does that
