@@ -104,6 +104,15 @@ def compress(
         the layer's name; a ``resume`` folder of another run. What was compressed before stays so.
     RuntimeError
         The executor broke.
+
+    Examples
+    --------
+    On many machines, of which each has bqq and torch, with the scheduler at ``HOST:8786`` (``dask scheduler`` there,
+    ``dask worker tcp://HOST:8786 --nthreads 1 --nworkers auto`` on each); what a lost worker had in hand is done again:
+
+    >>> from distributed import Client
+    >>> executor = Client("tcp://HOST:8786").get_executor()
+    >>> bqq.nn.compress(model, 2, calibration=batches, executor=executor, resume="kept", threads=1)
     """
     recipe = _recipe(
         bits,
