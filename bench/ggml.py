@@ -139,3 +139,31 @@ class Product:
 
 def maker(type_name: str) -> Callable[[Floats, Floats, int], Callable[[], object]]:
     return lambda W, X, threads: Product(W, X, type_name, threads)
+
+
+LOW_BITS = {"Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "IQ2_XXS": 16, "IQ2_S": 22}
+
+
+def rounded(W: Floats, type_name: str, importance: npt.NDArray[Any] | None = None) -> tuple[Floats, float]:
+    """W as it comes back from a type of blocks of 256, and its bits per weight; importance: one number a column, the
+    mean squares of the inputs. Where rows are no multiple of 256, several of them make one."""
+    from gguf import GGMLQuantizationType, dequantize  # of ggml's own project
+
+    lib, kind = library(), LOW_BITS[type_name]
+    (m, n), block = W.shape, 256
+    rows = next(r for r in range(1, block + 1) if (n * r) % block == 0)
+    if m % rows:
+        raise ValueError(f"{type_name} needs rows of a multiple of {block}, not {n}")
+    dense = np.ascontiguousarray(W, np.float32).reshape(m // rows, n * rows)
+    weights = np.ones(n) if importance is None else importance
+    tiled = np.ascontiguousarray(np.tile(weights, rows), np.float32)
+    context = lib.ggml_init(InitParams(1 << 20, None, True))
+    size = lib.ggml_nbytes(lib.ggml_new_tensor_2d(context, kind, n * rows, m // rows))
+    lib.ggml_free(context)
+    codes = np.empty((m // rows, size // (m // rows)), np.uint8)
+    floats = POINTER(c_float)
+    lib.ggml_quantize_chunk(
+        kind, dense.ctypes.data_as(floats), _pointer(codes), 0, m // rows, n * rows, tiled.ctypes.data_as(floats)
+    )
+    values = dequantize(codes, GGMLQuantizationType(kind)).reshape(m, n)
+    return np.ascontiguousarray(values, np.float32), 8 * codes.nbytes / W.size

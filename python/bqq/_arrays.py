@@ -48,7 +48,7 @@ _SAFETENSORS_NAMES = {np.dtype(v): k for k, v in _NUMPY_DTYPES.items()}
 class RawTensor:
     """A tensor of a dtype NumPy lacks (BF16, F8_E4M3, ...), kept as the bytes of the file.
 
-    ``np.asarray(t)`` gives BF16 as float32; saving writes the same bytes again.
+    ``np.asarray(t)`` gives BF16, F8_E4M3 and F8_E5M2 as float32; saving writes the same bytes again.
     """
 
     dtype: str
@@ -65,10 +65,12 @@ class RawTensor:
         return hash((self.dtype, self.shape, self.data.tobytes()))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        if self.dtype != "BF16":
+        if self.dtype == "BF16":
+            values = (self.data.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(self.shape)
+        elif self.dtype in _FLOAT8:
+            values = _FLOAT8[self.dtype]()[self.data].reshape(self.shape)
+        else:
             raise TypeError(f"cannot convert {self.dtype} to a NumPy array")
-        bits = self.data.view("<u2").astype(np.uint32) << 16
-        values = bits.view(np.float32).reshape(self.shape)
         return values if dtype is None else values.astype(dtype)
 
 
@@ -77,6 +79,23 @@ def from_bytes(dtype: str, shape: tuple[int, ...], data: npt.NDArray[np.uint8]) 
     if dtype in _NUMPY_DTYPES:
         return data.view(_NUMPY_DTYPES[dtype]).reshape(shape)
     return RawTensor(dtype, shape, data)
+
+
+def _e4m3() -> npt.NDArray[np.float32]:
+    """Values of all bytes of a float of 4 and 3 bits without infinities (OCP 8-bit floating point, E4M3)."""
+    codes = np.arange(128)
+    exponent, fraction = codes >> 3, codes & 7
+    values = np.where(exponent > 0, (8 + fraction) * 2.0 ** (exponent - 10), fraction * 2.0**-9)
+    values[127] = np.nan
+    return np.concatenate([values, -values]).astype(np.float32)
+
+
+def _e5m2() -> npt.NDArray[np.float32]:
+    """The same of 5 and 2 bits: the upper halves of float16."""
+    return (np.arange(256, dtype=np.uint16) << 8).view(np.float16).astype(np.float32)
+
+
+_FLOAT8 = {"F8_E4M3": _e4m3, "F8_E5M2": _e5m2}
 
 
 def to_bytes(name: str, value: Any) -> tuple[str, tuple[int, ...], npt.NDArray[np.uint8]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import math
 import os
 import sys
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 import bqq
-from bqq import _arrays, _core
+from bqq import _arrays, _checkpoint, _core
 from bqq._console import (
     Bar,
     InputError,
@@ -111,6 +112,16 @@ def _integer(low: int, high: int | None = None) -> Callable[[str], int]:
     return parse
 
 
+def _bits(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.5 <= value <= 64:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected an integer, 1 to 64, or of a model a number from 0.5")
+    return value
+
+
 def _integers(low: int, high: int) -> Callable[[str], list[int]]:
     one = _integer(low, high)
     return lambda text: sorted({one(part) for part in text.split(",")})
@@ -153,14 +164,18 @@ def _add_demo(commands: Any) -> None:
 def _add_compress(commands: Any) -> None:
     compress = commands.add_parser(
         "compress",
-        help="compress a .npy matrix or the matrices of a .safetensors file",
+        help="compress a .npy matrix, the matrices of a .safetensors file, or a model",
         description="Compresses one .npy matrix, or every 2-D floating-point tensor of a "
-        ".safetensors file; other tensors and the metadata pass through untouched.",
+        ".safetensors file; other tensors and the metadata pass through untouched. Where OUT is a folder: the weights "
+        "of the linear layers of a model (a folder of .safetensors files, or one of them) one at a time; the output "
+        "appears when all is done, and the same command after a crash goes on from OUT.part.",
         allow_abbrev=False,
     )
     compress.add_argument("input", metavar="IN", type=Path)
-    compress.add_argument("output", metavar="OUT", type=Path, help="a .safetensors file")
-    compress.add_argument("--bits", type=_integer(1, 64), required=True, metavar="P", help="number of stacks")
+    compress.add_argument("output", metavar="OUT", type=Path, help="a .safetensors file or, of a model, a folder")
+    compress.add_argument(
+        "--bits", type=_bits, required=True, metavar="P", help="number of stacks; of a model also such as 2.5"
+    )
     compress.add_argument("--l", type=_integer(1, 65535), help="inner dimension; default: P bits per element")
     compress.add_argument("--schedule", choices=["adaptive", "paper"], default="adaptive")
     for name, what in (("--only", "compress only"), ("--skip", "do not compress")):
@@ -181,6 +196,20 @@ def _add_compress(commands: Any) -> None:
     )
     compress.add_argument("--scales", choices=["float32", "float16"], default="float32")
     compress.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    compress.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="FILE",
+        help="of a model that transformers can load: a text file, or a folder of images, whose inputs to each layer "
+        "say which errors matter; needs the extra nn and transformers",
+    )
+    compress.add_argument(
+        "--limit",
+        type=float,
+        default=0.9,
+        metavar="X",
+        help="of a model: a relative squared error above which a layer ends the run (default %(default)s)",
+    )
     _add_solver(compress)
     compress.set_defaults(run=_compress)
 
@@ -327,7 +356,13 @@ class _Job:
 def _compress(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     _check_isa()
+    if args.output.suffix.lower() not in (".safetensors", ".npy") and _is_model(args.input):
+        _compress_model(args)
+        return
     _check_paths(args)
+    if args.bits != int(args.bits):
+        raise InputError(f"--bits is {args.bits:g}, expected an integer: {args.output} is no folder for a model")
+    args.bits = int(args.bits)
     metadata: dict[str, str] = {}
     if args.input.suffix.lower() == ".npy":
         tensors: dict[str, Any] = {"matrix": read_npy(args.input)}
@@ -346,6 +381,37 @@ def _compress(args: argparse.Namespace) -> None:
     matrices = _compress_all(args, jobs)
     _save(args, tensors | matrices, metadata)
     _print_summary(args, list(matrices.values()), len(tensors), time.perf_counter() - start)
+
+
+def _is_model(path: Path) -> bool:
+    return path.is_dir() or path.name.lower().endswith((".safetensors", ".index.json"))
+
+
+def _compress_model(args: argparse.Namespace) -> None:
+    if not args.input.exists():
+        raise InputError(f"{args.input}: no such file or folder")
+    if not args.output.parent.is_dir():
+        raise InputError(f"{args.output.parent}: no such folder")
+    if args.calibrate is not None:
+        try:  # by name: the command knows that there are wings, the library does not
+            calibrated = importlib.import_module("bqq.nn._command")
+        except ImportError as error:
+            raise InputError(f"--calibrate needs torch and transformers: {error}") from None
+        with reading(args.input):
+            calibrated.run(args)
+        return
+    options = _checkpoint.Options(
+        args.bits,
+        args.l,
+        args.patch,
+        args.schedule,
+        args.effort,
+        args.steps,
+        _refine(args.refine),
+        args.seed,
+        args.scales,
+    )
+    _checkpoint.run(args.input, args.output, options, args=args)
 
 
 def _check_paths(args: argparse.Namespace) -> None:

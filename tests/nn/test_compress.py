@@ -297,7 +297,7 @@ def test_save_and_load(tmp_path):
     assert bqq.nn.load(fresh, tmp_path / "a" / "b") is fresh
     assert torch.equal(fresh.eval()(x), y)
     with bqq.open(tmp_path / "a" / "b" / "model.safetensors") as file:
-        assert file["blocks.0.q.weight"].bits_per_weight == model.blocks[0].q.bits_per_weight
+        assert file["blocks.0.q"].bits_per_weight == model.blocks[0].q.bits_per_weight
     with torch.device("meta"):
         meta = Model()
     assert torch.equal(bqq.nn.load(meta, tmp_path / "a" / "b").eval()(x), y)
@@ -330,5 +330,80 @@ def test_models_that_do_not_fit(tmp_path):
     with pytest.raises(ValueError, match="compressed already"):
         bqq.nn.load(model, tmp_path)
     bqq.save(tmp_path / "model.safetensors", {"w": np.ones(3)})
-    with pytest.raises(ValueError, match=r"was not written by bqq\.nn\.save"):
+    with pytest.raises(ValueError, match=r"was not written by bqq\.nn\.save or bqq compress"):
         bqq.nn.load(Model(), tmp_path)
+
+
+# --- fused experts ---
+
+
+class ToyExperts(nn.Module):
+    """As transformers has them: one parameter for all, used one by one."""
+
+    def __init__(self, number=3):
+        super().__init__()
+        self.up = nn.Parameter(torch.randn(number, 48, WIDTH) / 8)
+        self.down = nn.Parameter(torch.randn(number, WIDTH, 48) / 8)
+
+    def forward(self, x, choice):
+        y = torch.zeros_like(x)
+        for i in choice.unique():
+            rows = choice == i
+            h = torch.relu(nn.functional.linear(x[rows], self.up[i]))
+            y[rows] = nn.functional.linear(h, self.down[i])
+        return y
+
+
+class Routed(nn.Module):
+    def __init__(self, unused=False):
+        super().__init__()
+        self.blocks = nn.ModuleList(Mixed(unused) for _ in range(2))
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class Mixed(nn.Module):
+    def __init__(self, unused):
+        super().__init__()
+        self.proj, self.experts, self.last = nn.Linear(WIDTH, WIDTH), ToyExperts(), 2 if unused else 3
+
+    def forward(self, hidden_states):
+        x = self.proj(hidden_states)
+        choice = torch.arange(x[..., 0].numel()) % self.last
+        return hidden_states + self.experts(x.reshape(-1, WIDTH), choice).reshape(x.shape)
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_fused_experts(tmp_path, calibrated):
+    torch.manual_seed(0)
+    net = Routed().eval()
+    model, x = copy.deepcopy(net), torch.randn(4, 10, WIDTH)
+    data = [torch.randn(8, 10, WIDTH) for _ in range(4)] if calibrated else None
+    report = bqq.nn.compress(model, 4, calibration=data, patch=32, tune=10, progress=False)
+    assert {layer.name for layer in report.layers} == {
+        f"blocks.{b}.{part}"
+        for b in (0, 1)
+        for part in ("proj", *(f"experts.{w}.{i}" for w in ("up", "down") for i in range(3)))
+    }
+    assert not any(p.dim() == 3 and p.shape[0] == 3 and p.shape[1] in (48, WIDTH) for p in model.parameters())
+    assert not [layer.name for layer in report.layers if layer.note.startswith("saw no")]
+    with torch.no_grad():
+        y = model(x)
+        assert float((y - net(x)).square().mean() / (net(x) - x).square().mean()) < 0.05
+    dense = model.blocks[0].experts.up[1].dense()
+    assert torch.equal(dense, torch.from_numpy(model.blocks[0].experts.up.layer(1).matrix.reconstruct()))
+    bqq.nn.save(model, tmp_path)
+    assert torch.equal(bqq.nn.load(Routed(), tmp_path).eval()(x), y)
+
+
+def test_an_expert_without_tokens_is_named():
+    torch.manual_seed(0)
+    model = Routed(unused=True).eval()
+    data = [torch.randn(8, 10, WIDTH) for _ in range(2)]
+    report = bqq.nn.compress(model, 4, calibration=data, patch=32, tune=False, progress=False)
+    notes = {layer.name: layer.note for layer in report.layers}
+    assert notes["blocks.0.experts.up.2"] == "saw no inputs: without calibration"
+    assert notes["blocks.0.experts.up.1"] == ""

@@ -6,9 +6,12 @@
 >>> bqq.nn.load(fresh_model, "folder")
 """
 
+from bqq.nn import _hub
 from bqq.nn._compress import compress
 from bqq.nn._files import load, save
 from bqq.nn._modules import Conv1D, Conv2d, Embedding, Linear
 from bqq.nn._report import LayerReport, Report
 
 __all__ = ["Conv1D", "Conv2d", "Embedding", "LayerReport", "Linear", "Report", "compress", "load", "save"]
+
+_hub.register()

@@ -14,10 +14,13 @@ import torch
 from torch import nn
 
 from bqq.nn import _tune
+from bqq.nn._guide import Weights, token_weights
 from bqq.nn._modules import _Compressed
+from bqq.nn._recipe import run_jobs
+from bqq.nn._resume import Done
 
 if TYPE_CHECKING:
-    from bqq.nn._compress import Recipe
+    from bqq.nn._compress import Run
     from bqq.nn._report import Report
 
 _DAMPING = 0.1  # share of the mean of the diagonal of H, in the search and in propagation
@@ -36,17 +39,21 @@ class Calibrated:
         model: nn.Module,
         targets: dict[str, nn.Module],
         batches: list[Any],
-        recipe: Recipe,
-        store: Callable[..., _Compressed],
+        run: Run,
+        store: Callable[[str, nn.Module, Done], _Compressed],
         report: Report,
     ) -> None:
         self._model, self._targets, self._batches = model, targets, batches
-        self._recipe, self._store, self._report = recipe, store, report
+        self._recipe, self._executor, self._kept = run.recipe, run.executor, run.kept
+        self._store, self._report = store, report
         self._masks = [_mask(batch) for batch in batches]
+        self._weights: Weights = {}
 
     def run(self) -> None:
         prefix, blocks = _blocks(self._model, self._targets)
         if blocks:
+            if self._recipe.guide:
+                self._guide(prefix, blocks)
             calls = self._calls(blocks[0])
             inputs = [hidden for hidden, _, _ in calls]
             original = list(inputs)
@@ -54,22 +61,47 @@ class Calibrated:
                 inputs, original = self._block(f"{prefix}.{i}", block, calls, inputs, original)
         outside = {name: m for name, m in self._targets.items() if not blocks or not name.startswith(prefix + ".")}
         for name, module in outside.items():
-            moments = _Moments()
-            if isinstance(module, nn.Embedding):
-                self._layer(name, module, moments)
+            if done := self._kept.layer(name):
+                self._store(name, module, done)
                 continue
-            for batch, mask in zip(self._batches, self._masks, strict=True):
-                moments.add(_rows(self._seen(module, partial(_call, self._model, batch)), mask, module))
-            self._layer(name, module, moments)
+            moments = _Moments()
+            if not isinstance(module, nn.Embedding):
+                for batch, mask in zip(self._batches, self._masks, strict=True):
+                    moments.add(_rows(self._seen(module, partial(_call, self._model, batch)), mask, module))
+            self._stage({name: moments})
+
+    def _guide(self, prefix: str, blocks: list[nn.Module]) -> None:
+        modules = {name: m for name, m in self._targets.items() if name.startswith(prefix + ".")}
+        modules = {name: m for name, m in modules.items() if not isinstance(m, (nn.Conv2d, nn.Embedding))}
+        modules |= {f"{prefix}.{i}": block for i, block in enumerate(blocks)}
+
+        def differentiable(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if args:
+                return (args[0].detach().requires_grad_(), *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": kwargs["hidden_states"].detach().requires_grad_()}
+
+        frozen = {p: p.requires_grad for p in self._model.parameters()}
+        for p in frozen:
+            p.requires_grad_(False)
+        try:
+            with _hooked(blocks[0], differentiable, with_kwargs=True):
+                run = partial(_call, self._model)
+                self._weights = token_weights(run, self._batches, self._masks, modules, self._recipe.seed)
+        finally:
+            for p, needed in frozen.items():
+                p.requires_grad_(needed)
+
+    def _weighted(self, name: str, batch: int) -> torch.Tensor | None:
+        return self._weights[name][batch] if name in self._weights else None
 
     def _calls(self, first: nn.Module) -> list[tuple[torch.Tensor, tuple[Any, ...], dict[str, Any]]]:
         """For each batch the hidden state that enters the first block, and the other arguments."""
         calls: list[tuple[torch.Tensor, tuple[Any, ...], dict[str, Any]]] = []
 
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            kwargs = {k: v for k, v in kwargs.items() if "past_key_value" not in k}
+            kwargs = {k: False if k == "use_cache" else _stateless(v) for k, v in kwargs.items()}
             if args:
-                calls.append((args[0], args[1:], kwargs))
+                calls.append((args[0], tuple(map(_stateless, args[1:])), kwargs))
             else:
                 calls.append((kwargs.pop("hidden_states"), (), kwargs))
             raise _Enough
@@ -88,48 +120,91 @@ class Calibrated:
         """Compresses a block; the hidden states behind it, of the compressed and of the original model."""
         names = [name for name in self._targets if name.startswith(prefix + ".")]
         before = copy.deepcopy(block)
-        for stage in _stages(block, prefix, names, partial(_run, block, inputs[0], calls[0])):
-            inner = stage[0].removeprefix(prefix + ".")
-            moments = _Moments()
-            for h, f, call, mask in zip(inputs, original, calls, self._masks, strict=True):
-                module, twin = block.get_submodule(inner), before.get_submodule(inner)
-                seen = _rows(self._seen(module, partial(_run, block, h, call)), mask, module)
-                if self._recipe.propagate:
-                    true = _rows(self._seen(twin, partial(_run, before, f, call)), mask, twin)
-                    moments.add(seen, true)
-                else:
-                    moments.add(seen)
-            for name in stage:
-                self._layer(name, self._targets[name], moments)
         behind = [_run(before, f, call) for f, call in zip(original, calls, strict=True)]
-        if self._recipe.tune and names:
-            start = time.perf_counter()
-            run = partial(_run, block)
-            losses = _tune.tune(block, run, (inputs, behind, calls, self._masks), self._recipe)
-            seconds = time.perf_counter() - start
-            self._report.blocks.append({"before": losses[0], "after": losses[1], "seconds": seconds})
+        if not self._restored(prefix, block, names):
+            for stage in _stages(block, prefix, names, partial(_run, block, inputs[0], calls[0])):
+                missing = [name for name in stage if not self._found(name)]
+                if not missing:
+                    continue
+                inner = missing[0].removeprefix(prefix + ".")
+                moments = {name: _Moments() for name in missing}
+                module, twin = block.get_submodule(inner), before.get_submodule(inner)
+                for i, (h, f, call, mask) in enumerate(zip(inputs, original, calls, self._masks, strict=True)):
+                    seen = _rows(self._seen(module, partial(_run, block, h, call)), mask, module)
+                    true = seen
+                    if self._recipe.propagate:
+                        true = _rows(self._seen(twin, partial(_run, before, f, call)), mask, twin)
+                    for name in missing:
+                        moments[name].add(seen, true, self._weighted(name, i))
+                self._stage(moments)
+            weights = [self._weighted(prefix, i) for i in range(len(inputs))]
+            self._tuned(prefix, block, names, (inputs, behind, calls, self._masks, weights))
         return [_run(block, h, call) for h, call in zip(inputs, calls, strict=True)], behind
 
-    def _layer(self, name: str, module: nn.Module, moments: _Moments) -> None:
-        from bqq.nn._compress import data_free, finite
+    def _found(self, name: str) -> bool:
+        done = self._kept.layer(name)
+        if done is not None:
+            self._store(name, self._targets[name], done)
+        return done is not None
+
+    def _restored(self, prefix: str, block: nn.Module, names: list[str]) -> bool:
+        """Puts a block in place that an earlier run has finished."""
+        found = self._kept.block(prefix) if names else None
+        if found is None:
+            return False
+        items, about = found
+        for name in names:
+            done = about["layers"][name]
+            self._store(name, self._targets[name], Done(items[name], done["error"], done["note"], done["seconds"]))
+        for key, p in block.named_parameters():
+            if p.dim() == 1:
+                p.copy_(torch.from_numpy(items[f"{prefix}.{key}"]))
+        if about["tuned"]:
+            self._report.blocks.append(about["tuned"])
+        return True
+
+    def _tuned(self, prefix: str, block: nn.Module, names: list[str], data: Any) -> None:
+        if not names:
+            return
+        tuned: dict[str, float] = {}
+        if self._recipe.tune:
+            start = time.perf_counter()
+            before, after = _tune.tune(block, partial(_run, block), data, self._recipe)
+            tuned = {"before": before, "after": after, "seconds": time.perf_counter() - start}
+            self._report.blocks.append(tuned)
+        layers = {x.name: x for x in self._report.layers}
+        about = {
+            name: {"error": layers[name].error, "note": layers[name].note, "seconds": layers[name].seconds}
+            for name in names
+        }
+        items: dict[str, Any] = {name: block.get_submodule(name.removeprefix(prefix + ".")).matrix for name in names}
+        items |= {f"{prefix}.{key}": p.detach().float().numpy() for key, p in block.named_parameters() if p.dim() == 1}
+        self._kept.keep_block(prefix, items, {"layers": about, "tuned": tuned})
+
+    def _stage(self, moments: dict[str, _Moments]) -> None:
+        """Layers that see the same inputs, each a job."""
+        from bqq.nn._compress import finite
 
         start = time.perf_counter()
-        W = finite(name, module)
-        if not moments.count or not np.trace(moments.H):
-            q, error, _ = data_free(name, module, self._recipe)
-            note = "" if isinstance(module, nn.Embedding) else "saw no inputs: without calibration"
-            self._store(name, module, (q, error, note), start)
-            return
-        if not np.isfinite(moments.H).all():
-            raise ValueError(f"{name}: its inputs on the calibration data are not finite")
-        note = f"{moments.count} tokens for {W.shape[1]} inputs" if moments.count < W.shape[1] else ""
-        dead = int((np.diag(moments.H) == 0).sum())
-        note = "; ".join(filter(None, [note, f"{dead} inputs are always 0" if dead else ""]))
-        target = moments.propagated(W)
-        q = self._recipe.decompose(target, moments.H)
-        E = (q.reconstruct() - target).astype(np.float64)
-        error = float(((E @ moments.H) * E).sum() / max(((W @ moments.H) * W).sum(), 1e-300))
-        self._store(name, module, (q, error, note), start)
+        weights = {name: finite(name, self._targets[name]) for name in moments}
+        for name, m in moments.items():
+            if m.count and not np.isfinite(m.H).all():
+                raise ValueError(f"{name}: its inputs on the calibration data are not finite")
+        targets = {name: moments[name].propagated(W) for name, W in weights.items()}
+        jobs = ((name, W, None if moments[name].blind else moments[name].H) for name, W in targets.items())
+        for name, q in run_jobs(self._executor, self._recipe, jobs):
+            W, m, module = weights[name], moments[name], self._targets[name]
+            if m.blind:
+                error = q.error(W) ** 2
+                note = "" if isinstance(module, nn.Embedding) else "saw no inputs: without calibration"
+            else:
+                E = (q.reconstruct() - targets[name]).astype(np.float64)
+                error = float(((E @ m.H) * E).sum() / max(((W @ m.H) * W).sum(), 1e-300))
+                note = m.note()
+            done = Done(q, error, note, time.perf_counter() - start)
+            start = time.perf_counter()
+            self._kept.keep_layer(name, done)
+            self._store(name, module, done)
 
     @staticmethod
     def _seen(module: nn.Module, call: Callable[[], Any]) -> torch.Tensor | None:
@@ -146,38 +221,59 @@ class Calibrated:
 
 
 class _Moments:
-    """Sums over tokens: X^T X of the inputs, and (X_f - X)^T X with X_f those of the original model."""
+    """Sums over tokens, each with a weight: X^T X of the inputs, and (X_f - X)^T X with X_f those of the original."""
 
     def __init__(self) -> None:
         self.count = 0
         self.H: _Array = np.zeros((0, 0))
         self.moved: _Array | None = None
 
-    def add(self, seen: torch.Tensor | None, true: torch.Tensor | None = None) -> None:
+    def add(
+        self, seen: torch.Tensor | None, true: torch.Tensor | None = None, weights: torch.Tensor | None = None
+    ) -> None:
         if seen is None:
             return
         if not self.count:
             self.H = np.zeros((seen.shape[1], seen.shape[1]))
         self.count += seen.shape[0]
-        self.H += (seen.T @ seen).double().numpy()
-        if true is not None:
-            moved = ((true - seen).T @ seen).double().numpy()
+        if true is not None and true.shape != seen.shape:  # tokens that went to another expert
+            true = None
+        if weights is not None and len(weights) != len(seen):
+            weights = None
+        weighted = seen if weights is None else seen * weights[:, None]
+        self.H += (seen.T @ weighted).double().numpy()
+        if true is not None and true is not seen:
+            moved = ((true - seen).T @ weighted).double().numpy()
             self.moved = moved if self.moved is None else self.moved + moved
+
+    @property
+    def blind(self) -> bool:
+        """Nothing came in, or zeros alone."""
+        return not self.count or not np.trace(self.H)
 
     def propagated(self, W: _Array) -> _Array:
         """W (I + (X_f - X)^T X (H + damping)^-1): what on X comes closest to W on X_f."""
-        if self.moved is None:
+        if self.moved is None or self.blind:
             return W
         n = len(self.H)
         damped = self.H + _DAMPING * np.trace(self.H) / n * np.eye(n)
         moved: _Array = W + np.linalg.solve(damped, (W @ self.moved).T).T
         return moved.astype(np.float32)
 
+    def note(self) -> str:
+        n = len(self.H)
+        dead = int((np.diag(self.H) == 0).sum())
+        few = f"{self.count} tokens for {n} inputs" if self.count < n else ""
+        return "; ".join(filter(None, [few, f"{dead} inputs are always 0" if dead else ""]))
+
 
 def _blocks(model: nn.Module, targets: dict[str, nn.Module]) -> tuple[str, list[nn.Module]]:
-    """The longest list of modules that has targets in it, and its name."""
+    """The longest list of modules that has targets in it and is in no member of another, and its name."""
     best: tuple[str, list[nn.Module]] = ("", [])
+    lists = [name + "." for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) > 1]
     for name, module in model.named_modules():
+        if any(name.startswith(outer) for outer in lists):
+            continue
         longer = isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) > len(best[1])
         if longer and any(target.startswith(name + ".") for target in targets):
             best = (name, list(module.children()))
@@ -238,6 +334,11 @@ def _call(model: nn.Module, batch: Any) -> Any:
     if hasattr(batch, "keys"):
         return model(**batch)
     return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+
+
+def _stateless(value: Any) -> Any:
+    """None for a cache of keys and values: a block that runs often would fill it."""
+    return None if hasattr(value, "get_seq_length") else value
 
 
 def _run(block: nn.Module, hidden: torch.Tensor, call: Any) -> torch.Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,40 +16,26 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-import bqq
 from bqq.nn._calibrate import Calibrated
+from bqq.nn._experts import fused, one_by_one, unfold
 from bqq.nn._files import replace
+from bqq.nn._hub import mark
 from bqq.nn._modules import _Compressed, compressed, reason, weight_matrix
+from bqq.nn._recipe import Recipe, run_jobs
 from bqq.nn._report import LayerReport, Report
+from bqq.nn._resume import Done, Kept, fingerprint
 
 _SMALL = 32  # a side below which planes and scales are no smaller than what they stand for
-_LIMIT = 0.999  # relative error of a layer that is as good as noise
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How one layer is compressed."""
+class Run:
+    """What is the same for all layers."""
 
-    bits: float
-    patch: int | None
-    effort: str | None
-    propagate: bool
-    order: bool
-    outliers: float | None
-    tune: int  # steps
-    seed: int
-    threads: int | None
-
-    def decompose(self, W: np.ndarray[Any, Any], H: np.ndarray[Any, Any] | None) -> bqq.Matrix:
-        """Within about `bits` bits; order and outliers come on top."""
-        how: dict[str, Any] = {"seed": self.seed, "threads": self.threads, "outliers": self.outliers}
-        how |= {"effort": self.effort} if self.effort else {"steps": 100, "refine": 300}
-        if H is not None:
-            how |= {"weight": H, "order": "weight" if self.order else None}
-        if self.bits == int(self.bits):
-            return bqq.decompose(W, int(self.bits), patch=self.patch, **how)
-        chosen = bqq.plan(W, self.bits, weight=H, patch=self.patch, seed=self.seed, threads=self.threads)
-        return bqq.decompose(W, **chosen._asdict(), **how)
+    recipe: Recipe
+    executor: Any
+    kept: Kept
+    limit: float
 
 
 def compress(
@@ -60,20 +47,28 @@ def compress(
     exclude: str | Iterable[str] | None = None,
     patch: int | None = None,
     effort: str | None = None,
+    guide: bool = True,
     propagate: bool = True,
     order: bool = True,
     outliers: float | None = 8.0,
     tune: bool | int = True,
     seed: int = 0,
     threads: int | None = None,
-    progress: bool = True,
+    executor: Any = None,
+    resume: str | os.PathLike[str] | None = None,
+    limit: float = 0.9,
+    progress: bool | Callable[[LayerReport], object] = True,
 ) -> Report:
     """Replace the linear layers and convolutions of a model by compressed ones, in place.
 
     Without calibration each weight is approximated on its own. With it, block by block: the inputs that a layer sees in
     the model compressed so far give the metric H of its error; its weight is first moved so that it makes good what
     those inputs lost (error propagation); columns go by falling diagonal of H, outliers are kept apart; at the end of a
-    block its scales, norms and biases are tuned so that its output is that of the block as it was.
+    block its scales, norms and biases are tuned so that its output is that of the block as it was. In all of it a token
+    counts as much as the model's output depends on it there (its guide): that takes passes forward and backward
+    through the whole model, batch by batch, beforehand.
+
+    Experts that are one parameter of three sides become lists of layers, each with its own inputs.
 
     Parameters
     ----------
@@ -85,11 +80,17 @@ def compress(
         are kept, twice
     include, exclude : patterns of module names (``"*.mlp.*"``); by default everything that can be compressed but
         embeddings, which are only if they are named, and always without calibration
-    patch, effort : as in :func:`bqq.decompose`; effort None: 100 steps and 300 sweeps
-    propagate, order, outliers : the parts of the recipe, to be switched off
+    patch, effort : as in :func:`bqq.decompose`; effort None: 100 steps and 1,000 sweeps
+    guide, propagate, order, outliers : the parts of the recipe, to be switched off
     tune : steps of tuning a block, True for 80, False for none
     seed, threads : as in :func:`bqq.decompose`
-    progress : a bar over the layers
+    executor : with ``submit`` as those of concurrent.futures (a ProcessPoolExecutor, Dask's ``client.get_executor()``):
+        searches run there, those of layers with the same inputs side by side, without calibration 16 at a time. The
+        bits do not depend on it
+    resume : a folder (made if it is missing) that keeps layers and blocks as they are done, each checked when it is
+        read. The same call after a crash goes on from there and ends with the same bits
+    limit : the relative error above which a layer counts as failed
+    progress : a bar over the layers, or a function that is called with the LayerReport of each
 
     Returns
     -------
@@ -99,14 +100,26 @@ def compress(
     Raises
     ------
     ValueError, TypeError
-        Bad arguments; nothing to compress; a weight or an input that is not finite, with the layer's name. What was
-        compressed before stays so.
+        Bad arguments; nothing to compress; a weight or an input that is not finite, or an error above ``limit``, with
+        the layer's name; a ``resume`` folder of another run. What was compressed before stays so.
+    RuntimeError
+        The executor broke.
+
+    Examples
+    --------
+    On many machines, of which each has bqq and torch, with the scheduler at ``HOST:8786`` (``dask scheduler`` there,
+    ``dask worker tcp://HOST:8786 --nthreads 1 --nworkers auto`` on each); what a lost worker had in hand is done again:
+
+    >>> from distributed import Client
+    >>> executor = Client("tcp://HOST:8786").get_executor()
+    >>> bqq.nn.compress(model, 2, calibration=batches, executor=executor, resume="kept", threads=1)
     """
     recipe = _recipe(
         bits,
         effort,
         tune,
         patch=patch,
+        guide=guide,
         propagate=propagate,
         order=order,
         outliers=outliers,
@@ -114,42 +127,75 @@ def compress(
         threads=threads,
     )
     report = Report(model)
+    _unfold(model)
     targets = _targets(model, _patterns("include", include), _patterns("exclude", exclude), report)
     if not targets:
         raise ValueError(f"model has no layer to compress: {report.skipped or 'it has no parameters'}")
     batches = None if calibration is None else list(calibration)
     if batches is not None and not batches:
         raise ValueError("calibration has no batches")
+    _check_run(executor, limit, progress)
     if batches is None and bits < 3:
         warnings.warn(f"{bits} bits without calibration: outputs will be far from the model's", stacklevel=2)
-    with _quiet(model), tqdm(total=len(targets), disable=not progress, desc="compress", leave=False) as bar:
+    stamp = "" if resume is None else fingerprint(recipe, targets, model, batches)
+    run = Run(recipe, executor, Kept(resume, stamp), limit)
+    with _quiet(model), tqdm(total=len(targets), disable=progress is not True, desc="compress", leave=False) as bar:
 
-        def store(name: str, module: nn.Module, done: tuple[bqq.Matrix, float, str], since: float) -> _Compressed:
-            q, error, note = done
-            layer = compressed(module, q)
+        def store(name: str, module: nn.Module, done: Done) -> _Compressed:
+            if not done.error <= limit:
+                raise ValueError(f"{name}: its relative error is {done.error:.3g}, more than limit = {limit:g}")
+            layer = compressed(module, done.matrix)
             replace(model, name, layer)
-            if error > _LIMIT:
-                note = "; ".join(filter(None, [note, "the error is as large as the output"]))
-            seconds = time.perf_counter() - since
-            report.layers.append(LayerReport(name, q.shape, q.bits_per_weight, error, seconds, note))
+            q = done.matrix
+            report.layers.append(LayerReport(name, q.shape, q.bits_per_weight, done.error, done.seconds, done.note))
             bar.update()
+            if callable(progress):
+                progress(report.layers[-1])
             return layer
 
         if batches is None:
-            for name, module in targets.items():
-                start = time.perf_counter()
-                store(name, module, data_free(name, module, recipe), start)
+            _data_free(targets, run, store)
         else:
-            Calibrated(model, targets, batches, recipe, store, report).run()
+            Calibrated(model, targets, batches, run, store, report).run()
     kept = sum(p.numel() for n, p in model.named_parameters() if not n.endswith(".scales"))
     report.uncompressed = kept
+    mark(model)
     return report
 
 
-def data_free(name: str, module: nn.Module, recipe: Recipe) -> tuple[bqq.Matrix, float, str]:
-    W = finite(name, module)
-    q = recipe.decompose(W, None)
-    return q, q.error(W) ** 2, ""
+def _unfold(model: nn.Module) -> None:
+    """Fused experts become lists of layers."""
+    holders = [(module, names) for module in model.modules() if (names := fused(module))]
+    for module, names in holders:
+        for name in names:
+            unfold(module, name)
+    if holders:
+        one_by_one(model)
+
+
+def _data_free(targets: dict[str, nn.Module], run: Run, store: Callable[..., object]) -> None:
+    missing = []
+    for name, module in targets.items():
+        if done := run.kept.layer(name):
+            store(name, module, done)
+        else:
+            missing.append(name)
+    jobs = ((name, finite(name, targets[name]), None) for name in missing)
+    start = time.perf_counter()
+    for name, q in run_jobs(run.executor, run.recipe, jobs):
+        done = Done(q, q.error(finite(name, targets[name])) ** 2, "", time.perf_counter() - start)
+        start = time.perf_counter()
+        run.kept.keep_layer(name, done)
+        store(name, targets[name], done)
+
+
+def _check_run(executor: Any, limit: Any, progress: Any) -> None:
+    if executor is not None and not callable(getattr(executor, "submit", None)):
+        raise TypeError(f"executor is {type(executor).__name__}, expected None or something with submit")
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0:
+        raise ValueError(f"limit is {limit!r}, expected a number above 0")
+    if not isinstance(progress, bool) and not callable(progress):
+        raise TypeError(f"progress is {progress!r}, expected True, False or a function")
 
 
 def finite(name: str, module: nn.Module) -> np.ndarray[Any, Any]:
@@ -229,4 +275,4 @@ def _quiet(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         for name, module in model.named_modules():  # those that are new have the names of the old
-            module.training = modes[name]
+            module.training = modes.get(name, module.training)

@@ -11,6 +11,7 @@ from torch import nn
 import bqq
 from bqq.nn import _op
 
+Planes = tuple[torch.Tensor, torch.Tensor]  # packed, of the matrix given, not copied
 _EXTRAS = {
     "col_order": torch.int64,
     "entry_rows": torch.int64,
@@ -34,7 +35,9 @@ class _Compressed(nn.Module):
     entry_cols: torch.Tensor
     entry_values: torch.Tensor
 
-    def __init__(self, matrix: bqq.Matrix, bias: torch.Tensor | None, precision: str) -> None:
+    def __init__(
+        self, matrix: bqq.Matrix, bias: torch.Tensor | None, precision: str, planes: Planes | None = None
+    ) -> None:
         super().__init__()
         if not isinstance(matrix, bqq.Matrix):
             raise TypeError(f"matrix is {type(matrix).__name__}, expected a bqq.Matrix")
@@ -46,12 +49,12 @@ class _Compressed(nn.Module):
             raise ValueError(f"bias has shape {tuple(bias.shape)}, expected {matrix.shape[:1]}")
         self.shape = list(matrix.shape)
         self.precision = precision
-        Y, Z = matrix.planes
+        Y, Z = planes or tuple(torch.from_numpy(bits.copy()) for bits in matrix.planes)
         rows, cols, values = matrix.entries
         order = matrix.col_order
         extras = (np.empty(0) if order is None else order, rows, cols, values)
-        self.register_buffer("planes_y", torch.from_numpy(Y.copy()))
-        self.register_buffer("planes_z", torch.from_numpy(Z.copy()))
+        self.register_buffer("planes_y", Y)
+        self.register_buffer("planes_z", Z)
         for (name, dtype), value in zip(_EXTRAS.items(), extras, strict=True):
             self.register_buffer(name, torch.from_numpy(value.astype(np.float64)).to(dtype))
         self.scales = nn.Parameter(torch.from_numpy(matrix.scales.copy()), requires_grad=False)
@@ -99,10 +102,18 @@ class Linear(_Compressed):
     matrix : (m, n) bqq.Matrix; its bits become buffers, its scales a parameter
     bias : (m,) tensor or None
     precision : of the product, as in :func:`bqq.matmul`
+    planes : the buffers Y and Z of the matrix, if there are such, shared; else copies
     """
 
-    def __init__(self, matrix: bqq.Matrix, bias: torch.Tensor | None = None, *, precision: str = "float32") -> None:
-        super().__init__(matrix, bias, precision)
+    def __init__(
+        self,
+        matrix: bqq.Matrix,
+        bias: torch.Tensor | None = None,
+        *,
+        precision: str = "float32",
+        planes: Planes | None = None,
+    ) -> None:
+        super().__init__(matrix, bias, precision, planes)
         self.out_features, self.in_features = self.shape
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -112,8 +123,15 @@ class Linear(_Compressed):
 class Conv1D(_Compressed):
     """transformers' Conv1D (GPT-2), a linear layer that holds its weight transposed: x (..., n) -> (..., m)."""
 
-    def __init__(self, matrix: bqq.Matrix, bias: torch.Tensor | None = None, *, precision: str = "float32") -> None:
-        super().__init__(matrix, bias, precision)
+    def __init__(
+        self,
+        matrix: bqq.Matrix,
+        bias: torch.Tensor | None = None,
+        *,
+        precision: str = "float32",
+        planes: Planes | None = None,
+    ) -> None:
+        super().__init__(matrix, bias, precision, planes)
         self.nf, self.nx = self.shape
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -124,8 +142,10 @@ class Embedding(_Compressed):
     """torch.nn.Embedding over a compressed table: ids (...) -> (..., n) in float32. No gradients; no padding_idx, whose
     row is whatever the table had."""
 
-    def __init__(self, matrix: bqq.Matrix, bias: None = None, *, precision: str = "float32") -> None:
-        super().__init__(matrix, bias, precision)
+    def __init__(
+        self, matrix: bqq.Matrix, bias: None = None, *, precision: str = "float32", planes: Planes | None = None
+    ) -> None:
+        super().__init__(matrix, bias, precision, planes)
         self.num_embeddings, self.embedding_dim = self.shape
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
@@ -147,8 +167,9 @@ class Conv2d(_Compressed):
         padding: tuple[int, int] = (0, 0),
         dilation: tuple[int, int] = (1, 1),
         precision: str = "float32",
+        planes: Planes | None = None,
     ) -> None:
-        super().__init__(matrix, bias, precision)
+        super().__init__(matrix, bias, precision, planes)
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -189,15 +210,17 @@ def reason(module: nn.Module) -> str:
     return f"{type(module).__name__} is no layer that is compressed"
 
 
-def compressed(module: nn.Module, matrix: bqq.Matrix, precision: str = "float32") -> _Compressed:
+def compressed(
+    module: nn.Module, matrix: bqq.Matrix, precision: str = "float32", planes: Planes | None = None
+) -> _Compressed:
     """The layer that takes the place of `module`."""
     if isinstance(module, nn.Embedding):
-        return Embedding(matrix, precision=precision)
+        return Embedding(matrix, precision=precision, planes=planes)
     bias: Any = module.bias
     if isinstance(module, nn.Conv2d):
         geometry: dict[str, Any] = {
             name: getattr(module, name) for name in ("kernel_size", "stride", "padding", "dilation")
         }
-        return Conv2d(matrix, bias, **geometry, precision=precision)
+        return Conv2d(matrix, bias, **geometry, precision=precision, planes=planes)
     kind = Linear if isinstance(module, nn.Linear) else Conv1D
-    return kind(matrix, bias, precision=precision)
+    return kind(matrix, bias, precision=precision, planes=planes)

@@ -1,7 +1,7 @@
 """The product as an operator of torch: traced by torch.compile and torch.export, with gradients.
 
-Arguments are the tensors of a layer. What products read is made from them on first use and kept as long as the storage
-of the planes lives and nothing was written to it; scales are compared by value.
+Arguments are the tensors of a layer. What products read is made from them on first use and again after something was
+written to them; when the planes are gone it goes with the next layer that is first used. Scales are compared by value.
 """
 
 from __future__ import annotations
@@ -25,23 +25,37 @@ _made: dict[tuple[Any, ...], tuple[list[StorageWeakRef], bytes, bqq.Matrix]] = {
 def matrix_of(planes: Tensors, scales: torch.Tensor, shape: list[int]) -> bqq.Matrix:
     """The matrix of Y and Z (packed), an order of the columns, and rows, columns and values of entries; the last four
     are empty where there are none."""
-    tensors = [t for t in planes if t.numel()]
-    refs = [StorageWeakRef(t.untyped_storage()) for t in tensors]
-    key = (tuple(shape), *((ref.cdata, t.data_ptr(), _version(t)) for ref, t in zip(refs, tensors, strict=True)))
+    key, refs = _key(planes, shape)
     values = scales.detach().float().contiguous().numpy()
     digest = values.tobytes()
     with _lock:
-        for old in [k for k, (kept, _, _) in _made.items() if any(ref.expired() for ref in kept)]:
-            del _made[old]
         found = _made.get(key)
-        if found is None:
-            matrix = _matrix(planes, values, shape)
-        elif found[1] == digest:
+        if found is not None and found[1] == digest:
             return found[2]
-        else:
-            matrix = found[2].with_scales(values)
+        _forget()
+        matrix = _matrix(planes, values, shape) if found is None else found[2].with_scales(values)
         _made[key] = refs, digest, matrix
         return matrix
+
+
+def _forget() -> None:
+    """Drops what was made from planes that are gone; a look at each, so not on every product."""
+    for old in [k for k, (kept, _, _) in _made.items() if any(ref.expired() for ref in kept)]:
+        del _made[old]
+
+
+def _key(planes: Tensors, shape: list[int]) -> tuple[tuple[Any, ...], list[StorageWeakRef]]:
+    tensors = [t for t in planes if t.numel()]
+    refs = [StorageWeakRef(t.untyped_storage()) for t in tensors]
+    return (tuple(shape), *((ref.cdata, t.data_ptr(), _version(t)) for ref, t in zip(refs, tensors, strict=True))), refs
+
+
+def remember(planes: Tensors, scales: torch.Tensor, shape: list[int], matrix: bqq.Matrix) -> None:
+    """The matrix that these tensors are, known already."""
+    key, refs = _key(planes, shape)
+    with _lock:
+        _forget()
+        _made[key] = refs, scales.detach().float().contiguous().numpy().tobytes(), matrix
 
 
 def _version(t: torch.Tensor) -> int:

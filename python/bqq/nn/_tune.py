@@ -13,7 +13,7 @@ from torch import nn
 from bqq.nn._modules import _Compressed
 
 if TYPE_CHECKING:
-    from bqq.nn._compress import Recipe
+    from bqq.nn._recipe import Recipe
 
 _RATE = 3e-3  # of the size of what is tuned
 
@@ -65,12 +65,14 @@ class _Tunable(nn.Module):
 def tune(
     block: nn.Module,
     run: Callable[[torch.Tensor, Any], torch.Tensor],
-    data: tuple[list[torch.Tensor], list[torch.Tensor], list[Any], list[torch.Tensor | None]],
+    data: tuple[
+        list[torch.Tensor], list[torch.Tensor], list[Any], list[torch.Tensor | None], list[torch.Tensor | None]
+    ],
     recipe: Recipe,
 ) -> tuple[float, float]:
     """Adam on batches drawn at random; loss before and after over some of them, in shares of what the block adds. The
     old values are put back if the loss did not fall."""
-    inputs, targets, calls, masks = data
+    inputs, targets, calls, masks, weights = data
     layers = {name: m for name, m in block.named_modules() if isinstance(m, _Compressed) and _plain(m)}
     tunable = {name: _Tunable(layer) for name, layer in layers.items()}
     for name, module in tunable.items():
@@ -91,23 +93,16 @@ def tune(
         error = (run(inputs[i], calls[i]) - targets[i]).square().mean(-1)
         mask = masks[i]
         error = error[mask] if mask is not None and mask.shape == error.shape else error.flatten()
+        weight = weights[i]
+        error = error if weight is None or weight.shape != error.shape else error * weight
         return error.clamp_max(error.detach().quantile(0.999)).mean() / size
 
-    probe = range(0, len(inputs), max(1, len(inputs) // 8))
-    before = float(np.mean([float(loss(i)) for i in probe]))
-    optimiser, rng = torch.optim.Adam(groups, betas=(0.9, 0.95)), np.random.default_rng(recipe.seed)
-    with torch.enable_grad():
-        for step in range(recipe.tune):
-            share = 0.5 * (1 + math.cos(math.pi * step / recipe.tune)) * min(1.0, (step + 1) / 5)
-            for group in optimiser.param_groups:
-                group["lr"] = share * group["first"]
-            optimiser.zero_grad()
-            loss(int(rng.integers(len(inputs)))).backward()
-            optimiser.step()
-    after = float(np.mean([float(loss(i)) for i in probe]))
-    for name, module in tunable.items():
-        module.write_back()
-        _put(block, name, layers[name])
+    try:
+        before, after = _descend(groups, loss, len(inputs), recipe)
+    finally:
+        for name, module in tunable.items():
+            module.write_back()
+            _put(block, name, layers[name])
     if not after < before:
         for p, value in saved[0]:
             p.copy_(value)
@@ -118,6 +113,24 @@ def tune(
         p.requires_grad_(frozen.get(p, False))
         p.grad = None
     return before, after
+
+
+def _descend(
+    groups: list[dict[str, Any]], loss: Callable[[int], torch.Tensor], number: int, recipe: Recipe
+) -> tuple[float, float]:
+    """Loss over some of the batches before and after."""
+    probe = range(0, number, max(1, number // 8))
+    before = float(np.mean([float(loss(i)) for i in probe]))
+    optimiser, rng = torch.optim.Adam(groups, betas=(0.9, 0.95)), np.random.default_rng(recipe.seed)
+    with torch.enable_grad():
+        for step in range(recipe.tune):
+            share = 0.5 * (1 + math.cos(math.pi * step / recipe.tune)) * min(1.0, (step + 1) / 5)
+            for group in optimiser.param_groups:
+                group["lr"] = share * group["first"]
+            optimiser.zero_grad()
+            loss(int(rng.integers(number))).backward()
+            optimiser.step()
+    return before, float(np.mean([float(loss(i)) for i in probe]))
 
 
 def _plain(layer: _Compressed) -> bool:

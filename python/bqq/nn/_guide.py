@@ -1,0 +1,88 @@
+"""How much the output of a model depends on each token at each layer: the weights of tokens in H."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+_DRAWS = 2  # of a random direction of the output, for each batch
+
+Weights = dict[str, list[torch.Tensor]]  # name of a layer or block -> for each batch, one number a token, mean 1
+
+
+def token_weights(
+    run: Callable[[Any], Any],
+    batches: list[Any],
+    masks: list[torch.Tensor | None],
+    modules: dict[str, nn.Module],
+    seed: int,
+) -> Weights:
+    """Mean squared gradient of the output of each module, by token.
+
+    The gradient is that of the output in a random direction: where the model has ``logits``, of the log-probability of
+    a label drawn from them, so that its mean square is the metric of the Kullback-Leibler divergence; else of the first
+    output tensor, where it is that of the squared error. One pass forward and ``_DRAWS`` backward a batch.
+    """
+    found: Weights = {name: [] for name in modules}
+    rng = torch.Generator().manual_seed(seed)
+    for batch, mask in zip(batches, masks, strict=True):
+        outputs: dict[str, torch.Tensor] = {}
+        handles = [m.register_forward_hook(partial(_note, outputs, name)) for name, m in modules.items()]
+        try:
+            with torch.enable_grad():
+                result = run(batch)
+                names = [name for name, t in outputs.items() if t.requires_grad]
+                sums = {name: torch.zeros(()) for name in names}
+                for draw in range(_DRAWS):
+                    direction = _along(result, mask, rng)
+                    grads = torch.autograd.grad(
+                        direction, [outputs[n] for n in names], retain_graph=draw + 1 < _DRAWS, allow_unused=True
+                    )
+                    for name, grad in zip(names, grads, strict=True):
+                        if grad is not None:
+                            sums[name] = sums[name] + grad.detach().float().square().sum(-1)
+        finally:
+            for handle in handles:
+                handle.remove()
+        for name in modules:
+            found[name].append(_flat(sums.get(name), mask, outputs.get(name)))
+    return {name: _normalised(parts) for name, parts in found.items()}
+
+
+def _note(outputs: dict[str, torch.Tensor], name: str, _: nn.Module, __: Any, output: Any) -> None:
+    outputs[name] = output[0] if isinstance(output, tuple) else output
+
+
+def _along(result: Any, mask: torch.Tensor | None, rng: torch.Generator) -> torch.Tensor:
+    logits = getattr(result, "logits", None)
+    y: torch.Tensor = logits if logits is not None else result if isinstance(result, torch.Tensor) else result[0]
+    if mask is not None and y.shape[: mask.dim()] == mask.shape:
+        y = y[mask]
+    y = y.reshape(-1, y.shape[-1]).float()
+    if logits is None:
+        return (y * torch.randn(y.shape, generator=rng)).sum()
+    logs = y.log_softmax(-1)
+    labels = torch.multinomial(logs.detach().exp(), 1, generator=rng)
+    return logs.gather(-1, labels).sum()
+
+
+def _flat(sums: torch.Tensor | None, mask: torch.Tensor | None, output: torch.Tensor | None) -> torch.Tensor:
+    if sums is None or not sums.dim():
+        size = 0 if output is None else output[..., 0].numel()
+        shape = None if output is None else output.shape[:-1]
+        sums = torch.ones(shape if shape is not None else (size,))
+    if mask is not None and sums.shape == mask.shape:
+        sums = sums[mask]
+    return sums.reshape(-1)
+
+
+def _normalised(parts: list[torch.Tensor]) -> list[torch.Tensor]:
+    every = torch.cat(parts) if parts else torch.zeros(0)
+    mean = float(every.double().mean()) if every.numel() else 0.0
+    if not mean > 0 or not torch.isfinite(every).all():
+        return [torch.ones_like(part) for part in parts]
+    return [part / mean for part in parts]

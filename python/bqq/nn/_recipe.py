@@ -1,0 +1,73 @@
+"""How one layer is compressed, as a job that may run elsewhere."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import BrokenExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+import bqq
+
+_AHEAD = 16  # jobs handed to an executor at a time: their weights are in memory
+_SEARCH = {"steps": 100, "refine": 1000}  # bench.models.minilm --effort: error against time
+_Array = np.ndarray[Any, Any]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The options of a run that its layers depend on."""
+
+    bits: float
+    patch: int | None
+    effort: str | None
+    guide: bool
+    propagate: bool
+    order: bool
+    outliers: float | None
+    tune: int  # steps
+    seed: int
+    threads: int | None = field(repr=False)  # the bits do not depend on it
+
+    def decompose(self, W: _Array, H: _Array | None) -> bqq.Matrix:
+        """Within about `bits` bits; order and outliers come on top."""
+        how: dict[str, Any] = {"seed": self.seed, "threads": self.threads, "outliers": self.outliers}
+        how |= {"effort": self.effort} if self.effort else _SEARCH
+        if H is not None:
+            how |= {"weight": H, "order": "weight" if self.order else None}
+        if self.bits == int(self.bits):
+            return bqq.decompose(W, int(self.bits), patch=self.patch, **how)
+        chosen = bqq.plan(W, self.bits, weight=H, patch=self.patch, seed=self.seed, threads=self.threads)
+        return bqq.decompose(W, **chosen._asdict(), **how)
+
+
+def run_jobs(
+    executor: Any, recipe: Recipe, jobs: Iterable[tuple[_T, _Array, _Array | None]]
+) -> Iterator[tuple[_T, bqq.Matrix]]:
+    """What each job is about and its matrix, in the order of the jobs, which are drawn as they are needed."""
+    if executor is None:
+        for about, W, H in jobs:
+            yield about, recipe.decompose(W, H)
+        return
+    waiting: deque[tuple[_T, Any]] = deque()
+    try:
+        for about, W, H in jobs:
+            waiting.append((about, executor.submit(recipe.decompose, W, H)))
+            if len(waiting) >= _AHEAD:
+                yield _result(waiting.popleft())
+        while waiting:
+            yield _result(waiting.popleft())
+    except BrokenExecutor as error:
+        raise RuntimeError("executor is broken, a worker has died; with resume= finished layers are kept") from error
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+def _result(item: tuple[_T, Any]) -> tuple[_T, bqq.Matrix]:
+    about, future = item
+    return about, future.result()
