@@ -21,7 +21,7 @@ class Progress {
         if (calling_thread) poll();
     }
     void poll() {
-        if (!report_) return;
+        if (!report_ || stop) return; // who has said no is not asked again
         const auto now = std::chrono::steady_clock::now();
         if (now - last_ < std::chrono::milliseconds(50)) return;
         last_ = now;
