@@ -47,8 +47,9 @@ def compressed(model: Any, p: int) -> Any:
     rng, model = np.random.default_rng(0), copy.deepcopy(model)
     for name, layer in layers(model).items():
         parent, _, child = name.rpartition(".")
-        q = drawn(*layer.weight.shape, p, rng)
-        assert q.shape == tuple(layer.weight.shape)
+        m, n = layer.weight.shape
+        q = drawn(m, n, p, rng)
+        assert q.shape == (m, n)
         setattr(model.get_submodule(parent), child, bqq.nn.Linear(q))
     return model
 
