@@ -323,7 +323,7 @@ class _Work:
         raw = file[tensor.name]
         digest = hashlib.blake2b(digest_size=16)
         for value in (raw, *([file[tensor.scale]] if tensor.scale else [])):
-            digest.update(_arrays.to_bytes(tensor.name, value)[2])
+            digest.update(_arrays.to_bytes(tensor.name, value)[2].data)
         path, mark = self._path(tensor), digest.hexdigest()
         if found := _read_part(path, mark):
             return found
