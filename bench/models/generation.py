@@ -93,7 +93,8 @@ def main() -> None:
     before = resident()
     models = {f"bqq {args.bits} bits": compressed(model, args.bits)}
     prompt = torch.arange(100, 108)[None]
-    options = {"max_new_tokens": args.tokens, "min_new_tokens": args.tokens, "do_sample": False, "pad_token_id": 0}
+    model.generation_config.pad_token_id = 0
+    options = {"max_new_tokens": args.tokens, "min_new_tokens": args.tokens, "do_sample": False}
     models |= {"float32": model, "bfloat16": copy.deepcopy(model).bfloat16()}
     names = list(models)
     token: dict[str, list[float]] = {name: [] for name in names}

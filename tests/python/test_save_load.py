@@ -111,6 +111,9 @@ def test_layout_of_the_array_does_not_matter(path):
     assert round_trip(path, {"x": 2.5})["x"] == 2.5
 
 
+FLOAT8 = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+
+
 @pytest.mark.parametrize(
     ("dtype", "bits"),
     [
@@ -134,9 +137,20 @@ def test_raw_tensors(path, dtype, bits):
         assert values.dtype == np.float32
         np.testing.assert_array_equal(values, wide.view(np.float32).reshape(4, 3))
         assert np.asarray(raw, np.float64).dtype == np.float64
+    elif dtype in FLOAT8:
+        assert np.asarray(raw).dtype == np.float32
+        assert np.asarray(raw, np.float64).dtype == np.float64
     else:
         with pytest.raises(TypeError, match=dtype):
             np.asarray(raw)
+
+
+@pytest.mark.parametrize("dtype", FLOAT8)
+def test_eight_bit_floats_have_the_values_of_ml_dtypes(dtype):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    codes = np.arange(256, dtype=np.uint8)
+    want = codes.view(getattr(ml_dtypes, FLOAT8[dtype])).astype(np.float32)
+    np.testing.assert_array_equal(np.asarray(bqq.RawTensor(dtype, (256,), codes)), want)
 
 
 def test_raw_tensors_compare():
