@@ -194,6 +194,7 @@ def words(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_calibrated_from_the_command_line(words):
     done = command(words, "dense", "small", "--bits", "3", "--calibrate", "text.txt")
     assert done.returncode == 0, done.stderr
