@@ -148,9 +148,9 @@ two threads and cold caches are in [matmul.csv](../../bench/results/matmul.csv):
 {stacks(matmul)}
 ## Vector codes
 
-Exhaustive search on one thread: recall@10, mean of three seeds, and queries a second; `coarse=1` scans the first stage
-of a code and ranks the best of that by all of it. Others: the best recall of each kind at no more bytes. `bqq.Matrix`:
-rows of a compressed matrix as they stand, Z binary as in the paper.
+Exhaustive search on one thread: recall@10, mean over up to three seeds, and queries a second; `coarse=1` scans the
+first stage of a code and ranks the best of that by all of it. Others: the best recall of each kind at no more bytes.
+`bqq.Matrix`: rows of a compressed matrix as they stand, Z binary as in the paper.
 
 {codes(ann)}
 `python -m bench.ann --matrix --csv bench/results/ann.csv`; pictures: recall over

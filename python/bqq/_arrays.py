@@ -67,8 +67,8 @@ class RawTensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if self.dtype == "BF16":
             values = (self.data.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(self.shape)
-        elif self.dtype in _FLOAT8:
-            values = _FLOAT8[self.dtype]()[self.data].reshape(self.shape)
+        elif self.dtype in FLOAT8:
+            values = FLOAT8[self.dtype]()[self.data].reshape(self.shape)
         else:
             raise TypeError(f"cannot convert {self.dtype} to a NumPy array")
         return values if dtype is None else values.astype(dtype)
@@ -95,7 +95,8 @@ def _e5m2() -> npt.NDArray[np.float32]:
     return (np.arange(256, dtype=np.uint16) << 8).view(np.float16).astype(np.float32)
 
 
-_FLOAT8 = {"F8_E4M3": _e4m3, "F8_E5M2": _e5m2}
+FLOAT8 = {"F8_E4M3": _e4m3, "F8_E5M2": _e5m2}
+FACTORS = ("_scale_inv", "_scale")  # behind the name of an 8-bit tensor, that of what it is multiplied by
 
 
 def to_bytes(name: str, value: Any) -> tuple[str, tuple[int, ...], npt.NDArray[np.uint8]]:

@@ -139,7 +139,7 @@ def _shards(source: Path, only: list[str], skip: list[str], least: int) -> list[
             if why:
                 shard.skipped[name] = why
                 continue
-            scale = next((s for s in (f"{name}_scale_inv", f"{name}_scale") if s in layouts), None)
+            scale = next((name + end for end in _arrays.FACTORS if name + end in layouts), None)
             turned = len(shape) == 2 and any(fnmatchcase(name, glob) for glob in transposed)
             shard.tensors.append(Tensor(name, tuple(shape), turned, scale))
         shards.append(shard)
@@ -174,7 +174,7 @@ def _files(source: Path) -> tuple[Path, list[Path]]:
 
 def _reason(name: str, dtype: str, shape: tuple[int, ...], least: int) -> str:
     """Why a tensor cannot be compressed."""
-    if dtype not in ("F64", "F32", "F16", "BF16", *_arrays._FLOAT8):
+    if dtype not in ("F64", "F32", "F16", "BF16", *_arrays.FLOAT8):
         return f"of type {dtype}"
     if len(shape) == 3 and "expert" in name:
         pass  # experts of a layer as one tensor

@@ -437,18 +437,25 @@ def _select(args: argparse.Namespace, tensors: dict[str, Any]) -> list[str]:
     for glob in args.only:
         if not any(fnmatchcase(name, glob) for name in tensors):
             raise InputError(f"{args.input}: no tensor matches --only {glob!r}")
+    raw = {name: v.dtype for name, v in tensors.items() if isinstance(v, bqq.RawTensor) and len(v.shape) == 2}
+    factors = {name + end for name in raw for end in _arrays.FACTORS}
     names = [
         name
         for name, value in sorted(tensors.items())
         if is_real_matrix(value)
+        and (args.only or name not in factors)
         and math.prod(value.shape) >= args.min_size
         and (not args.only or any(fnmatchcase(name, glob) for glob in args.only))
         and not any(fnmatchcase(name, glob) for glob in args.skip)
     ]
     if not names:
-        others = sorted({v.dtype for v in tensors.values() if isinstance(v, bqq.RawTensor) and len(v.shape) == 2})
-        hint = f"; 2-D tensors of {', '.join(others)} have to be converted first" if others else ""
+        hint = f"; 2-D tensors of {', '.join(sorted(set(raw.values())))} have to be converted first" if raw else ""
+        if any(dtype in _arrays.FLOAT8 for dtype in raw.values()):
+            hint += ", or, of a model, OUT be a folder"
         raise InputError(f"{args.input}: nothing to compress, no 2-D float tensor is selected{hint}")
+    for name, dtype in sorted(raw.items()):
+        if dtype != "BF16" and not args.only and not any(fnmatchcase(name, glob) for glob in args.skip):
+            say(f"{name}: of type {dtype}; left as it is")
     return names
 
 

@@ -57,6 +57,8 @@ def test_the_first_command_is_the_readmes() -> None:
 
 @pytest.mark.parametrize("page", [p for p in PAGES if "```" in p.read_text("utf-8")], ids=lambda p: p.stem)
 def test_code_of_a_page(page: Path, tmp_path: Path, command_folder: Path) -> None:
+    if "import torch" in page.read_text("utf-8"):
+        pytest.importorskip("torch")
     tools = [str(command_folder), sysconfig.get_path("scripts"), os.environ["PATH"]]
     env = {**os.environ, "PATH": os.pathsep.join(tools)}
     if needs_the_library(page):
@@ -98,6 +100,11 @@ def test_site(builder: ModuleType, tmp_path: Path) -> None:
     python = (site / "api" / "python.html").read_text()
     c = (site / "api" / "c.html").read_text()
     assert all(f'id="bqq.{name}"' in python for name in _public())
+    for wing in ("ann", "nn"):
+        page = (site / "api" / f"{wing}.html").read_text()
+        named = re.findall(r'"(\w+)"', (ROOT / "python/bqq" / wing / "__init__.py").read_text().partition("__all__")[2])
+        assert named
+        assert all(f'id="bqq.{wing}.{name}"' in page for name in named)
     assert all(f">{name}" in c or f'id="{name}"' in c for name in _exported())
     index = site / "index.html"
     index.write_text(

@@ -118,7 +118,24 @@ def test_what_is_known_before_the_work(folder: Path) -> None:
 
 def test_eight_bit_floats_are_named(tmp_path: Path) -> None:
     bqq.save(tmp_path / "m.safetensors", {"w": bqq.RawTensor("F8_E4M3", (2, 3), np.zeros(6, np.uint8))})
-    assert "F8_E4M3" in run("compress", "m.safetensors", "o.safetensors", *FAST, cwd=tmp_path, code=2)
+    told = run("compress", "m.safetensors", "o.safetensors", *FAST, cwd=tmp_path, code=2)
+    assert "F8_E4M3" in told
+    assert "folder" in told
+
+
+@pytest.mark.parametrize("factors", ["w_scale_inv", "w_scale"])
+def test_factors_of_eight_bit_floats_pass_through(factors: str, tmp_path: Path) -> None:
+    W = np.random.default_rng(0).standard_normal((40, 40)).astype(np.float32)
+    raw = bqq.RawTensor("F8_E5M2", (64, 64), np.zeros(4096, np.uint8))
+    bqq.save(tmp_path / "m.safetensors", {"w": raw, factors: np.ones((1, 1), np.float32), "v": W})
+    told = run("compress", "m.safetensors", "o.safetensors", *FAST, cwd=tmp_path)
+    assert "w: of type F8_E5M2; left as it is" in told
+    found = bqq.load(tmp_path / "o.safetensors")
+    assert isinstance(found["v"], bqq.Matrix)
+    assert found["w"] == raw
+    np.testing.assert_array_equal(found[factors], np.ones((1, 1)))
+    run("compress", "m.safetensors", "p.safetensors", *FAST, "--only", factors, cwd=tmp_path)
+    assert isinstance(bqq.load(tmp_path / "p.safetensors")[factors], bqq.Matrix)
 
 
 def test_consoles_that_lack_letters(folder: Path) -> None:

@@ -21,12 +21,12 @@ constexpr float kReach = 1.3f;
 
 /// Codes that are ranked again: kRescore k + kRescoreMore (stages + 1), after a coarse scan kCoarseRescore k +
 /// kCoarseMore. SIFT at 16, 32, 64 bytes loses nothing (recall@10 of 400 ranked again), at 64 bytes scanned by one of
-/// four stages .0025 (50 ranked: .0049, 80: .0012); GloVe-50 at 64 bytes, eight stages, .0008.
+/// four stages .002; GloVe-50 at 64 bytes, eight stages, nothing.
 constexpr Index kRescore = 2, kRescoreMore = 4, kCoarseRescore = 3, kCoarseMore = 35;
 
 /// Where that may not be enough, so many times as many of a second scan at most; the standard deviations between scan
-/// and whole code that it allows for. GloVe-50, 64 bytes, by one of eight stages: 2 find .85, 2.5 .94, 3 .97 of .989,
-/// at 1.8, 1.3 and .95 times the queries a second of a whole scan.
+/// and whole code that it allows for. GloVe-50, 64 bytes, effort "fast", by one of eight stages: 2 find .85, 2.5 .94, 3
+/// .97 of .989, at 1.8, 1.3 and .95 times the queries a second of a whole scan.
 constexpr Index kMostAgain = 16;
 constexpr double kSpreads = 3, kCoarseSpreads = 2;
 

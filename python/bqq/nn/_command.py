@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +69,12 @@ class _Lines:
     """A line for each layer, with the time that is left."""
 
     def __init__(self, model: torch.nn.Module, quiet: bool) -> None:
-        import time
-
-        self._clock, self._start, self._done, self._quiet = time.perf_counter, time.perf_counter(), 0, quiet
+        self._start, self._done, self._quiet = time.perf_counter(), 0, quiet
         self._sizes = {name: m.weight.numel() for name, m in model.named_modules() if _heavy(m)}
 
     def __call__(self, layer: LayerReport) -> None:
         self._done += self._sizes.get(layer.name, 0)
-        spent = self._clock() - self._start
+        spent = time.perf_counter() - self._start
         left = spent * (sum(self._sizes.values()) / max(self._done, 1) - 1)
         shape = f"{layer.shape[0]}x{layer.shape[1]}"
         print(

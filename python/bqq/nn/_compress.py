@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from bqq.nn._calibrate import Calibrated
 from bqq.nn._experts import fused, one_by_one, unfold
@@ -139,7 +138,7 @@ def compress(
         warnings.warn(f"{bits} bits without calibration: outputs will be far from the model's", stacklevel=2)
     stamp = "" if resume is None else fingerprint(recipe, targets, model, batches)
     run = Run(recipe, executor, Kept(resume, stamp), limit)
-    with _quiet(model), tqdm(total=len(targets), disable=progress is not True, desc="compress", leave=False) as bar:
+    with _quiet(model), _bar(len(targets), progress is True) as bar:
 
         def store(name: str, module: nn.Module, done: Done) -> _Compressed:
             if not done.error <= limit:
@@ -148,7 +147,8 @@ def compress(
             replace(model, name, layer)
             q = done.matrix
             report.layers.append(LayerReport(name, q.shape, q.bits_per_weight, done.error, done.seconds, done.note))
-            bar.update()
+            if bar is not None:
+                bar.update()
             if callable(progress):
                 progress(report.layers[-1])
             return layer
@@ -161,6 +161,14 @@ def compress(
     report.uncompressed = kept
     mark(model)
     return report
+
+
+def _bar(total: int, shown: bool) -> Any:
+    if not shown:
+        return nullcontext()
+    from tqdm.auto import tqdm  # only where a bar is asked for
+
+    return tqdm(total=total, desc="compress", leave=False)
 
 
 def _unfold(model: nn.Module) -> None:

@@ -36,7 +36,12 @@ class _Compressed(nn.Module):
     entry_values: torch.Tensor
 
     def __init__(
-        self, matrix: bqq.Matrix, bias: torch.Tensor | None, precision: str, planes: Planes | None = None
+        self,
+        matrix: bqq.Matrix,
+        bias: torch.Tensor | None = None,
+        *,
+        precision: str = "float32",
+        planes: Planes | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(matrix, bqq.Matrix):
@@ -105,16 +110,13 @@ class Linear(_Compressed):
     planes : the buffers Y and Z of the matrix, if there are such, shared; else copies
     """
 
-    def __init__(
-        self,
-        matrix: bqq.Matrix,
-        bias: torch.Tensor | None = None,
-        *,
-        precision: str = "float32",
-        planes: Planes | None = None,
-    ) -> None:
-        super().__init__(matrix, bias, precision, planes)
-        self.out_features, self.in_features = self.shape
+    @property
+    def out_features(self) -> int:
+        return self.shape[0]
+
+    @property
+    def in_features(self) -> int:
+        return self.shape[1]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self._product(x)
@@ -123,16 +125,13 @@ class Linear(_Compressed):
 class Conv1D(_Compressed):
     """transformers' Conv1D (GPT-2), a linear layer that holds its weight transposed: x (..., n) -> (..., m)."""
 
-    def __init__(
-        self,
-        matrix: bqq.Matrix,
-        bias: torch.Tensor | None = None,
-        *,
-        precision: str = "float32",
-        planes: Planes | None = None,
-    ) -> None:
-        super().__init__(matrix, bias, precision, planes)
-        self.nf, self.nx = self.shape
+    @property
+    def nf(self) -> int:
+        return self.shape[0]
+
+    @property
+    def nx(self) -> int:
+        return self.shape[1]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self._product(x)
@@ -145,7 +144,7 @@ class Embedding(_Compressed):
     def __init__(
         self, matrix: bqq.Matrix, bias: None = None, *, precision: str = "float32", planes: Planes | None = None
     ) -> None:
-        super().__init__(matrix, bias, precision, planes)
+        super().__init__(matrix, bias, precision=precision, planes=planes)
         self.num_embeddings, self.embedding_dim = self.shape
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
@@ -169,7 +168,7 @@ class Conv2d(_Compressed):
         precision: str = "float32",
         planes: Planes | None = None,
     ) -> None:
-        super().__init__(matrix, bias, precision, planes)
+        super().__init__(matrix, bias, precision=precision, planes=planes)
         self.kernel_size, self.stride, self.padding, self.dilation = kernel_size, stride, padding, dilation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
