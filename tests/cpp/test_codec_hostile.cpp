@@ -4,6 +4,7 @@
 
 #include "bqq/bqq.hpp"
 #include "bqq/vector_index.hpp"
+#include "codec/cluster.hpp"
 #include "file/crc32.hpp"
 
 #include <algorithm>
@@ -164,4 +165,17 @@ TEST(ids_end_at_the_largest) {
     const std::int64_t free = 5;
     index.add_codes(codes, 1, &free);
     CHECK_EQ(index.size(), Index(3));
+}
+
+TEST(clusters_are_made_until_the_callback_says_no) {
+    const Index rows = 200000, d = 16, groups = 8;
+    std::vector<float> R(z(rows * d));
+    for (std::size_t i = 0; i < R.size(); ++i) R[i] = float(i * 7919 % 1009);
+    for (const int threads : {1, 2}) {
+        const std::function<bool(Index, Index)> no = [](Index, Index) { return false; };
+        detail::Progress progress(no, 1);
+        CHECK(
+            !refused([&] { detail::product_kmeans(R, rows, d, d, groups, 0, threads, progress); }, ErrorCode::cancelled)
+                 .empty());
+    }
 }

@@ -365,6 +365,10 @@ codec = ann.train(vectors, 32, effort="fast")
 codes = np.tile(codec.encode(vectors, effort="fast"), (100, 1))
 index = ann.Index(codec)
 index.add_codes(codes[:100_000])
+def fresh():
+    index = ann.Index(codec)
+    index.add_codes(np.tile(codes, (3, 1)))
+    return index
 calls = {
     "matmul": lambda: bqq.matmul(q, X, threads=1),
     "left": lambda: X.T @ q,
@@ -376,17 +380,21 @@ calls = {
     "search": lambda: index.search(vectors, 10, threads=1),
     "range_search": lambda: index.range_search(vectors, 0.5, threads=1),
     "all": lambda: index.range_search(vectors[:8], 1e9, threads=1),
+    "first norms": lambda index: index.search(vectors[:1], 1, coarse=1, threads=1),
 }
+made = {"first norms": fresh}
 seen = []
 signal.signal(signal.SIGALRM, lambda *_: seen.append(1))
 for name, call in calls.items():
-    call()  # what is made on first use
-    start = time.perf_counter()
-    call()
+    arguments = lambda: [made[name]()] if name in made else []
+    call(*arguments())  # what is made on first use
+    given, start = arguments(), time.perf_counter()
+    call(*given)
     every = (time.perf_counter() - start) / 20
+    given = arguments()
     seen.clear()
     signal.setitimer(signal.ITIMER_REAL, every, every)
-    call()
+    call(*given)
     signal.setitimer(signal.ITIMER_REAL, 0)
     assert len(seen) > 1, (name, len(seen), every)  # one would be seen after the call
 print("done")
