@@ -117,7 +117,7 @@ template <class Change> SharedMatrix changed(const SharedMatrix& q, Change&& cha
     return std::make_shared<HostMatrix>(view, parts);
 }
 
-using Orders = py::array_t<std::uint32_t, py::array::c_style>;
+using Orders = Contiguous<std::uint32_t>;
 
 // Orders without elements: none. Entries ascending by row and column.
 SharedMatrix with_extras(const SharedMatrix& q, const Orders& row_order, const Orders& col_order, const Orders& rows,

@@ -21,8 +21,10 @@ namespace bindings {
 
 namespace py = pybind11;
 using bqq::Index;
-using Floats = py::array_t<float, py::array::c_style>;
-using Bytes = py::array_t<std::uint8_t, py::array::c_style>;
+/// Elements one after the other, at their alignment: arrays that are not so are copied.
+template <class T> using Contiguous = py::array_t<T, py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_>;
+using Floats = Contiguous<float>;
+using Bytes = Contiguous<std::uint8_t>;
 
 inline bool interpreter_has_ended() {
 #if PY_VERSION_HEX >= 0x030D0000

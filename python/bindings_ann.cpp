@@ -7,7 +7,7 @@ namespace bindings {
 
 namespace {
 
-using Ids = py::array_t<std::int64_t, py::array::c_style>;
+using Ids = Contiguous<std::int64_t>;
 
 template <class T> py::array_t<T> array_of(std::vector<T>&& values, std::vector<py::ssize_t> shape) {
     auto* kept = new std::vector<T>(std::move(values));

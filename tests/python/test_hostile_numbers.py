@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import bqq
+from bqq import ann
 from conftest import dense, finish, random_matrix, same, start_python
 
 RNG = np.random.default_rng(0)
@@ -171,6 +172,42 @@ def test_arrays_of_every_make(make):
     np.testing.assert_array_equal(np.asarray(W), before)
 
 
+def test_arrays_that_are_not_aligned():
+    """All that takes an array: what it must not do is seen by the undefined behaviour sanitizer."""
+    F32, X = F[:6, :5].copy(), RNG.standard_normal((60, 8)).astype(np.float32)
+    q, ids, codec = bqq.decompose(F32, 1, steps=9, refine=9), np.arange(60)[::-1].copy(), ann.train(X, 4, effort="fast")
+    index = ann.Index(codec)
+    index.add(X)
+
+    def indexed(X, ids):
+        index = ann.Index(codec)
+        index.add(X, ids)
+        index.remove(unaligned(ids[:3]))
+        return np.concatenate([index.ids, *index.search(unaligned(X[:2]), 3, ids=unaligned(ids[20:]))], axis=None)
+
+    calls = {
+        "extend": lambda make: bqq.extend(q, make(F32), 2, **FAST),
+        "encode": lambda make: bqq.encode(q, make(F32)),
+        "weight": lambda make: bqq.decompose(F32, 1, weight=make(F32.T @ F32), **FAST),
+        "weights": lambda make: bqq.decompose(F32, 1, weight=make(np.arange(1, 6.0)), **FAST),
+        "error": lambda make: q.error(make(F32)),
+        "with_scales": lambda make: q.with_scales(make(q.scales * 2)),
+        "from_planes": lambda make: bqq.Matrix.from_planes(*q.planes, make(q.scales), q.shape),
+        "from_factors": lambda make: bqq.Matrix.from_factors(q.Y[0, 0], q.Z[0, 0], make(q.scales.ravel())),
+        "train": lambda make: ann.train(make(X), 4, effort="fast").encode(X),
+        "codes": lambda make: codec.encode(make(X)),
+        "index": lambda make: indexed(make(X), make(ids)),
+        "range_search": lambda make: index.range_search(make(X), 1.0)[1],
+        "reconstruct": lambda make: index.reconstruct(make(ids)),
+        "rows": lambda make: ann.search(q, make(F32), 2)[1],
+        "left": lambda make: make(F32.T.copy()) @ q,
+        "out": lambda make: bqq.matmul(q, F32.T.copy(), out=make(np.zeros((6, 6), np.float32))),
+    }
+    for name, call in calls.items():
+        got, want = call(unaligned), call(np.array)
+        assert same(got, want) if isinstance(want, bqq.Matrix) else np.array_equal(got, want), name
+
+
 @pytest.mark.parametrize(
     ("error", "bad"),
     [
@@ -267,6 +304,7 @@ TOO_LARGE = """
 import resource
 import numpy as np
 import bqq
+from bqq import ann
 from conftest import random_matrix
 resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
 calls = {
