@@ -44,7 +44,8 @@ class Correction:
                 p.copy_(torch.from_numpy(items[name]))
             return
         start = time.perf_counter()
-        before, after = _tune.correct(self._model, self._output, self._targets, self._recipe)
+        epochs, seed = self._recipe.correct, self._recipe.seed
+        before, after = _tune.correct(self._model, self._output, self._targets, epochs, seed)
         report.correction = {"before": before, "after": after, "seconds": time.perf_counter() - start}
         items = {name: p.detach().float().numpy() for name, p in trained.items()}
         self._kept.keep_parameters(str(self._recipe.correct), items, report.correction)

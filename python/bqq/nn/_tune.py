@@ -133,7 +133,7 @@ def tune(
 
 
 def correct(
-    model: nn.Module, output: Callable[[int], torch.Tensor], targets: list[torch.Tensor], recipe: Recipe
+    model: nn.Module, output: Callable[[int], torch.Tensor], targets: list[torch.Tensor], epochs: int, seed: int
 ) -> tuple[float, float]:
     """The same for a whole model: ``output(i)`` is its output on batch i; each batch once in an epoch. Losses are over
     all batches, in shares of the variance of the targets."""
@@ -144,8 +144,8 @@ def correct(
     def loss(i: int) -> torch.Tensor:
         return (output(i) - targets[i]).square().mean() / size
 
-    rng = np.random.default_rng(recipe.seed)
-    order = [int(i) for _ in range(recipe.correct) for i in rng.permutation(len(targets))]
+    rng = np.random.default_rng(seed)
+    order = [int(i) for _ in range(epochs) for i in rng.permutation(len(targets))]
     return _fit(model, loss, order, range(len(targets)))
 
 
