@@ -296,7 +296,10 @@ def test_photos_that_cannot_be_used(photos, capsys, monkeypatch):
 def test_options_that_do_not_go_together(tmp_path, capsys):
     for args, text in (
         (["dense", "small", "--correct"], "--correct needs --calibrate"),
-        (["w.npy", "w.safetensors", "--calibrate", "x"], "the folder of a model to another: not w.npy to w.safetensors"),
+        (
+            ["w.npy", "w.safetensors", "--calibrate", "x"],
+            "the folder of a model to another: not w.npy to w.safetensors",
+        ),
     ):
         assert bqq.cli.main(["compress", *args[:2], "--bits", "3", *args[2:]]) == 2
         assert text in capsys.readouterr().err

@@ -15,6 +15,7 @@ import torch
 from bqq.nn._compress import compress
 from bqq.nn._files import save
 from bqq.nn._report import LayerReport, Report
+from bqq.nn._shards import paths
 
 _TOKENS, _WINDOW, _BATCH = 32768, 512, 16  # to calibrate on; of a window; images of a batch
 _IMAGES = 512
@@ -61,7 +62,7 @@ def run(args: Any) -> Report:
     out.rename(args.output)
     shutil.rmtree(work)
     print(f"{len(report.layers)} layers at {report.bits_per_weight:.3f} bits per weight")
-    print(f"{args.output}: {(args.output / 'model.safetensors').stat().st_size / 1000:,.1f} KB")
+    print(f"{args.output}: {sum(path.stat().st_size for path in paths(args.output)) / 1000:,.1f} KB")
     return report
 
 
