@@ -119,9 +119,8 @@ def _moments(model: nn.Module, layer: nn.Module, batches: list[Any]) -> torch.Te
         with suppress(_Enough):
             model(**batch) if isinstance(batch, dict) else model(batch)
         x = found.pop()
-        if isinstance(batch, dict) and "attention_mask" in batch:
-            x = x[batch["attention_mask"].bool()]
-        x = x.flatten(0, -2)
+        mask = batch.get("attention_mask") if isinstance(batch, dict) else None
+        x = x[mask.bool()] if mask is not None and mask.shape == x.shape[:-1] else x.flatten(0, -2)
         H = H + x.T @ x
     handle.remove()
     return H

@@ -1,6 +1,6 @@
 """A vision transformer on Fashion-MNIST at 2 to 4 bits: top-1 of bqq and of others, with and without calibration.
 
-    python -m bench.models.vit [--bits 2,3,4] [--seeds 3] [--images 2048] [--csv FILE]     # bench.models.fashion first
+    python -m bench.models.vit [--bits 2,3,4] [--seeds 3] [--images 1024] [--csv FILE]     # bench.models.fashion first
 
 The table that the paper has of ImageNet, in kind: the linear layers of the blocks are compressed, the convolutions in
 front, the position table, norms and the head (3 % and less of such models) stay. Calibration: training images without
@@ -97,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bits", default="2,3,4", help="comma-separated")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--images", type=int, default=2048, help="to calibrate on")
+    parser.add_argument("--images", type=int, default=1024, help="to calibrate on")
     parser.add_argument(
         "--patch", default="", help="sides of blocks, comma-separated; default: that of bqq.nn.compress"
     )
