@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.matrices import DATA, Missing
+from bench.matrices import DATA
 
 WIDTH, HEADS, BLOCKS, TOKENS = 128, 4, 4, 16
 EPOCHS, BATCH, RATE = 6, 100, 2e-3
@@ -55,12 +55,12 @@ class ViT(nn.Module):
 
 
 def images(data: Path = DATA) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Training images and labels, test images and labels; images (N, 1, 28, 28), standardised. Raises Missing."""
+    """Training images and labels, test images and labels; images (N, 1, 28, 28), standardised."""
     found = []
     for name in _NAMES:
         path = next((data / "fashion").rglob(f"{name}-ubyte.gz"), None)
         if path is None:
-            raise Missing(f"Fashion-MNIST is not in {data / 'fashion'}: see python -m pydoc bench.models.fashion")
+            raise SystemExit(f"Fashion-MNIST is not in {data / 'fashion'}: see python -m pydoc bench.models.fashion")
         with gzip.open(str(path)) as file:
             raw = torch.from_numpy(np.frombuffer(file.read(), np.uint8, offset=16 if "images" in name else 8).copy())
         found.append((raw.reshape(-1, 1, 28, 28).float() / 255 - 0.286) / 0.353 if "images" in name else raw.long())

@@ -61,23 +61,25 @@ class Experiment:
         )
         print("  ".join(f"{key} {value}" for key, value in self.rows[-1].items()), flush=True)
 
-    def corrected(self, model: ViT) -> None:
+    def others(self, bits: int) -> dict[str, tuple[ViT, float, float]]:
+        """Models by method, with bits a weight and seconds."""
+        made = {}
+        for what, how in (("uniform", peers.uniform), ("binary coding", peers.binary), ("GPTQ", None)):
+            model, start = copy.deepcopy(self.model), time.process_time()
+            if how is None:
+                used = peers.calibrated(model, self.layers, self.batches, bits, GROUP)
+            else:
+                used = peers.data_free(model, self.layers, how, bits, GROUP)
+            made[what] = model, used, time.process_time() - start
+            self.row(what, model, bits, *made[what][1:], -1)
+        return made
+
+    def corrected(self, what: str, bits: int, model: ViT, used: float, seconds: float) -> None:
         """Norms and biases of a model whose weights are dense, as bqq.nn.compress(correct=True) does it."""
+        start = time.process_time()
         with torch.no_grad():
             _tune.correct(model, lambda i: model(self.batches[i]), self.targets, 15, 0)
-
-    def others(self, bits: int) -> None:
-        for what, how in (("uniform", peers.uniform), ("binary coding", peers.binary)):
-            model, start = copy.deepcopy(self.model), time.process_time()
-            used = peers.data_free(model, self.layers, how, bits, GROUP)
-            self.row(what, model, bits, used, time.process_time() - start, -1)
-            self.corrected(model)
-            self.row(f"c-{what}", model, bits, used, time.process_time() - start, -1)
-        model, start = copy.deepcopy(self.model), time.process_time()
-        used = peers.calibrated(model, self.layers, self.batches, bits, GROUP)
-        self.row("GPTQ", model, bits, used, time.process_time() - start, -1)
-        self.corrected(model)
-        self.row("c-GPTQ", model, bits, used, time.process_time() - start, -1)
+        self.row(f"c-{what}", model, bits, used, seconds + time.process_time() - start, -1)
 
     def bqq(self, bits: int, seed: int, patch: int | None, effort: str | None) -> None:
         free: dict[str, Any] = {"include": "blocks.*", "seed": seed, "patch": patch, "effort": effort}
@@ -109,10 +111,12 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     experiment = Experiment(args.images)
     for bits in map(int, args.bits.split(",")):
-        experiment.others(bits)
+        made = experiment.others(bits)
         for patch in args.patch.split(","):
             for seed in range(args.seeds):
                 experiment.bqq(bits, seed, int(patch) if patch else None, args.effort)
+        for what, (model, *rest) in made.items():
+            experiment.corrected(what, bits, model, *rest)
         if args.csv:
             write_csv(args.csv, experiment.rows)
 

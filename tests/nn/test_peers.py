@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from bench.models import peers  # noqa: E402
+from bench.models import fashion, peers  # noqa: E402
 
 from test_compress import batches, make  # noqa: E402
 
@@ -91,3 +94,26 @@ def test_padding_does_not_count():
     for name in names:
         difference = (a.get_submodule(name).weight - b.get_submodule(name).weight).detach()
         assert float(difference.square().mean()) < 1e-3  # the mask is float arithmetic in the attention
+
+
+def test_the_vision_transformer_is_trained_and_kept(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match=r"see python -m pydoc bench\.models\.fashion"):
+        fashion.trained(tmp_path)
+    (tmp_path / "fashion").mkdir()
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 200), ("t10k", 100)):
+        labels = rng.integers(0, 2, count)
+        pixels = rng.integers(0, 100, (count, 28, 28)) + 100 * labels[:, None, None]  # dark and light
+        for kind, begin, values in (("images-idx3", 16, pixels), ("labels-idx1", 8, labels)):
+            with gzip.open(tmp_path / "fashion" / f"{part}-{kind}-ubyte.gz", "wb") as file:
+                file.write(bytes(begin) + values.astype(np.uint8).tobytes())
+    monkeypatch.setattr(fashion, "EPOCHS", 3)
+    model = fashion.trained(tmp_path)
+    assert "epoch 3  top-1" in capsys.readouterr().out
+    *_, x, labels = fashion.images(tmp_path)
+    assert x.shape == (100, 1, 28, 28)
+    assert fashion.top1(model, x, labels) > 90
+    again = fashion.trained(tmp_path)
+    assert not again.training
+    assert torch.equal(again(x), model(x))
+    assert capsys.readouterr().out == ""

@@ -166,9 +166,10 @@ def _fit(
                 loss(i).backward()
                 optimiser.step()
         after = float(np.mean([float(loss(i)) for i in probe]))
-    if not after < before:
-        tuning.undo()
-    return before, min(after, before) if after == after else before
+    if after < before:
+        return before, after
+    tuning.undo()  # after is not finite, too
+    return before, before
 
 
 def _groups(module: _Tunable) -> list[dict[str, Any]]:
