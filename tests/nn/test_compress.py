@@ -123,6 +123,57 @@ def test_each_part_can_be_switched_off(without):
         assert not any(m.entry_values.numel() for m in model.modules() if isinstance(m, bqq.nn.Linear))
 
 
+def test_correction_brings_the_outputs_closer():
+    data = batches(24)
+    for batch in data:  # padding does not count
+        batch["attention_mask"] = torch.cat([torch.ones(4, 15), torch.zeros(4, 5)], 1)
+    found = {}
+    for epochs in (False, 3):
+        model, float_model, report = compressed(calibration=data, tune=10, correct=epochs)
+        found[epochs] = error(model, float_model)
+    assert found[3] < 0.93 * found[False]  # on other inputs
+    assert report.correction["after"] < 0.8 * report.correction["before"]
+    with torch.no_grad():
+        wrong, mask = 0.0, data[0]["attention_mask"].bool()
+        every = torch.cat([float_model(**batch)[mask] for batch in data])
+        for batch in data:
+            wrong += float((model(**batch) - float_model(**batch))[mask].square().sum())
+    variance = every.var(0, unbiased=False).mean()
+    assert report.correction["after"] == pytest.approx(wrong / every.numel() / float(variance), rel=1e-3)
+    assert "correction: error of the outputs" in repr(report)
+    assert json.loads(report.to_json())["correction"] == report.correction
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {
+        name for name, p in float_model.named_parameters() if not name.endswith("weight") or "norm" in name
+    } | {"embed.weight"}
+
+
+def test_correction_of_convolutions():
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 32, 3)  # too small to be compressed: its bias alone is trained
+    net = nn.Sequential(first, nn.ReLU(), nn.Conv2d(32, 32, 3, stride=2, padding=1), nn.Flatten()).eval()
+    images = [torch.randn(16, 3, 12, 12) for _ in range(4)]
+    model = copy.deepcopy(net)
+    report = bqq.nn.compress(model, 1, calibration=images, progress=False, correct=5, patch=32)
+    with torch.no_grad():
+        y = torch.cat([net(x) for x in images])
+        wrong = torch.cat([model(x) for x in images]) - y
+    assert report.correction["after"] < report.correction["before"]
+    assert report.correction["after"] == pytest.approx(
+        float(wrong.square().mean() / y.var(0, unbiased=False).mean()), rel=1e-3
+    )
+    assert torch.equal(model[0].weight, net[0].weight)
+
+
+def test_what_does_not_help_is_put_back(monkeypatch):
+    monkeypatch.setattr("bqq.nn._tune._RATE", 10.0)
+    model, _, report = compressed(calibration=batches(4), tune=False, correct=2)
+    monkeypatch.undo()
+    plain, *_ = compressed(calibration=batches(4), tune=False)
+    assert report.correction["after"] == report.correction["before"]
+    for key, value in plain.state_dict().items():
+        assert torch.equal(model.state_dict()[key], value)
+
+
 def test_the_same_again_and_another_seed():
     first, second, other = (compressed(calibration=batches(4), seed=s)[0].state_dict() for s in (0, 0, 1))
     assert all(torch.equal(first[key], second[key]) for key in first)
@@ -264,6 +315,9 @@ def test_weights_and_inputs_that_are_not_finite():
         ({"bits": "2"}, TypeError, "bits is '2'"),
         ({"effort": "huge"}, ValueError, "effort is 'huge'"),
         ({"tune": -1}, ValueError, "tune is -1"),
+        ({"correct": True}, ValueError, "correct is True, expected False without calibration"),
+        ({"correct": 1.5, "calibration": batches(1)}, ValueError, "correct is 1.5"),
+        ({"correct": -2, "calibration": batches(1)}, ValueError, "correct is -2"),
         ({"calibration": []}, ValueError, "calibration has no batches"),
         ({"include": [3]}, TypeError, r"include is \[3\]"),
     ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers are i
 import transformers  # noqa: E402
 
 import bqq  # noqa: E402
+import bqq.cli  # noqa: E402
 import bqq.nn  # noqa: E402
 
 SIZES = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128, "vocab_size": 60}
@@ -223,6 +225,84 @@ def test_what_the_command_cannot_use(words):
         assert done.returncode == 2, done.stderr
         assert says in done.stderr
         assert not (words / "small").exists()
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """A model of images with its processor, and a folder of photos of two formats and sizes."""
+    image = pytest.importorskip("PIL.Image")
+    pyplot = pytest.importorskip("matplotlib.cbook")
+    torch.manual_seed(0)
+    sizes = {**SIZES, "num_hidden_layers": 2, "image_size": 16, "patch_size": 8, "num_labels": 3}
+    transformers.ViTForImageClassification(transformers.ViTConfig(**sizes)).eval().save_pretrained(tmp_path / "dense")
+    transformers.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "dense")
+    (tmp_path / "photos" / "more").mkdir(parents=True)
+    with image.open(pyplot.get_sample_data("grace_hopper.jpg")) as photo:
+        for i in range(12):
+            photo.crop((30 * i, 40 * i, 30 * i + 150, 40 * i + 120)).save(tmp_path / "photos" / f"{i}.png")
+        photo.convert("L").rotate(90).save(tmp_path / "photos" / "more" / "grey.JPG")
+    (tmp_path / "photos" / "notes.txt").write_text("no image")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def compress_photos(*options):
+    return bqq.cli.main(
+        ["compress", "dense", "small", "--bits", "3", "--calibrate", "photos", "--patch", "32", *options]
+    )
+
+
+def test_calibrated_on_photos(photos, capsys):
+    assert compress_photos("--correct", "4") == 0, capsys.readouterr().err
+    assert "12 layers at 3." in capsys.readouterr().out
+    assert not (photos / "small.part").exists()
+    dense, small = (
+        transformers.AutoModelForImageClassification.from_pretrained(photos / x) for x in ("dense", "small")
+    )
+    processor = transformers.AutoImageProcessor.from_pretrained(photos / "small")
+    image = pytest.importorskip("PIL.Image").open(photos / "photos" / "3.png")
+    pixels = processor(images=image, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        before, after = (m(pixel_values=pixels, output_hidden_states=True).hidden_states[-1] for m in (dense, small))
+    assert float((after - before).square().mean() / before.square().mean()) < 0.05
+    report = json.loads((photos / "small" / "bqq-report.json").read_text())
+    assert not [layer for layer in report["layers"] if "saw no" in layer["note"]]
+    assert report["correction"]["after"] <= report["correction"]["before"]
+
+
+def test_photos_that_cannot_be_used(photos, capsys, monkeypatch):
+    def says(text):
+        assert compress_photos() == 2
+        assert text in capsys.readouterr().err
+        assert not list(photos.glob("small*"))
+
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "PIL", None)  # as where it is not installed
+        says("--calibrate needs pillow here: pip install pillow")
+    (photos / "photos" / "5.png").write_bytes(b"no image")
+    says("5.png: cannot identify image file")
+    whole = (photos / "photos" / "4.png").read_bytes()
+    (photos / "photos" / "5.png").write_bytes(whole[: len(whole) // 2])
+    says("5.png: ")
+    shutil.rmtree(photos / "photos" / "more")
+    for path in (photos / "photos").glob("*.png"):
+        path.unlink()
+    says("no images in this folder, expected .jpg")
+    (photos / "photos" / "1.png").write_bytes(whole)
+    (photos / "dense" / "preprocessor_config.json").unlink()
+    says("preprocessor_config.json")
+
+
+def test_options_that_do_not_go_together(tmp_path, capsys):
+    for args, text in (
+        (["dense", "small", "--correct"], "--correct needs --calibrate"),
+        (
+            ["w.npy", "w.safetensors", "--calibrate", "x"],
+            "the folder of a model to another: not w.npy to w.safetensors",
+        ),
+    ):
+        assert bqq.cli.main(["compress", *args[:2], "--bits", "3", *args[2:]]) == 2
+        assert text in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("how", ["compress", "command"])

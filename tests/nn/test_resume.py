@@ -65,6 +65,23 @@ def test_an_interrupted_run_goes_on(tmp_path, calibration):
     assert same(again, whole)
 
 
+def test_correction_is_kept(tmp_path, monkeypatch):
+    whole = compressed(correct=2)
+    plain = compressed(resume=tmp_path)  # its layers are those of a run with correction
+    assert not same(plain, whole)
+    monkeypatch.setattr("bqq.nn._recipe.Recipe.decompose", None)
+    assert same(compressed(correct=2, resume=tmp_path), whole)
+    monkeypatch.setattr("bqq.nn._tune.correct", None)
+    seen = make()
+    report = bqq.nn.compress(
+        seen, 3, calibration=batches(4), patch=32, tune=10, threads=1, progress=False, correct=2, resume=tmp_path
+    )
+    assert same(seen, whole)
+    assert 0 < report.correction["after"] < report.correction["before"]
+    monkeypatch.undo()
+    assert same(compressed(resume=tmp_path), plain)
+
+
 def bqq_report(calibration):
     data = batches(4) if calibration else None
     return bqq.nn.compress(make(), 3, calibration=data, patch=32, tune=10, progress=False).layers

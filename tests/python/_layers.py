@@ -126,7 +126,8 @@ PYTHON_FOLDERS = {
     "tests/golden": PythonRoom(("bqq",)),
     "tests/faults": PythonRoom(("bqq", "bqq.ann")),
     **{f"tests/{name}": PythonRoom(("bqq", "bqq.nn", "bqq.ann", "bench", "bench.paper", "tests"), **ANY)
-       for name in ("python", "nn", "ann", "cuda/python", "integrations", "docs")},
+       for name in ("python", "ann", "cuda/python", "integrations", "docs")},
+    "tests/nn": PythonRoom(("bqq", "bqq.nn", "bench", "bench.models", "tests"), **ANY),
     **{f"integrations/{name}": PythonRoom(("bqq", "bqq.nn", "bqq.ann"), others=WATCHED)
        for name in ("faiss", "hnswlib", "openvino", "onnxruntime", "jax", "ann_benchmarks")},
 }  # fmt: skip

@@ -46,7 +46,7 @@ class Calibrated:
         self._model, self._targets, self._batches = model, targets, batches
         self._recipe, self._executor, self._kept = run.recipe, run.executor, run.kept
         self._store, self._report = store, report
-        self._masks = [_mask(batch) for batch in batches]
+        self._masks = [mask_of(batch) for batch in batches]
         self._weights: Weights = {}
 
     def run(self) -> None:
@@ -67,7 +67,7 @@ class Calibrated:
             moments = _Moments()
             if not isinstance(module, nn.Embedding):
                 for batch, mask in zip(self._batches, self._masks, strict=True):
-                    moments.add(_rows(self._seen(module, partial(_call, self._model, batch)), mask, module))
+                    moments.add(_rows(self._seen(module, partial(called, self._model, batch)), mask, module))
             self._stage({name: moments})
 
     def _guide(self, prefix: str, blocks: list[nn.Module]) -> None:
@@ -85,7 +85,7 @@ class Calibrated:
             p.requires_grad_(False)
         try:
             with _hooked(blocks[0], differentiable, with_kwargs=True):
-                run = partial(_call, self._model)
+                run = partial(called, self._model)
                 self._weights = token_weights(run, self._batches, self._masks, modules, self._recipe.seed)
         finally:
             for p, needed in frozen.items():
@@ -109,7 +109,7 @@ class Calibrated:
         with _hooked(first, hook, with_kwargs=True):
             for batch in self._batches:
                 with suppress(_Enough):
-                    _call(self._model, batch)
+                    called(self._model, batch)
         if len(calls) != len(self._batches):
             raise ValueError("calibration: not every batch reaches the first block of the model")
         return calls
@@ -325,12 +325,14 @@ def _rows(x: torch.Tensor | None, mask: torch.Tensor | None, module: nn.Module) 
     return x.reshape(-1, x.shape[-1]).float()
 
 
-def _mask(batch: Any) -> torch.Tensor | None:
+def mask_of(batch: Any) -> torch.Tensor | None:
+    """Where its tokens count, if it says so."""
     mask = batch.get("attention_mask") if hasattr(batch, "get") else None
     return mask.bool() if isinstance(mask, torch.Tensor) and mask.dim() == 2 else None
 
 
-def _call(model: nn.Module, batch: Any) -> Any:
+def called(model: nn.Module, batch: Any) -> Any:
+    """What the model makes of a batch."""
     if hasattr(batch, "keys"):
         return model(**batch)
     return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)

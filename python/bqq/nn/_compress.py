@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from bqq.nn._calibrate import Calibrated
+from bqq.nn._correct import Correction
 from bqq.nn._experts import fused, one_by_one, unfold
 from bqq.nn._files import replace
 from bqq.nn._hub import mark
@@ -51,6 +52,7 @@ def compress(
     order: bool = True,
     outliers: float | None = 8.0,
     tune: bool | int = True,
+    correct: bool | int = False,
     seed: int = 0,
     threads: int | None = None,
     executor: Any = None,
@@ -82,6 +84,12 @@ def compress(
     patch, effort : as in :func:`bqq.decompose`; effort None: 100 steps and 1,000 sweeps
     guide, propagate, order, outliers : the parts of the recipe, to be switched off
     tune : steps of tuning a block, True for 80, False for none
+    correct : epochs of the correction step, True for 15 (c-BQQ of the paper): when all layers are compressed, Adam
+        trains the whole model on the mean squared error of its outputs (``logits``, if it has such) against those it
+        had before. As in the paper: no labels, 15 epochs, norms and biases; its batches are of 16 images, here they are
+        those of ``calibration``. Ours: the scales are trained too, rates go with the size of what is trained and
+        fall to 0. What was is put back if the error did not fall. All outputs are kept, and the compressed weights are
+        there as p + 1 dense copies meanwhile
     seed, threads : as in :func:`bqq.decompose`
     executor : with ``submit`` as those of concurrent.futures (a ProcessPoolExecutor, Dask's ``client.get_executor()``):
         searches run there, those of layers with the same inputs side by side, without calibration 16 at a time. The
@@ -117,6 +125,7 @@ def compress(
         bits,
         effort,
         tune,
+        correct,
         patch=patch,
         guide=guide,
         propagate=propagate,
@@ -125,6 +134,8 @@ def compress(
         seed=seed,
         threads=threads,
     )
+    if calibration is None and recipe.correct:
+        raise ValueError(f"correct is {correct!r}, expected False without calibration")
     report = Report(model)
     _unfold(model)
     targets = _targets(model, _patterns("include", include), _patterns("exclude", exclude), report)
@@ -156,7 +167,10 @@ def compress(
         if batches is None:
             _data_free(targets, run, store)
         else:
+            correction = Correction(model, batches, recipe, run.kept) if recipe.correct else None
             Calibrated(model, targets, batches, run, store, report).run()
+            if correction is not None:
+                correction.run(report)
     kept = sum(p.numel() for n, p in model.named_parameters() if not n.endswith(".scales"))
     report.uncompressed = kept
     mark(model)
@@ -216,7 +230,7 @@ def finite(name: str, module: nn.Module) -> np.ndarray[Any, Any]:
     return W
 
 
-def _recipe(bits: Any, effort: Any, tune: Any, **rest: Any) -> Recipe:
+def _recipe(bits: Any, effort: Any, tune: Any, correct: Any, **rest: Any) -> Recipe:
     if isinstance(bits, bool) or not isinstance(bits, (int, float)):
         raise TypeError(f"bits is {bits!r}, expected a number")
     if not 0.5 <= bits <= 16:
@@ -226,7 +240,10 @@ def _recipe(bits: Any, effort: Any, tune: Any, **rest: Any) -> Recipe:
     steps = 80 if tune is True else 0 if tune is False else tune
     if not isinstance(steps, int) or steps < 0:
         raise ValueError(f"tune is {tune!r}, expected a number of steps, True or False")
-    return Recipe(bits=float(bits), effort=effort, tune=steps, **rest)
+    epochs = 15 if correct is True else 0 if correct is False else correct
+    if not isinstance(epochs, int) or epochs < 0:
+        raise ValueError(f"correct is {correct!r}, expected a number of epochs, True or False")
+    return Recipe(bits=float(bits), effort=effort, tune=steps, correct=epochs, **rest)
 
 
 def _patterns(name: str, value: str | Iterable[str] | None) -> list[str] | None:

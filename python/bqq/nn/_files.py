@@ -16,36 +16,39 @@ import bqq
 from bqq.nn import _op
 from bqq.nn._experts import Experts, fused, one_by_one, unfold
 from bqq.nn._modules import _EXTRAS, _Compressed, compressed, reason
+from bqq.nn._shards import KEY, MadeOf, byte_count, header, opened, paths, write
 
-_FILE, _INDEX, _KEY = "model.safetensors", "model.safetensors.index.json", "bqq_nn"
 _OWN = ("planes_y", "planes_z", "scales", *_EXTRAS)
 _DTYPES = {"BF16": torch.bfloat16, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 
 
-def save(model: nn.Module, directory: str | os.PathLike[str]) -> None:
+def save(model: nn.Module, directory: str | os.PathLike[str], *, max_shard_size: int | str | None = None) -> None:
     """Write a model to ``directory`` (made if it is missing): compressed weights under their layers' names in
     ``model.safetensors`` (format: cpp/FORMAT.md) with the rest of its state_dict, and the model's ``config``, if it has
     one, with a ``quantization_config``. Under ``NAME.weight`` is one byte: who expects a weight there fails by its
-    shape. The file appears whole or not at all.
+    shape.
 
-    Raises ValueError if nothing of the model is compressed, OSError if writing fails.
+    A model of more than ``max_shard_size`` (bytes, or a text as "5GB") becomes ``model-00001-of-00003.safetensors``
+    and so on with ``model.safetensors.index.json``, each layer whole in one of them. Files of an earlier model are
+    replaced; at no moment is there a model of old and new parts.
+
+    Raises ValueError if nothing of the model is compressed or max_shard_size is no size, OSError if writing fails.
     """
+    most = byte_count(max_shard_size)
     items, made_of = contents(model)
     if not made_of:
         raise ValueError("model has no compressed layer: nothing that torch.save would not do")
-    folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
-    bqq.save(folder / _FILE, items, metadata={"format": "pt", _KEY: json.dumps(made_of, separators=(",", ":"))})
+    texts: dict[str, str] = {}
     config: Any = getattr(model, "config", None)
     if hasattr(config, "to_dict"):
         content = {**config.to_dict(), "quantization_config": {"quant_method": "bqq"}}
-        text = json.dumps(content, indent=2, sort_keys=True, default=str)
-        temporary = folder / "config.json.part"
-        temporary.write_text(text + "\n", "utf-8")
-        temporary.replace(folder / "config.json")
+        texts["config.json"] = json.dumps(content, indent=2, sort_keys=True, default=str) + "\n"
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder, items, made_of, most, texts)
 
 
-def contents(model: nn.Module) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
+def contents(model: nn.Module) -> tuple[dict[str, Any], MadeOf]:
     """What a file of the model holds, and of which kind each compressed layer is. Tied tensors are there once."""
     layers = {name: m for name, m in model.named_modules() if isinstance(m, _Compressed)}
     own = {f"{name}.{part}" for name in layers for part in _OWN}
@@ -70,7 +73,7 @@ def load(model: nn.Module, directory: str | os.PathLike[str]) -> nn.Module:
     Planes stay in the file, which is mapped, until a product needs them. Nothing of the model is changed if names or
     shapes do not fit. Raises FormatError or ValueError for files that are none of these, KeyError never.
     """
-    source = Source(shards(Path(directory)))
+    source = Source(paths(Path(directory)))
     if not source.layers:
         raise ValueError(f"{os.fspath(directory)}: was not written by bqq.nn.save or bqq compress")
     for name in source.fused:
@@ -102,11 +105,11 @@ class Source:
     """Files of a compressed model, mapped."""
 
     def __init__(self, paths: list[Path]) -> None:
-        self._files = {path: bqq.open(path) for path in paths}
+        self._files = opened(paths)
         self._places = {name: path for path, file in self._files.items() for name in file}
         self.layers: dict[str, dict[str, str]] = {}
         for file in self._files.values():
-            self.layers |= json.loads(file.metadata.get(_KEY, "{}"))
+            self.layers |= json.loads(file.metadata.get(KEY, "{}"))
         self._mapped: dict[Path, tuple[dict[str, Any], Any]] = {}
 
     @property
@@ -148,14 +151,12 @@ class Source:
         """Y and Z in a mapping whose pages become private when they are written to."""
         path = self._places[name]
         if path not in self._mapped:
-            with path.open("rb") as file:
-                size = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(size))
-            self._mapped[path] = header, np.memmap(path, np.uint8, "c", 8 + size)
-        header, data = self._mapped[path]
+            tensors, begin = header(path)
+            self._mapped[path] = tensors, np.memmap(path, np.uint8, "c", begin)
+        tensors, data = self._mapped[path]
         y, z = (
             torch.from_numpy(data[slice(*entry["data_offsets"])].reshape(entry["shape"]))
-            for entry in (header[f"{name}.bqq_y"], header[f"{name}.bqq_z"])
+            for entry in (tensors[f"{name}.bqq_y"], tensors[f"{name}.bqq_z"])
         )
         return y, z
 
@@ -170,14 +171,6 @@ def unfold_at(model: nn.Module, name: str) -> None:
     if child in fused(module):
         unfold(module, child)
         one_by_one(model)
-
-
-def shards(folder: Path) -> list[Path]:
-    """The files of a model."""
-    index = folder / _INDEX
-    if not index.exists():
-        return [folder / _FILE]
-    return [folder / name for name in sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))]
 
 
 def replace(model: nn.Module, name: str, layer: nn.Module) -> None:

@@ -57,9 +57,15 @@ def _note(outputs: dict[str, torch.Tensor], name: str, _: nn.Module, __: Any, ou
     outputs[name] = output[0] if isinstance(output, tuple) else output
 
 
-def _along(result: Any, mask: torch.Tensor | None, rng: torch.Generator) -> torch.Tensor:
+def output_of(result: Any) -> torch.Tensor:
+    """``logits``, where there are such, else the first tensor."""
     logits = getattr(result, "logits", None)
-    y: torch.Tensor = logits if logits is not None else result if isinstance(result, torch.Tensor) else result[0]
+    found: torch.Tensor = logits if logits is not None else result if isinstance(result, torch.Tensor) else result[0]
+    return found
+
+
+def _along(result: Any, mask: torch.Tensor | None, rng: torch.Generator) -> torch.Tensor:
+    logits, y = getattr(result, "logits", None), output_of(result)
     if mask is not None and y.shape[: mask.dim()] == mask.shape:
         y = y[mask]
     y = y.reshape(-1, y.shape[-1]).float()

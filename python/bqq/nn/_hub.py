@@ -19,8 +19,9 @@ import torch
 from torch import nn
 
 import bqq
-from bqq.nn._files import _KEY, Source, contents, replace, shards, unfold_at
+from bqq.nn._files import Source, contents, replace, unfold_at
 from bqq.nn._modules import reason
+from bqq.nn._shards import KEY, paths
 
 _TABLE = "transformers.quantizers.auto"
 _PACKED = ("bqq_y", "bqq_z", "bqq_scales", "bqq_row_order", "bqq_col_order", "bqq_positions", "bqq_values")
@@ -163,7 +164,7 @@ def _checkpoint_files(model: Any) -> list[Path]:
         found = cached_file(str(folder), "model.safetensors")
         assert found is not None
         return [Path(found)]
-    return shards(folder)
+    return paths(folder)
 
 
 def _names(model: Any, layers: list[str]) -> dict[str, str]:
@@ -205,4 +206,4 @@ def _unpacked(items: dict[str, Any], made_of: dict[str, Any]) -> tuple[dict[str,
     for name, entry in header.items():
         a, b = entry["data_offsets"]
         state[name] = torch.from_numpy(body[a:b].copy().view(kinds[entry["dtype"]]).reshape(entry["shape"]))
-    return state, {**metadata, _KEY: json.dumps(made_of, separators=(",", ":"))}
+    return state, {**metadata, KEY: json.dumps(made_of, separators=(",", ":"))}

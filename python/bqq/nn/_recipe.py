@@ -32,6 +32,7 @@ class Recipe:
     tune: int  # steps
     seed: int
     threads: int | None = field(repr=False)  # the bits do not depend on it
+    correct: int = field(repr=False)  # epochs; what comes before does not depend on them
 
     def decompose(self, W: _Array, H: _Array | None) -> bqq.Matrix:
         """Within about `bits` bits; order and outliers come on top."""

@@ -29,6 +29,7 @@ class Report:
     layers: list[LayerReport] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)  # module with parameters -> why it was left alone
     blocks: list[dict[str, float]] = field(default_factory=list)  # tuning: loss before and after, by block
+    correction: dict[str, float] = field(default_factory=dict)  # of the whole model: the same
     uncompressed: int = 0  # parameters that stay as they are
 
     @property
@@ -48,6 +49,7 @@ class Report:
             "uncompressed": self.uncompressed,
             "layers": [asdict(layer) for layer in self.layers],
             "blocks": self.blocks,
+            "correction": self.correction,
             "skipped": self.skipped,
         }
         return json.dumps(content, indent=1)
@@ -63,5 +65,8 @@ class Report:
             f"{len(self.layers)} layers, {self.weights:,} weights at {self.bits_per_weight:.4f} bits; "
             f"{self.uncompressed:,} parameters as they were"
         )
+        if self.correction:
+            before, after = self.correction["before"], self.correction["after"]
+            lines.append(f"correction: error of the outputs {before:.5f} before, {after:.5f} after")
         lines += [f"not compressed: {name}: {why}" for name, why in self.skipped.items()]
         return "\n".join(lines)

@@ -65,6 +65,14 @@ class Kept:
     def keep_block(self, name: str, items: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         self._write("block", name, items, about)
 
+    def parameters(self, name: str) -> tuple[dict[str, Any], dict[str, float]] | None:
+        """Those of a whole model, and what keep_parameters was told about them."""
+        found = self._read("parameters", name)
+        return None if found is None else (found[0], found[1]["about"])
+
+    def keep_parameters(self, name: str, items: Mapping[str, Any], about: Mapping[str, float]) -> None:
+        self._write("parameters", name, items, {"about": about})
+
     def _path(self, kind: str, name: str) -> Path:
         assert self._folder is not None
         return self._folder / f"{kind}-{hashlib.blake2b(name.encode(), digest_size=12).hexdigest()}.safetensors"

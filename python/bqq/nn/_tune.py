@@ -1,16 +1,16 @@
-"""Tuning a block: scales, norms and biases so that its output comes closest to that of the block as it was."""
+"""Tuning: scales, norms and biases of a block, or of the model, so that its output comes closest to what it was."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from bqq.nn._modules import _Compressed
+from bqq.nn._modules import Conv2d, Embedding, _Compressed
 
 if TYPE_CHECKING:
     from bqq.nn._recipe import Recipe
@@ -51,6 +51,10 @@ class _Tunable(nn.Module):
         return W if self.rest is None else W + self.rest
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        layer: Any = self.layer
+        if isinstance(layer, Conv2d):
+            W = self.weight().unflatten(1, (-1, *layer.kernel_size))
+            return nn.functional.conv2d(x, W, self.bias, layer.stride, layer.padding, layer.dilation)
         return nn.functional.linear(x, self.weight(), self.bias)
 
     def write_back(self) -> None:
@@ -60,6 +64,44 @@ class _Tunable(nn.Module):
         u = self.u.detach().double() - self.l * (r / 4 + s / 2 + t / 2).sum(-1)
         raw = torch.cat([torch.stack([r, s, t], -1).flatten(-2), u[..., None]], -1)
         self.layer.scales.copy_(raw.float())
+
+
+class _Tuning:
+    """Scales, norms and biases of a module as parameters, for as long as it is entered; ``undo`` puts the old back."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._layers = {
+            n: m for n, m in module.named_modules() if isinstance(m, _Compressed) and not isinstance(m, Embedding)
+        }
+        self._others = [p for p in module.parameters() if p.dim() == 1]
+        self._saved = [(x, x.detach().clone()) for x in [*self._others, *(m.scales for m in self._layers.values())]]
+        self._trained = {p: p.requires_grad for p in module.parameters()}
+
+    def __enter__(self) -> list[dict[str, Any]]:
+        """Groups for Adam."""
+        self._dense = {name: _Tunable(layer) for name, layer in self._layers.items()}
+        for name, dense in self._dense.items():
+            _put(self._module, name, dense)
+        for p in self._module.parameters():
+            p.requires_grad_(False)
+        groups = [group for dense in self._dense.values() for group in _groups(dense)]
+        groups += [{"params": [p], "lr": _RATE * max(float(p.square().mean().sqrt()), 1e-2)} for p in self._others]
+        for group in groups:
+            group["params"][0].requires_grad_(True)
+        return groups
+
+    def __exit__(self, *_: object) -> None:
+        for name, dense in self._dense.items():
+            dense.write_back()
+            _put(self._module, name, self._layers[name])
+        for p in self._module.parameters():
+            p.requires_grad_(self._trained.get(p, False))
+            p.grad = None
+
+    def undo(self) -> None:
+        for x, value in self._saved:
+            x.copy_(value)
 
 
 def tune(
@@ -73,21 +115,9 @@ def tune(
     """Adam on batches drawn at random; loss before and after over some of them, in shares of what the block adds. The
     old values are put back if the loss did not fall."""
     inputs, targets, calls, masks, weights = data
-    layers = {name: m for name, m in block.named_modules() if isinstance(m, _Compressed) and _plain(m)}
-    tunable = {name: _Tunable(layer) for name, layer in layers.items()}
-    for name, module in tunable.items():
-        _put(block, name, module)
-    others = [p for p in block.parameters() if p.dim() == 1]
-    saved = [(p, p.detach().clone()) for p in others], [(x, x.scales.clone()) for x in layers.values()]
-    frozen = {p: p.requires_grad for p in block.parameters()}
-    for p in block.parameters():
-        p.requires_grad_(False)
-    groups = [group for module in tunable.values() for group in _groups(module)]
-    groups += [{"params": [p], "lr": _RATE * max(float(p.square().mean().sqrt()), 1e-2)} for p in others]
-    for group in groups:
-        group["params"][0].requires_grad_(True)
-        group["first"] = group["lr"]
-    size = float(np.mean([float((t - h).square().mean()) for h, t in zip(inputs, targets, strict=True)])) or 1.0
+    adds = [t - h if t.shape == h.shape else t for h, t in zip(inputs, targets, strict=True)]
+    size = float(np.mean([float(x.square().mean()) for x in adds])) or 1.0
+    del adds
 
     def loss(i: int) -> torch.Tensor:
         error = (run(inputs[i], calls[i]) - targets[i]).square().mean(-1)
@@ -97,44 +127,49 @@ def tune(
         error = error if weight is None or weight.shape != error.shape else error * weight
         return error.clamp_max(error.detach().quantile(0.999)).mean() / size
 
-    try:
-        before, after = _descend(groups, loss, len(inputs), recipe)
-    finally:
-        for name, module in tunable.items():
-            module.write_back()
-            _put(block, name, layers[name])
-    if not after < before:
-        for p, value in saved[0]:
-            p.copy_(value)
-        for layer, value in saved[1]:
-            layer.scales.copy_(value)
-        after = before
-    for p in block.parameters():
-        p.requires_grad_(frozen.get(p, False))
-        p.grad = None
-    return before, after
+    rng = np.random.default_rng(recipe.seed)
+    probe = range(0, len(inputs), max(1, len(inputs) // 8))
+    return _fit(block, loss, [int(rng.integers(len(inputs))) for _ in range(recipe.tune)], probe)
 
 
-def _descend(
-    groups: list[dict[str, Any]], loss: Callable[[int], torch.Tensor], number: int, recipe: Recipe
+def correct(
+    model: nn.Module, output: Callable[[int], torch.Tensor], targets: list[torch.Tensor], epochs: int, seed: int
 ) -> tuple[float, float]:
-    """Loss over some of the batches before and after."""
-    probe = range(0, number, max(1, number // 8))
-    before = float(np.mean([float(loss(i)) for i in probe]))
-    optimiser, rng = torch.optim.Adam(groups, betas=(0.9, 0.95)), np.random.default_rng(recipe.seed)
-    with torch.enable_grad():
-        for step in range(recipe.tune):
-            share = 0.5 * (1 + math.cos(math.pi * step / recipe.tune)) * min(1.0, (step + 1) / 5)
-            for group in optimiser.param_groups:
-                group["lr"] = share * group["first"]
-            optimiser.zero_grad()
-            loss(int(rng.integers(number))).backward()
-            optimiser.step()
-    return before, float(np.mean([float(loss(i)) for i in probe]))
+    """The same for a whole model: ``output(i)`` is its output on batch i; each batch once in an epoch. Losses are over
+    all batches, in shares of the variance of the targets."""
+    count = sum(t[..., 0].numel() for t in targets)
+    mean = sum(t.flatten(0, -2).sum(0) for t in targets) / count
+    size = sum(float((t - mean).square().mean(-1).sum()) for t in targets) / count or 1.0
+
+    def loss(i: int) -> torch.Tensor:
+        return (output(i) - targets[i]).square().mean() / size
+
+    rng = np.random.default_rng(seed)
+    order = [int(i) for _ in range(epochs) for i in rng.permutation(len(targets))]
+    return _fit(model, loss, order, range(len(targets)))
 
 
-def _plain(layer: _Compressed) -> bool:
-    return type(layer).__name__ in ("Linear", "Conv1D")
+def _fit(
+    module: nn.Module, loss: Callable[[int], torch.Tensor], order: list[int], probe: Iterable[int]
+) -> tuple[float, float]:
+    """Steps on the batches of `order`; the mean loss over those of `probe` before and after."""
+    tuning = _Tuning(module)
+    with tuning as groups:
+        before = float(np.mean([float(loss(i)) for i in probe]))
+        rates, optimiser = [group["lr"] for group in groups], torch.optim.Adam(groups, betas=(0.9, 0.95))
+        with torch.enable_grad():
+            for step, i in enumerate(order):
+                share = 0.5 * (1 + math.cos(math.pi * step / len(order))) * min(1.0, (step + 1) / 5)
+                for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                    group["lr"] = share * rate
+                optimiser.zero_grad()
+                loss(i).backward()
+                optimiser.step()
+        after = float(np.mean([float(loss(i)) for i in probe]))
+    if after < before:
+        return before, after
+    tuning.undo()  # after is not finite, too
+    return before, before
 
 
 def _groups(module: _Tunable) -> list[dict[str, Any]]:

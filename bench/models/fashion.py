@@ -1,0 +1,111 @@
+"""A small vision transformer, trained on Fashion-MNIST and kept in bench/data.
+
+cd bench/data && apt-get download dataset-fashion-mnist && dpkg-deb -x dataset-fashion-mnist*.deb fashion
+python -m bench.models.fashion          # trains, about 10 minutes of one core
+"""
+
+from __future__ import annotations
+
+import gzip
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from bench.matrices import DATA
+
+WIDTH, HEADS, BLOCKS, TOKENS = 128, 4, 4, 16
+EPOCHS, BATCH, RATE = 6, 100, 2e-3
+_NAMES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward part, each behind a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
+        self.qkv, self.proj = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        x = x + self.proj(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return x + self.down(nn.functional.gelu(self.up(self.norm2(x))))
+
+
+class ViT(nn.Module):
+    """Images (N, 1, 28, 28) -> logits (N, 10): 16 patches that overlap, behind one convolution; their mean is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(1, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, WIDTH, 5, 3, 1))
+        self.position = nn.Parameter(0.02 * torch.randn(1, TOKENS, WIDTH))
+        self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
+        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.stem(images).flatten(2).transpose(1, 2) + self.position
+        for block in self.blocks:
+            x = block(x)
+        logits: torch.Tensor = self.head(self.norm(x).mean(1))
+        return logits
+
+
+def images(data: Path = DATA) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Training images and labels, test images and labels; images (N, 1, 28, 28), standardised."""
+    found = []
+    for name in _NAMES:
+        path = next((data / "fashion").rglob(f"{name}-ubyte.gz"), None)
+        if path is None:
+            raise SystemExit(f"Fashion-MNIST is not in {data / 'fashion'}: see python -m pydoc bench.models.fashion")
+        with gzip.open(str(path)) as file:
+            raw = torch.from_numpy(np.frombuffer(file.read(), np.uint8, offset=16 if "images" in name else 8).copy())
+        found.append((raw.reshape(-1, 1, 28, 28).float() / 255 - 0.286) / 0.353 if "images" in name else raw.long())
+    return found[0], found[1], found[2], found[3]
+
+
+@torch.no_grad()
+def top1(model: nn.Module, x: torch.Tensor, labels: torch.Tensor) -> float:
+    """Per cent."""
+    found = torch.cat([model(part).argmax(1) for part in x.split(500)])
+    return 100 * float((found == labels).float().mean())
+
+
+def trained(data: Path = DATA) -> ViT:
+    """The model, from bench/data if it is there, else trained now, on one thread."""
+    path = data / "fashion-vit.pt"
+    model = ViT()
+    if path.exists():
+        model.load_state_dict(torch.load(path, weights_only=True))
+        model.eval()
+        return model
+    x, labels, test_x, test_labels = images(data)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the same weights everywhere
+    torch.manual_seed(0)
+    model = ViT()
+    optimiser = torch.optim.AdamW(model.parameters(), RATE, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=EPOCHS * (len(x) // BATCH))
+    start = time.process_time()
+    for epoch in range(EPOCHS):
+        for part in torch.randperm(len(x)).split(BATCH):
+            batch = x[part]
+            batch = torch.where(torch.rand(len(part), 1, 1, 1) < 0.5, batch.flip(-1), batch)
+            loss = nn.functional.cross_entropy(model(batch), labels[part], label_smoothing=0.1)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+        found = top1(model, test_x, test_labels)
+        print(f"epoch {epoch + 1}  top-1 {found:.2f}  {time.process_time() - start:.0f} CPU seconds", flush=True)
+    torch.set_num_threads(threads)
+    torch.save(model.state_dict(), path)
+    model.eval()
+    return model
+
+
+if __name__ == "__main__":
+    trained()

@@ -1,0 +1,126 @@
+"""What others do with the weights of a model's layers, at the bits that it takes: groups of columns of each row.
+
+Uniform levels and binary coding look at the weights alone. GPTQ takes the layers in the order in which they run and
+lets the columns that are not rounded yet make good the error of those that are (Frantar et al. 2023), in descending
+order of the diagonal of H, with the inputs of the model as it is by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import nn
+
+_SHRINK = [1 - 0.02 * i for i in range(30)]  # of the range of a group: the best one of these
+
+
+def uniform(W: torch.Tensor, bits: int, group: int) -> tuple[torch.Tensor, float]:
+    """Round to nearest of 2^bits levels, one scale (16 bits) and zero (`bits`) a group: W_hat and its bits a weight."""
+    scale, zero = _grid(W.unflatten(1, (-1, group)), bits)
+    return _round(W.unflatten(1, (-1, group)), scale, zero, bits).flatten(1), bits + (16 + bits) / group
+
+
+def _grid(groups: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and zero of each group (..., g), of the least squared error."""
+    low, high = groups.amin(-1, keepdim=True).clamp(max=0), groups.amax(-1, keepdim=True).clamp(min=0)
+    best: Any = None
+    for share in _SHRINK:
+        scale = ((high - low) * share / (2**bits - 1)).clamp(min=1e-9)
+        zero = (-low * share / scale).round()
+        error = (_round(groups, scale, zero, bits) - groups).square().sum(-1, keepdim=True)
+        if best is None:
+            best = error, scale, zero
+        better = error < best[0]
+        best = tuple(torch.where(better, new, old) for new, old in zip((error, scale, zero), best, strict=True))
+    return best[1], best[2]
+
+
+def _round(x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, bits: int) -> torch.Tensor:
+    return ((x / scale + zero).round().clamp(0, 2**bits - 1) - zero) * scale
+
+
+def binary(W: torch.Tensor, bits: int, group: int, rounds: int = 15) -> tuple[torch.Tensor, float]:
+    """Sums of `bits` matrices of signs with a factor (16 bits) each a group: greedy, then factors by least squares and
+    the nearest sums by turns (Xu et al. 2018)."""
+    groups = W.unflatten(1, (-1, group))
+    rest, factors = groups, []
+    for _ in range(bits):
+        factors.append(rest.abs().mean(-1))
+        rest = rest - factors[-1][..., None] * torch.where(rest < 0, -1.0, 1.0)
+    a = torch.stack(factors, -1)  # (m, groups, bits)
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * bits).reshape(-1, bits)  # (2^bits, bits)
+    for step in range(rounds + 1):
+        values = a @ signs.T
+        B = signs[(groups[..., None] - values[..., None, :]).abs().argmin(-1)]  # (m, groups, g, bits)
+        if step < rounds:
+            normal = B.transpose(-1, -2) @ B + 1e-6 * torch.eye(bits)
+            a = torch.linalg.solve(normal, (B.transpose(-1, -2) @ groups[..., None])[..., 0])
+    return (B @ a[..., None])[..., 0].flatten(1), bits + 16 * bits / group
+
+
+def gptq(W: torch.Tensor, bits: int, group: int, H: torch.Tensor, damping: float = 0.01) -> tuple[torch.Tensor, float]:
+    """H (n, n) = X^T X of the inputs. The order of the columns takes 16 bits each."""
+    order = H.diagonal().argsort(descending=True)
+    W, H = W[:, order].clone(), H[order][:, order].double()
+    H.diagonal().add_(damping * float(H.diagonal().mean()))
+    U = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(H)), upper=True).float()
+    out = torch.empty_like(W)
+    for i in range(W.shape[1]):
+        if i % group == 0:
+            scale, zero = _grid(W[:, i : i + group], bits)
+        out[:, i] = _round(W[:, i : i + 1], scale, zero, bits)[:, 0]
+        W[:, i + 1 :] -= ((W[:, i] - out[:, i]) / U[i, i])[:, None] * U[i, i + 1 :]
+    placed = torch.empty_like(out)
+    placed[:, order] = out
+    return placed, bits + (16 + bits) / group + 16 / len(W)
+
+
+@torch.no_grad()
+def data_free(model: nn.Module, names: list[str], how: Callable[..., Any], bits: int, group: int) -> float:
+    """The layers called `names`, in place, by :func:`uniform` or :func:`binary`; bits a weight of all."""
+    used = weights = 0.0
+    for name in names:
+        layer: Any = model.get_submodule(name)
+        W, taken = how(layer.weight, bits, group)
+        layer.weight.copy_(W)
+        used, weights = used + taken * W.numel(), weights + W.numel()
+    return used / weights
+
+
+@torch.no_grad()
+def calibrated(model: nn.Module, names: list[str], batches: list[Any], bits: int, group: int) -> float:
+    """By :func:`gptq`, in the order of `names`, which is that in which they run; batches as of bqq.nn.compress."""
+    used = weights = 0.0
+    for name in names:
+        layer: Any = model.get_submodule(name)
+        W, taken = gptq(layer.weight, bits, group, _moments(model, layer, batches))
+        layer.weight.copy_(W)
+        used, weights = used + taken * W.numel(), weights + W.numel()
+    return used / weights
+
+
+class _Enough(Exception):
+    """The layer has been reached."""
+
+
+def _moments(model: nn.Module, layer: nn.Module, batches: list[Any]) -> torch.Tensor:
+    """X^T X of the inputs of a linear layer, without padding."""
+    found: list[torch.Tensor] = []
+
+    def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+        found.append(args[0])
+        raise _Enough
+
+    handle, H = layer.register_forward_pre_hook(hook), torch.zeros(())
+    for batch in batches:
+        with suppress(_Enough):
+            model(**batch) if isinstance(batch, dict) else model(batch)
+        x = found.pop()
+        mask = batch.get("attention_mask") if isinstance(batch, dict) else None
+        x = x[mask.bool()] if mask is not None and mask.shape == x.shape[:-1] else x.flatten(0, -2)
+        H = H + x.T @ x
+    handle.remove()
+    return H

@@ -1,0 +1,119 @@
+"""What the benchmarks of models compare with: levels, factors and errors of each method."""
+
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from bench.models import fashion, peers  # noqa: E402
+
+from test_compress import batches, make  # noqa: E402
+
+
+@pytest.fixture
+def W():
+    return torch.randn(24, 64, generator=torch.Generator().manual_seed(0))
+
+
+def share(W_hat, W):
+    return float((W_hat - W).square().sum() / W.square().sum())
+
+
+def test_uniform(W):
+    errors = []
+    for bits in (2, 3, 4):
+        W_hat, used = peers.uniform(W, bits, 32)
+        assert used == bits + (16 + bits) / 32
+        assert all(len(row.unique()) <= 2**bits for row in W_hat.unflatten(1, (2, 32)).flatten(0, 1))
+        errors.append(share(W_hat, W))
+    assert 0.06 < errors[0] < 0.14  # 0.119 is the best of uniform levels for a Gaussian, groups are small
+    assert errors[0] > 3 * errors[1] > 9 * errors[2]
+    exact = torch.arange(64.0).remainder(4).repeat(3, 1) - 1
+    assert torch.allclose(peers.uniform(exact, 2, 32)[0], exact, atol=1e-6)
+
+
+def test_binary_coding(W):
+    one, used = peers.binary(W, 1, 32)
+    assert used == 1.5
+    assert torch.allclose(
+        one, (W.sign().unflatten(1, (2, 32)) * W.abs().unflatten(1, (2, 32)).mean(-1, True)).flatten(1)
+    )
+    greedy = peers.binary(W, 2, 32, rounds=0)[0]
+    two, used = peers.binary(W, 2, 32)
+    assert used == 3
+    assert share(two, W) < share(greedy, W) < share(one, W)
+    exact = 0.5 * W.sign() + 0.2 * W.roll(1, 0).sign()
+    assert torch.allclose(peers.binary(exact, 2, 32)[0], exact, atol=1e-5)
+
+
+def test_gptq_minds_the_inputs(W):
+    generator = torch.Generator().manual_seed(1)
+    X = torch.randn(500, 8, generator=generator) @ torch.randn(8, 64, generator=generator)
+    X += 0.2 * torch.randn(500, 64, generator=generator)
+
+    def wrong(W_hat):
+        return float((X @ (W_hat - W).T).square().sum() / (X @ W.T).square().sum())
+
+    W_hat, used = peers.gptq(W, 3, 32, X.T @ X)
+    assert used == 3 + 19 / 32 + 16 / 24
+    assert wrong(W_hat) < 0.6 * wrong(peers.uniform(W, 3, 32)[0])
+    flat, _ = peers.gptq(W, 3, 32, torch.eye(64))
+    assert torch.allclose(flat, peers.uniform(W, 3, 32)[0], atol=1e-5)
+
+
+def test_a_whole_model():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 32)).eval()
+    data, before = [torch.randn(50, 64) for _ in range(4)], [p.clone() for p in net.parameters()]
+    with torch.no_grad():
+        y = net(data[0])
+        used = peers.calibrated(net, ["0", "2"], data, 4, 32)
+        assert used == pytest.approx(4 + 20 / 32 + (16 * 64 / 4096 * 4096 + 16 * 64 / 2048 * 2048) / (4096 + 2048))
+        assert share(net(data[0]), y) < 0.02
+    assert not torch.equal(net[0].weight, before[0])
+    assert torch.equal(net[2].bias, before[3])
+    assert peers.data_free(net, ["0"], peers.binary, 3, 64) == 3.75
+
+
+def test_padding_does_not_count():
+    short = batches(3)
+    padded = [
+        {
+            "ids": torch.cat([b["ids"], torch.full((4, 6), 7)], 1),
+            "attention_mask": torch.cat([torch.ones(4, 20), torch.zeros(4, 6)], 1),
+        }
+        for b in short
+    ]
+    names = ["blocks.0.q", "blocks.0.down", "blocks.1.v"]
+    a, b = make(), make()
+    assert peers.calibrated(a, names, short, 3, 32) == peers.calibrated(b, names, padded, 3, 32)
+    for name in names:
+        difference = (a.get_submodule(name).weight - b.get_submodule(name).weight).detach()
+        assert float(difference.square().mean()) < 1e-3  # the mask is float arithmetic in the attention
+
+
+def test_the_vision_transformer_is_trained_and_kept(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match=r"see python -m pydoc bench\.models\.fashion"):
+        fashion.trained(tmp_path)
+    (tmp_path / "fashion").mkdir()
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 200), ("t10k", 100)):
+        labels = rng.integers(0, 2, count)
+        pixels = rng.integers(0, 100, (count, 28, 28)) + 100 * labels[:, None, None]  # dark and light
+        for kind, begin, values in (("images-idx3", 16, pixels), ("labels-idx1", 8, labels)):
+            with gzip.open(tmp_path / "fashion" / f"{part}-{kind}-ubyte.gz", "wb") as file:
+                file.write(bytes(begin) + values.astype(np.uint8).tobytes())
+    monkeypatch.setattr(fashion, "EPOCHS", 3)
+    model = fashion.trained(tmp_path)
+    assert "epoch 3  top-1" in capsys.readouterr().out
+    *_, x, labels = fashion.images(tmp_path)
+    assert x.shape == (100, 1, 28, 28)
+    assert fashion.top1(model, x, labels) > 90
+    again = fashion.trained(tmp_path)
+    assert not again.training
+    assert torch.equal(again(x), model(x))
+    assert capsys.readouterr().out == ""
