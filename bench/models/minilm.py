@@ -129,6 +129,7 @@ def main() -> None:
     parser.add_argument("--tune", type=int, default=80, metavar="STEPS")
     parser.add_argument("--resume", type=Path, metavar="DIR")
     parser.add_argument("--without", default="", help="parts of the recipe to leave out, one run each; 'a+b' for both")
+    parser.add_argument("--correct", type=int, default=0, metavar="EPOCHS", help="of the correction step at the end")
     parser.add_argument("--blocks", type=int, default=6, help="the first so many")
     parser.add_argument("--peers", default="", help="comma-separated: uniform, binary, gptq")
     parser.add_argument("--effort")
@@ -154,7 +155,7 @@ def main() -> None:
         for without in ["", *filter(None, args.without.split(","))]:
             model = copy.deepcopy(lm.model)
             options: dict[str, Any] = {"calibration": lm.calibration, "effort": args.effort, "seed": args.seed}
-            options |= {"tune": args.tune, "resume": args.resume and args.resume / f"{bits:g}{without}"}
+            options |= {"tune": args.tune, "correct": args.correct, "resume": args.resume and args.resume / f"{bits:g}{without}"}
             for part in filter(None, without.split("+")):
                 options |= PARTS[part]
             start, cpu = time.perf_counter(), time.process_time()
@@ -165,6 +166,7 @@ def main() -> None:
                     "method": "bqq",
                     "bits": bits,
                     "without": without,
+                    "correct": args.correct,
                     "bits_per_weight": f"{report.bits_per_weight:.4f}",
                     **lm.measured(model),
                     "layer_error": f"{np.mean([layer.error for layer in report.layers]):.4f}",
