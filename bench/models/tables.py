@@ -1,0 +1,97 @@
+"""The tables of whole models, from bench/results/models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from statistics import mean
+
+from bench.machine import ROOT, read_csv
+
+PARTS = {
+    "": "all of it",
+    "guide": "without the guide",
+    "propagate": "without error propagation",
+    "order": "without the order of columns",
+    "outliers": "without outliers apart",
+    "tune": "without tuning of blocks",
+    "propagate+order+outliers+tune+guide": "metric of the inputs alone",
+    "calibration": "without calibration",
+}
+Row = dict[str, str]
+
+
+def read(name: str) -> tuple[str, list[Row]]:
+    return read_csv(ROOT / "bench" / "results" / "models" / name)
+
+
+def table(head: list[str], rows: Iterable[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows]) + "\n"
+
+
+def best_first(rows: list[Row], key: str, higher: bool) -> list[Row]:
+    """By whole bits, the best of each first."""
+    return sorted(rows, key=lambda r: (round(float(r["bits_per_weight"]) - 0.3), float(r[key]) * (-1 if higher else 1)))
+
+
+def minilm() -> str:
+    _, rows = read("minilm.csv")
+    body = []
+    for row in best_first(rows, "cosine", higher=True):
+        name = row["method"] + (", corrected" if row.get("correct") not in ("", "0", None) else "")
+        cell = f"**{name}**" if row["method"] == "bqq" else name
+        body.append([cell, row["bits_per_weight"], row["cosine"], row["spearman"], row["output_error"]])
+    return table(["MiniLM, 36 layers", "bits a weight", "cosine", "Spearman (STS-B)", "error of tokens"], body)
+
+
+def smollm2() -> str:
+    _, rows = read("smollm2.csv")
+    body = [
+        [f"**{row['what']}**" if row["what"] == "bqq" else row["what"], row["bits_per_weight"], row["perplexity"]]
+        for row in sorted(rows, key=lambda row: float(row["bits_per_weight"]))
+    ]
+    return table(["SmolLM2-135M, 210 layers", "bits a weight", "perplexity"], body)
+
+
+def vit() -> str:
+    _, rows = read("vit.csv")
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row["bits"], row["method"]), []).append(row)
+    body = []
+    for (bits, method), same in found.items():
+        cells = [f"{mean(float(row[key]) for row in same):.2f}" for key in ("bits_per_weight", "top1", "same_class")]
+        body.append([bits, f"**{method}**" if "BQQ" in method else method, *cells])
+    body.sort(key=lambda cells: (-int(cells[0]) if cells[0] != "32" else -99, -float(cells[3])))
+    return table(["bits", "ViT on Fashion-MNIST", "bits a weight", "top-1", "same class as float32"], body)
+
+
+def ablation() -> str:
+    _, rows = read("minilm_ablation.csv")
+    body = [[PARTS[row["without"]], row["bits_per_weight"], row["cosine"], row["output_error"]] for row in rows]
+    return table(["MiniLM, two blocks", "bits a weight", "cosine", "error of tokens"], body)
+
+
+def tables() -> str:
+    """Markdown; links are relative to docs/pages."""
+    machine = read("minilm.csv")[0]
+    return f"""Cosine: of sentence embeddings with those of the float model, over sentences that did not calibrate;
+perplexity: WikiText-2, windows of 512 tokens, `<unk>` kept, so that it compares with the float model here only. Scales,
+zeros, orders and outliers are counted.
+
+{minilm()}
+`python -m bench.models.minilm --sentences stsb-en-dev.csv --texts wikitext2-valid.txt --bits 2,3,4 --tune 160
+--peers uniform,binary,gptq`, and once more with `--correct 8`: the paper's correction step.
+
+{smollm2()}
+`python -m bench.models.smollm2 --text wikitext2-valid.txt --bits 2,3 --peers Q2_K,IQ2_S,Q3_K`; ggml's types have the
+mean squares of the same inputs as importance matrix.
+
+{vit()}
+`python -m bench.models.vit --bits 2,3,4`; "c-": 15 epochs of the paper's correction step, of norms and biases, for bqq of
+scales too.
+
+What the parts of the recipe bring, two bits, the first two blocks:
+
+{ablation()}
+`python -m bench.models.minilm --blocks 2 --without guide,propagate,order,outliers,tune,...`. Measured on {machine}.
+"""
