@@ -1,4 +1,4 @@
-"""What others do with the weights of a model's layers, at the bits that it takes: groups of columns of each row.
+"""What others do with the weights of a model's layers, at the bits that it takes: groups of weights share a scale.
 
 Uniform levels and binary coding look at the weights alone. GPTQ takes the layers in the order in which they run and
 lets the columns that are not rounded yet make good the error of those that are (Frantar et al. 2023), in descending
@@ -17,10 +17,21 @@ from torch import nn
 _SHRINK = [1 - 0.02 * i for i in range(30)]  # of the range of a group: the best one of these
 
 
-def uniform(W: torch.Tensor, bits: int, group: int) -> tuple[torch.Tensor, float]:
-    """Round to nearest of 2^bits levels, one scale (16 bits) and zero (`bits`) a group: W_hat and its bits a weight."""
-    scale, zero = _grid(W.unflatten(1, (-1, group)), bits)
-    return _round(W.unflatten(1, (-1, group)), scale, zero, bits).flatten(1), bits + (16 + bits) / group
+def uniform(W: torch.Tensor, bits: int, group: int, rows: int = 1) -> tuple[torch.Tensor, float]:
+    """Round to nearest of 2^bits levels, one scale (16 bits) and zero (`bits`) a group of so many columns and rows:
+    W_hat and its bits a weight."""
+    groups = _split(W, group, rows)
+    scale, zero = _grid(groups, bits)
+    return _joined(_round(groups, scale, zero, bits), W, group), bits + (16 + bits) / (group * rows)
+
+
+def _split(W: torch.Tensor, group: int, rows: int) -> torch.Tensor:
+    """(m, n) -> (m / rows, n / group, rows * group)."""
+    return W.reshape(W.shape[0] // rows, rows, -1, group).transpose(1, 2).flatten(2)
+
+
+def _joined(groups: torch.Tensor, W: torch.Tensor, group: int) -> torch.Tensor:
+    return groups.unflatten(2, (-1, group)).transpose(1, 2).reshape(W.shape)
 
 
 def _grid(groups: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,23 +53,23 @@ def _round(x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, bits: int) 
     return ((x / scale + zero).round().clamp(0, 2**bits - 1) - zero) * scale
 
 
-def binary(W: torch.Tensor, bits: int, group: int, rounds: int = 15) -> tuple[torch.Tensor, float]:
+def binary(W: torch.Tensor, bits: int, group: int, rows: int = 1, rounds: int = 15) -> tuple[torch.Tensor, float]:
     """Sums of `bits` matrices of signs with a factor (16 bits) each a group: greedy, then factors by least squares and
     the nearest sums by turns (Xu et al. 2018)."""
-    groups = W.unflatten(1, (-1, group))
+    groups = _split(W, group, rows)
     rest, factors = groups, []
     for _ in range(bits):
         factors.append(rest.abs().mean(-1))
         rest = rest - factors[-1][..., None] * torch.where(rest < 0, -1.0, 1.0)
-    a = torch.stack(factors, -1)  # (m, groups, bits)
+    a = torch.stack(factors, -1)  # (..., bits)
     signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * bits).reshape(-1, bits)  # (2^bits, bits)
     for step in range(rounds + 1):
         values = a @ signs.T
-        B = signs[(groups[..., None] - values[..., None, :]).abs().argmin(-1)]  # (m, groups, g, bits)
+        B = signs[(groups[..., None] - values[..., None, :]).abs().argmin(-1)]  # (..., g, bits)
         if step < rounds:
             normal = B.transpose(-1, -2) @ B + 1e-6 * torch.eye(bits)
             a = torch.linalg.solve(normal, (B.transpose(-1, -2) @ groups[..., None])[..., 0])
-    return (B @ a[..., None])[..., 0].flatten(1), bits + 16 * bits / group
+    return _joined((B @ a[..., None])[..., 0], W, group), bits + 16 * bits / (group * rows)
 
 
 def gptq(W: torch.Tensor, bits: int, group: int, H: torch.Tensor, damping: float = 0.01) -> tuple[torch.Tensor, float]:
@@ -79,12 +90,14 @@ def gptq(W: torch.Tensor, bits: int, group: int, H: torch.Tensor, damping: float
 
 
 @torch.no_grad()
-def data_free(model: nn.Module, names: list[str], how: Callable[..., Any], bits: int, group: int) -> float:
+def data_free(
+    model: nn.Module, names: list[str], how: Callable[..., Any], bits: int, group: int, rows: int = 1
+) -> float:
     """The layers called `names`, in place, by :func:`uniform` or :func:`binary`; bits a weight of all."""
     used = weights = 0.0
     for name in names:
         layer: Any = model.get_submodule(name)
-        W, taken = how(layer.weight, bits, group)
+        W, taken = how(layer.weight, bits, group, rows)
         layer.weight.copy_(W)
         used, weights = used + taken * W.numel(), weights + W.numel()
     return used / weights

@@ -50,6 +50,14 @@ def test_binary_coding(W):
     assert torch.allclose(peers.binary(exact, 2, 32)[0], exact, atol=1e-5)
 
 
+@pytest.mark.parametrize("how", [peers.uniform, peers.binary])
+def test_groups_of_several_rows(W, how):
+    found, used = how(W, 2, 32, 8)
+    assert used == 2 + {peers.uniform: 18, peers.binary: 32}[how] / 256
+    block = W[8:16, 32:].reshape(1, 256)
+    assert torch.allclose(found[8:16, 32:], how(block, 2, 256)[0].reshape(8, 32), atol=1e-5)
+
+
 def test_gptq_minds_the_inputs(W):
     generator = torch.Generator().manual_seed(1)
     X = torch.randn(500, 8, generator=generator) @ torch.randn(8, 64, generator=generator)
