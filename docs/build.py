@@ -30,6 +30,9 @@ COPIED = {  # file of the repository -> page
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changes.md",
     "tests/cuda/README.md": "emulation.md",
+    "integrations/conan/README.md": "conan.md",
+    "integrations/faiss/README.md": "faiss.md",
+    "integrations/hnswlib/README.md": "hnswlib.md",
     "integrations/jax/README.md": "jax.md",
     "integrations/onnxruntime/README.md": "onnxruntime.md",
     "integrations/openvino/README.md": "openvino.md",
@@ -59,12 +62,12 @@ def relinked(text: str, source: str, pages: Path) -> str:
     return re.sub(r"(\[[^\]\n]*\])\(([^)\s]+)\)", link, text)
 
 
-def c_reference() -> str:
-    """The C header as a page: its sections, comments and declarations."""
-    text = (ROOT / "cpp/include/bqq/bqq.h").read_text()
-    head, _, rest = text.partition("#ifndef BQQ_BQQ_H")
-    out = ["# C: bqq/bqq.h\n", re.sub(r"^// ?", "", head, flags=re.M)]
-    body = rest[rest.index("/// Version of this binary interface") : rest.rindex("#ifdef __cplusplus")]
+def c_reference(header: str) -> str:
+    """A header of the C interface as a page: its sections, comments and declarations."""
+    text = (ROOT / "cpp/include/bqq" / header).read_text()
+    head, _, rest = text.partition("#ifndef BQQ_BQQ_")
+    out = [f"# C: bqq/{header}\n", re.sub(r"^// ?", "", head, flags=re.M)]
+    body = rest.partition('extern "C" {\n#endif\n')[2].rpartition("#ifdef __cplusplus")[0]
     for piece in re.split(r"^// ---- (.*) ----$", "// ---- constants ----\n" + body, flags=re.M)[1:]:
         out.append(f"## {piece[0].upper() + piece[1:]}\n" if "\n" not in piece else declarations(piece, "c"))
     return "\n".join(out)
@@ -96,7 +99,7 @@ def cpp_reference() -> str:
         before, _, rest = text.partition("namespace bqq {")
         comment = [line for line in before.split("\n") if line.startswith("//")]
         out += [
-            f"## bqq/{header}.hpp\n",
+            f"## bqq/{header.name}\n",
             "\n".join(re.sub(r"^// ?", "", line) for line in comment).replace("<", "&lt;"),
         ]
         body = rest.rpartition("} // namespace bqq")[0].strip("\n")
@@ -137,7 +140,8 @@ def gather(pages: Path) -> None:
     shutil.copytree(DOCS / "pages", pages)
     for source, page in COPIED.items():
         (pages / page).write_text(relinked((ROOT / source).read_text(), source, pages))
-    (pages / "api" / "c.md").write_text(c_reference())
+    (pages / "api" / "c.md").write_text(c_reference("bqq.h"))
+    (pages / "api" / "c_ann.md").write_text(c_reference("bqq_ann.h"))
     (pages / "api" / "cpp.md").write_text(cpp_reference())
     (pages / "api" / "cli.md").write_text(cli_reference())
     performance = (pages / "performance.md").read_text()

@@ -374,7 +374,10 @@ def _compress(args: argparse.Namespace) -> None:
         raise InputError(f"--calibrate takes the folder of a model to another: not {args.input} to {args.output}")
     _check_paths(args)
     if args.bits != int(args.bits):
-        raise InputError(f"--bits is {args.bits:g}, expected an integer: {args.output} is no folder for a model")
+        raise InputError(
+            f"--bits is {args.bits:g}, expected an integer where OUT is a file: of a model, a folder as OUT takes "
+            "fractions; for one matrix bqq.plan says which --bits, --l and --patch"
+        )
     args.bits = int(args.bits)
     metadata: dict[str, str] = {}
     if args.input.suffix.lower() == ".npy":

@@ -98,7 +98,11 @@ def test_site(builder: ModuleType, tmp_path: Path) -> None:
     assert "WARNING" not in done.stdout + done.stderr
     assert builder.dead_links(site) == []
     python = (site / "api" / "python.html").read_text()
-    c = (site / "api" / "c.html").read_text()
+    c = "".join((site / "api" / f"{page}.html").read_text() for page in ("c", "c_ann"))
+    cpp = (site / "api" / "cpp.html").read_text()
+    headers = {header.name for header in (ROOT / "cpp" / "include" / "bqq").glob("*.hpp")} - {"bqq.hpp"}
+    assert set(re.findall(r"<h2[^>]*>bqq/([^<]+)<", cpp)) == headers
+    assert not [path for path in site.rglob("*.html") if str(ROOT) in path.read_text("utf-8")]
     assert all(f'id="bqq.{name}"' in python for name in _public())
     for wing in ("ann", "nn"):
         page = (site / "api" / f"{wing}.html").read_text()
@@ -120,4 +124,5 @@ def _public() -> list[str]:
 
 
 def _exported() -> list[str]:
-    return re.findall(r"^BQQ_API [^;(]*?(bqq_\w+)\(", (ROOT / "cpp/include/bqq/bqq.h").read_text(), re.M)
+    texts = [header.read_text() for header in (ROOT / "cpp" / "include" / "bqq").glob("*.h")]
+    return [name for text in texts for name in re.findall(r"^BQQ_API [^;(]*?(bqq_\w+)\(", text, re.M)]

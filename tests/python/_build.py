@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _tool(name: str) -> str | None:
+def tool(name: str) -> str | None:
     """`name` as the Python package of that name installs it, else from PATH."""
     beside = shutil.which(name, path=sysconfig.get_path("scripts"))
     return beside or shutil.which(name)
@@ -28,12 +28,12 @@ def _tool(name: str) -> str | None:
 
 def cmake_command() -> str | None:
     """The cmake to run, or None."""
-    return _tool("cmake")
+    return tool("cmake")
 
 
 def generator() -> list[str]:
     """Arguments that choose the generator: Ninja where there is one, else CMake's default."""
-    ninja = _tool("ninja")
+    ninja = tool("ninja")
     return ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
 
 

@@ -130,6 +130,7 @@ PYTHON_FOLDERS = {
     "tests/nn": PythonRoom(("bqq", "bqq.nn", "bench", "bench.models", "tests"), **ANY),
     **{f"integrations/{name}": PythonRoom(("bqq", "bqq.nn", "bqq.ann"), others=WATCHED)
        for name in ("faiss", "hnswlib", "openvino", "onnxruntime", "jax", "ann_benchmarks")},
+    **{f"integrations/{name}": PythonRoom(()) for name in ("conan", "conan/test_package")},
 }  # fmt: skip
 ROOMS = ("bqq", "bqq.nn", "bqq.ann", "bench", "bench.paper", "bench.models", "tests", "integrations")
 

@@ -136,6 +136,10 @@ def test_help(tmp_path: Path, command: tuple[str, ...]) -> None:
         (("compress", "w.npy", "o.safetensors"), "required: --bits"),
         (("compress", "w.npy", "o.safetensors", "--bits", "65"), "'65', expected an integer, 1 to"),
         (("compress", "w.npy", "o.safetensors", "--bits", "x"), "'x', expected an integer"),
+        (
+            ("compress", "w.npy", "o.safetensors", "--bits", "1.5"),
+            "--bits is 1.5, expected an integer where OUT is a file",
+        ),
         (("compress", "w.npy", "o.safetensors", "--bits", "1", "--patch", "0"), "--patch: '0'"),
         (("compress", "w.npy", "o.npy", "--bits", "1"), "o.npy: the output is a .safetensors"),
         (("compress", "w.npy", "no/o.safetensors", "--bits", "1"), "no: no such folder"),
