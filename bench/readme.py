@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from statistics import mean, median
 
 from bench.machine import ROOT, read_csv
+from bench.models import tables as models
 
 BEGIN, END = "<!-- tables of bench/readme.py -->", "<!-- end of tables -->"
 PAGE = ROOT / "docs" / "pages" / "performance.md"
@@ -157,6 +158,9 @@ first stage of a code and ranks the best of that by all of it. Others: the best 
 [bytes](../../bench/results/ann_bytes.png) and over [queries a second](../../bench/results/ann_queries.png). What did
 not end within the time the file names is left out.
 
+## Models
+
+{models.tables()}
 Errors measured on {machine}; products on {product_machine}; vector codes on {codes_machine}.
 """
 
@@ -213,6 +217,7 @@ def summary() -> str:
         *(product(batch) for batch in (1, 16, 64, 256)),
         *(search("sift", size) for size in (16, 32, 64)),
         search("glove", 32),
+        *models.summary(),
     ]
     return table(["one thread", "bqq", "beside it"], rows)
 

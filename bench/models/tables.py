@@ -71,6 +71,26 @@ def ablation() -> str:
     return table(["MiniLM, two blocks", "bits a weight", "cosine", "error of tokens"], body)
 
 
+def summary() -> list[list[str]]:
+    """Rows for the table of README.md, at about two bits."""
+
+    def rows_of(name: str, key: str) -> list[Row]:
+        return [row for row in read(name)[1] if float(row["bits_per_weight"]) < 3 and row[key]]
+
+    def row(what: str, name: str, key: str, method: str, ours: tuple[str, ...], higher: bool) -> list[str]:
+        rows = sorted(rows_of(name, key), key=lambda r: float(r[key]) * (-1 if higher else 1))
+        mine = next(r for r in rows if r[method] in ours)
+        best = next(r for r in rows if r[method] not in ours and "BQQ" not in r[method])
+        told = [f"{float(r[key]):.4g} ({float(r['bits_per_weight']):.2f} bits)" for r in (mine, best)]
+        return [what, f"**{told[0]}**" if rows.index(mine) < rows.index(best) else told[0], f"{best[method]} {told[1]}"]
+
+    return [
+        row("MiniLM, cosine of embeddings to the float model's", "minilm.csv", "cosine", "method", ("bqq",), True),
+        row("SmolLM2-135M, perplexity of WikiText-2", "smollm2.csv", "perplexity", "what", ("bqq",), False),
+        row("ViT on Fashion-MNIST, top-1 in %", "vit.csv", "top1", "method", ("c-BQQ",), True),
+    ]
+
+
 def tables() -> str:
     """Markdown; links are relative to docs/pages."""
     machine = read("minilm.csv")[0]
