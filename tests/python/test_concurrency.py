@@ -15,6 +15,10 @@ from conftest import available_isas, finish, run_isa, start_python
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux")
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX")
+forks = pytest.mark.skipif(
+    not hasattr(os, "fork") or bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="no fork, or one whose child may wait for locks of the interpreter's own objects (free-threaded Python)",
+)
 
 SHARED = """
 import pickle, sys, tempfile, threading
@@ -108,7 +112,7 @@ print("done")
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@forks
 def test_fork_while_threads_are_at_work():
     """A lock that another thread held at that moment would be held for ever in the child."""
     assert finish(start_python(FORK)) == "done\n"
@@ -156,7 +160,7 @@ print("done")
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@forks
 def test_fork_while_threads_are_in_an_index():
     """Searching and changing it works in the child, unless it was being changed just then: that is said."""
     assert finish(start_python(INDEX)) == "done\n"
@@ -229,7 +233,7 @@ if __name__ == "__main__":
 
 
 @posix
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("method", [pytest.param("fork", marks=forks), "forkserver", "spawn"])
 def test_processes_started_while_threads_are_at_work(method, tmp_path):
     script = tmp_path / "main.py"
     script.write_text(PROCESSES.replace("METHOD", method))
