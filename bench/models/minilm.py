@@ -155,7 +155,11 @@ def main() -> None:
         for without in ["", *filter(None, args.without.split(","))]:
             model = copy.deepcopy(lm.model)
             options: dict[str, Any] = {"calibration": lm.calibration, "effort": args.effort, "seed": args.seed}
-            options |= {"tune": args.tune, "correct": args.correct, "resume": args.resume and args.resume / f"{bits:g}{without}"}
+            options |= {
+                "tune": args.tune,
+                "correct": args.correct,
+                "resume": args.resume and args.resume / f"{bits:g}{without}",
+            }
             for part in filter(None, without.split("+")):
                 options |= PARTS[part]
             start, cpu = time.perf_counter(), time.process_time()

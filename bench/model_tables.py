@@ -107,8 +107,7 @@ zeros, orders and outliers are counted.
 mean squares of the same inputs as importance matrix.
 
 {vit()}
-`python -m bench.models.vit --bits 2,3,4`; "c-": 15 epochs of the paper's correction step, of norms and biases, for bqq of
-scales too.
+`python -m bench.models.vit --bits 1,2,3,4`; c-BQQ: 15 epochs of the paper's correction step on the outputs.
 
 What the parts of the recipe bring, two bits, the first two blocks:
 
