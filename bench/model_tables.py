@@ -17,6 +17,7 @@ PARTS = {
     "propagate+order+outliers+tune+guide": "metric of the inputs alone",
     "calibration": "without calibration",
 }
+NAMES = {"gptq": "GPTQ", "uniform": "round to nearest", "binary": "binary coding"}
 Row = dict[str, str]
 
 
@@ -37,7 +38,9 @@ def minilm() -> str:
     _, rows = read("minilm.csv")
     body = []
     for row in best_first(rows, "cosine", higher=True):
-        name = row["method"] + (", corrected" if row.get("correct") not in ("", "0", None) else "")
+        name = NAMES.get(row["method"], row["method"]) + (
+            ", corrected" if row.get("correct") not in ("", "0", None) else ""
+        )
         cell = f"**{name}**" if row["method"] == "bqq" else name
         body.append([cell, row["bits_per_weight"], row["cosine"], row["spearman"], row["output_error"]])
     return table(["MiniLM, 36 layers", "bits a weight", "cosine", "Spearman (STS-B)", "error of tokens"], body)
@@ -71,6 +74,14 @@ def ablation() -> str:
     return table(["MiniLM, two blocks", "bits a weight", "cosine", "error of tokens"], body)
 
 
+def generation() -> str:
+    _, rows = read("generation.csv")
+    body = [
+        [row["model"], row["ms_per_token"], row["layers_ms"], row["resident_mb"] or row["layers_mb"]] for row in rows
+    ]
+    return table(["SmolLM2-135M's shape, one thread", "CPU ms a token", "of its layers", "MB of the layers"], body)
+
+
 def summary() -> list[list[str]]:
     """Rows for the table of README.md, at about two bits."""
 
@@ -82,7 +93,11 @@ def summary() -> list[list[str]]:
         mine = next(r for r in rows if r[method] in ours)
         best = next(r for r in rows if r[method] not in ours and "BQQ" not in r[method])
         told = [f"{float(r[key]):.4g} ({float(r['bits_per_weight']):.2f} bits)" for r in (mine, best)]
-        return [what, f"**{told[0]}**" if rows.index(mine) < rows.index(best) else told[0], f"{best[method]} {told[1]}"]
+        return [
+            what,
+            f"**{told[0]}**" if rows.index(mine) < rows.index(best) else told[0],
+            f"{NAMES.get(best[method], best[method])} {told[1]}",
+        ]
 
     return [
         row("MiniLM, cosine of embeddings to the float model's", "minilm.csv", "cosine", "method", ("bqq",), True),
@@ -108,6 +123,11 @@ mean squares of the same inputs as importance matrix.
 
 {vit()}
 `python -m bench.models.vit --bits 1,2,3,4`; c-BQQ: 15 epochs of the paper's correction step on the outputs.
+
+One token at a time; weights of compressed layers mapped from their file, resident memory:
+
+{generation()}
+`python -m bench.models.generation --rounds 5`: random weights and bits, neither of which matters to it.
 
 What the parts of the recipe bring, two bits, the first two blocks:
 
