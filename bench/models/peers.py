@@ -67,8 +67,9 @@ def binary(W: torch.Tensor, bits: int, group: int, rows: int = 1, rounds: int = 
         values = a @ signs.T
         B = signs[(groups[..., None] - values[..., None, :]).abs().argmin(-1)]  # (..., g, bits)
         if step < rounds:
-            normal = B.transpose(-1, -2) @ B + 1e-3 * torch.eye(bits)  # two planes may be the same
-            a = torch.linalg.solve(normal, (B.transpose(-1, -2) @ groups[..., None])[..., 0])
+            B64 = B.double()
+            normal = B64.transpose(-1, -2) @ B64 + 1e-6 * torch.eye(bits)  # two planes may be the same
+            a = torch.linalg.solve(normal, (B64.transpose(-1, -2) @ groups.double()[..., None])[..., 0]).float()
     return _joined((B @ a[..., None])[..., 0], W, group), bits + 16 * bits / (group * rows)
 
 

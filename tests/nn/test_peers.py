@@ -48,6 +48,8 @@ def test_binary_coding(W):
     assert share(two, W) < share(greedy, W) < share(one, W)
     exact = 0.5 * W.sign() + 0.2 * W.roll(1, 0).sign()
     assert torch.allclose(peers.binary(exact, 2, 32)[0], exact, atol=1e-5)
+    signs = 0.5 * W.sign()
+    assert torch.allclose(peers.binary(signs, 3, 32)[0], signs, atol=1e-5)  # the other planes are the same
 
 
 @pytest.mark.parametrize("how", [peers.uniform, peers.binary])
