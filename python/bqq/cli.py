@@ -367,11 +367,16 @@ def _compress(args: argparse.Namespace) -> None:
     _check_isa()
     if args.correct is not None and args.calibrate is None:
         raise InputError("--correct needs --calibrate")
+    if args.calibrate is not None:
+        _refuse(
+            args, "with --calibrate", l=None, schedule="adaptive", steps=None, refine=None, scales="float32", min_size=0
+        )
     if args.output.suffix.lower() not in (".safetensors", ".npy") and _is_model(args.input):
         _compress_model(args)
         return
     if args.calibrate is not None:
         raise InputError(f"--calibrate takes the folder of a model to another: not {args.input} to {args.output}")
+    _refuse(args, "where OUT is a file", limit=0.9)
     _check_paths(args)
     if args.bits != int(args.bits):
         raise InputError(
@@ -397,6 +402,13 @@ def _compress(args: argparse.Namespace) -> None:
     matrices = _compress_all(args, jobs)
     _save(args, tensors | matrices, metadata)
     _print_summary(args, list(matrices.values()), len(tensors), time.perf_counter() - start)
+
+
+def _refuse(args: argparse.Namespace, where: str, **defaults: Any) -> None:
+    """Options that would be ignored are errors."""
+    given = [f"--{name.replace('_', '-')}" for name, default in defaults.items() if getattr(args, name) != default]
+    if given:
+        raise InputError(f"{', '.join(given)}: of no use {where}")
 
 
 def _is_model(path: Path) -> bool:

@@ -140,6 +140,14 @@ def test_help(tmp_path: Path, command: tuple[str, ...]) -> None:
             ("compress", "w.npy", "o.safetensors", "--bits", "1.5"),
             "--bits is 1.5, expected an integer where OUT is a file",
         ),
+        (
+            ("compress", "model", "small", "--bits", "2", "--calibrate", "t.txt", "--steps", "9", "--min-size", "8"),
+            "--steps, --min-size: of no use with --calibrate",
+        ),
+        (
+            ("compress", "w.npy", "o.safetensors", "--bits", "1", "--limit", "2"),
+            "--limit: of no use where OUT is a file",
+        ),
         (("compress", "w.npy", "o.safetensors", "--bits", "1", "--patch", "0"), "--patch: '0'"),
         (("compress", "w.npy", "o.npy", "--bits", "1"), "o.npy: the output is a .safetensors"),
         (("compress", "w.npy", "no/o.safetensors", "--bits", "1"), "no: no such folder"),
