@@ -102,7 +102,7 @@ def summary() -> list[list[str]]:
     return [
         row("MiniLM, cosine of embeddings to the float model's", "minilm.csv", "cosine", "method", ("bqq",), True),
         row("SmolLM2-135M, perplexity of WikiText-2", "smollm2.csv", "perplexity", "what", ("bqq",), False),
-        row("ViT on Fashion-MNIST, top-1 in %", "vit.csv", "top1", "method", ("c-BQQ",), True),
+        row("ViT on Fashion-MNIST, % in the float model's class", "vit.csv", "same_class", "method", ("c-BQQ",), True),
     ]
 
 
@@ -136,5 +136,6 @@ the logits ([vit.csv](../../bench/results/models/vit.csv)).
 What the parts of the recipe bring, two bits, the first two blocks:
 
 {ablation()}
-`python -m bench.models.minilm --blocks 2 --without guide,propagate,order,outliers,tune,...`. Measured on {machine}.
+`python -m bench.models.minilm --sentences stsb-en-dev.csv --texts wikitext2-valid.txt --bits 2 --blocks 2
+--without guide,propagate,order,outliers,tune`. Measured on {machine}.
 """
