@@ -111,7 +111,8 @@ def tables() -> str:
     machine = read("minilm.csv")[0]
     return f"""Cosine: of sentence embeddings with those of the float model, over sentences that did not calibrate;
 perplexity: WikiText-2, windows of 512 tokens, `<unk>` kept, so that it compares with the float model here only. Scales,
-zeros, orders and outliers are counted.
+zeros, orders and outliers are counted. [Picture](../../bench/results/models.png) of what is lost over bits
+(`python -m bench.plot_models`; the transformer of vision corrected as in the paper, the others not).
 
 {minilm()}
 `python -m bench.models.minilm --sentences stsb-en-dev.csv --texts wikitext2-valid.txt --bits 2,3,4 --tune 160

@@ -127,3 +127,16 @@ def test_the_vision_transformer_is_trained_and_kept(tmp_path, monkeypatch, capsy
     assert not again.training
     assert torch.equal(again(x), model(x))
     assert capsys.readouterr().out == ""
+
+
+def test_picture(tmp_path):
+    plot = pytest.importorskip("bench.plot_models", reason="pip install matplotlib")
+    rows = [
+        {"method": "bqq", "bits_per_weight": "3", "cosine": "0.75", "correct": "0"},
+        {"method": "bqq", "bits_per_weight": "2", "cosine": "0.5", "correct": "0"},
+        {"method": "bqq", "bits_per_weight": "2", "cosine": "0.6", "correct": "8"},
+        {"method": "gptq", "bits_per_weight": "2.5", "cosine": "0.25", "correct": ""},
+    ]
+    assert plot.points(rows, "method", "cosine") == {"bqq": [(2, 0.5), (3, 0.25)], "GPTQ": [(2.5, 0.75)]}
+    plot.draw(plot.RESULTS / "models", tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,87 @@
+"""The picture of whole models: what is lost over bits a weight, a panel for each model.
+
+python -m bench.plot_models [bench/results/models] [bench/results/models.png]
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib import pyplot as plt
+from matplotlib.ticker import FuncFormatter
+
+from bench.machine import ROOT, read_csv
+
+matplotlib.use("Agg")
+RESULTS = ROOT / "bench" / "results"
+
+STYLES = {  # Okabe and Ito: told apart by all eyes
+    "bqq": ("#0072B2", "o", "-"),
+    "GPTQ": ("#D55E00", "s", "--"),
+    "round to nearest": ("#666666", "x", "--"),
+    "binary coding": ("#CC79A7", "^", "--"),
+    "ggml Q2_K, Q3_K": ("#009E73", "P", "--"),
+    "ggml IQ2_S": ("#E69F00", "*", ""),
+}
+NAMES = {
+    "gptq": "GPTQ",
+    "uniform": "round to nearest",
+    "binary": "binary coding",
+    "c-BQQ": "bqq",
+    "Q2_K": "ggml Q2_K, Q3_K",
+    "Q3_K": "ggml Q2_K, Q3_K",
+    "IQ2_S": "ggml IQ2_S",
+}
+PANELS = (  # file, column of the method, of what is drawn, title, axis
+    ("minilm.csv", "method", "cosine", "MiniLM", "1 - cosine to the float model"),
+    ("smollm2.csv", "what", "perplexity", "SmolLM2-135M", "perplexity, WikiText-2"),
+    ("vit.csv", "method", "logit_error", "ViT on Fashion-MNIST", "error of the logits"),
+)
+
+
+def points(rows: list[dict[str, str]], method: str, value: str) -> dict[str, list[tuple[float, float]]]:
+    """Of each method: bits a weight and what is lost."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        name = NAMES.get(row[method], row[method])
+        if name in STYLES and row.get("correct") in (None, "", "0"):
+            lost = 1 - float(row[value]) if value == "cosine" else float(row[value])
+            lines.setdefault(name, []).append((float(row["bits_per_weight"]), lost))
+    return {name: sorted(lines[name]) for name in STYLES if name in lines}
+
+
+def draw(source: Path, target: Path) -> None:
+    plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(3.8 * len(PANELS), 3.8))
+    handles: dict[str, Any] = {}
+    for axis, (file, method, value, title, label) in zip(axes, PANELS, strict=True):
+        _, rows = read_csv(source / file)
+        for name, found in points(rows, method, value).items():
+            colour, marker, dash = STYLES[name]
+            style = {"color": colour, "marker": marker, "linestyle": dash or "none", "label": name}
+            handles[name] = axis.plot(*zip(*found, strict=True), linewidth=1.8 if name == "bqq" else 1, **style)[0]
+        float32 = [float(row[value]) for row in rows if row[method] == "float32"]
+        if value == "perplexity":
+            axis.axhline(float32[0], color="#000000", linewidth=0.8, linestyle=":")
+            axis.annotate("float32", (2, float32[0]), xytext=(0, 3), textcoords="offset points", fontsize=8)
+        axis.set_yscale("log")
+        for ticks in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+            ticks(FuncFormatter(lambda y, _: f"{y:g}" if f"{y:.0e}"[0] in "1246" else ""))
+        axis.grid(which="both", color="#dddddd", linewidth=0.6)
+        axis.set_axisbelow(True)
+        axis.set_title(title, fontsize=10, loc="left")
+        axis.set_xlabel("bits a weight, all counted")
+        axis.set_ylabel(label)
+    figure.legend([handles[n] for n in STYLES], STYLES, loc="upper center", ncols=6, frameon=False, fontsize=8)
+    figure.tight_layout(rect=(0, 0, 1, 0.93))
+    figure.savefig(target, dpi=110)
+    plt.close(figure)
+    print(f"wrote {target}")
+
+
+if __name__ == "__main__":
+    given = [Path(argument) for argument in sys.argv[1:]]
+    draw(*(given + [RESULTS / "models", RESULTS / "models.png"][len(given) :]))
