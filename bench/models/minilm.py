@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--bits", default="2", help="comma-separated")
     parser.add_argument("--tune", type=int, default=80, metavar="STEPS")
     parser.add_argument("--resume", type=Path, metavar="DIR")
-    parser.add_argument("--without", default="", help="parts of the recipe to leave out, one run each; 'a+b' for both")
+    parser.add_argument("--without", default="", help="what to leave out of the recipe, one run each: ',order,guide+tune' is all of it, then two parts of it")
     parser.add_argument("--correct", type=int, default=0, metavar="EPOCHS", help="of the correction step at the end")
     parser.add_argument("--blocks", type=int, default=6, help="the first so many")
     parser.add_argument("--peers", default="", help="comma-separated: uniform, binary, gptq")
@@ -152,7 +152,7 @@ def main() -> None:
             print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
             if args.csv:
                 write_csv(args.csv, rows)
-        for without in ["", *filter(None, args.without.split(","))]:
+        for without in args.without.split(","):
             model = copy.deepcopy(lm.model)
             options: dict[str, Any] = {"calibration": lm.calibration, "effort": args.effort, "seed": args.seed}
             options |= {

@@ -92,26 +92,32 @@ def gptq(W: torch.Tensor, bits: int, group: int, H: torch.Tensor, damping: float
 
 @torch.no_grad()
 def data_free(
-    model: nn.Module, names: list[str], how: Callable[..., Any], bits: int, group: int, rows: int = 1
+    model: nn.Module, names: list[str], how: Callable[..., Any], bits: int, group: int | None, rows: int = 1
 ) -> float:
-    """The layers called `names`, in place, by :func:`uniform` or :func:`binary`; bits a weight of all."""
+    """The layers called `names`, in place, by :func:`uniform` or :func:`binary`; bits a weight of all. Linear layers
+    and convolutions, those as matrices; group None: whole rows."""
     used = weights = 0.0
     for name in names:
         layer: Any = model.get_submodule(name)
-        W, taken = how(layer.weight, bits, group, rows)
-        layer.weight.copy_(W)
+        matrix = layer.weight.flatten(1)
+        W, taken = how(matrix, bits, group or matrix.shape[1], rows)
+        layer.weight.copy_(W.view_as(layer.weight))
         used, weights = used + taken * W.numel(), weights + W.numel()
     return used / weights
 
 
 @torch.no_grad()
-def calibrated(model: nn.Module, names: list[str], batches: list[Any], bits: int, group: int) -> float:
-    """By :func:`gptq`, in the order of `names`, which is that in which they run; batches as of bqq.nn.compress."""
+def calibrated(model: nn.Module, names: list[str], batches: list[Any], bits: int, group: int | None) -> float:
+    """By :func:`gptq`, in the order of `names`, which is that in which they run; batches as of bqq.nn.compress.
+    Convolutions have to be of single pixels."""
     used = weights = 0.0
     for name in names:
         layer: Any = model.get_submodule(name)
-        W, taken = gptq(layer.weight, bits, group, _moments(model, layer, batches))
-        layer.weight.copy_(W)
+        matrix = layer.weight.flatten(1)
+        if matrix.shape[1] != layer.weight.shape[1]:
+            raise ValueError(f"{name} has a kernel of {tuple(layer.weight.shape[2:])}, expected 1 x 1")
+        W, taken = gptq(matrix, bits, group or matrix.shape[1], _moments(model, layer, batches))
+        layer.weight.copy_(W.view_as(layer.weight))
         used, weights = used + taken * W.numel(), weights + W.numel()
     return used / weights
 
@@ -121,7 +127,7 @@ class _Enough(Exception):
 
 
 def _moments(model: nn.Module, layer: nn.Module, batches: list[Any]) -> torch.Tensor:
-    """X^T X of the inputs of a linear layer, without padding."""
+    """X^T X of the inputs of a linear layer, without padding, or of a convolution of single pixels."""
     found: list[torch.Tensor] = []
 
     def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
@@ -133,6 +139,7 @@ def _moments(model: nn.Module, layer: nn.Module, batches: list[Any]) -> torch.Te
         with suppress(_Enough):
             model(**batch) if isinstance(batch, dict) else model(batch)
         x = found.pop()
+        x = x.movedim(1, -1) if isinstance(layer, nn.Conv2d) else x
         mask = batch.get("attention_mask") if isinstance(batch, dict) else None
         x = x[mask.bool()] if mask is not None and mask.shape == x.shape[:-1] else x.flatten(0, -2)
         H = H + x.T @ x

@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--bits", default="2", help="comma-separated; empty for none")
     parser.add_argument("--blocks", type=int, default=30, help="the first so many")
     parser.add_argument("--peers", default="", help="comma-separated: " + ", ".join(ggml.LOW_BITS))
-    parser.add_argument("--without", default="", help="parts of the recipe to leave out, one run each")
+    parser.add_argument("--without", default="", help="what to leave out of the recipe, one run each: ',order,guide+tune' is all of it, then two parts of it")
     parser.add_argument("--calibration", type=int, default=16, help="windows")
     parser.add_argument("--test", type=int, default=16, help="windows")
     parser.add_argument("--tune", type=int, default=80)
@@ -146,7 +146,7 @@ def main() -> None:
     from bench.models.minilm import PARTS
 
     for bits in map(float, filter(None, args.bits.split(","))):
-        for without in ["", *filter(None, args.without.split(","))]:
+        for without in args.without.split(","):
             model = copy.deepcopy(lm.model)
             options: dict[str, Any] = {"tune": args.tune, "calibration": lm.calibration, "patch": args.patch}
             for part in filter(None, without.split("+")):

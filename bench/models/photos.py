@@ -1,0 +1,77 @@
+"""Photos of packages: crops to calibrate on, and others to test on.
+
+pip install scikit-image scikit-learn foolbox==3.3.4
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+
+SIDE = 224
+_CALIBRATION = {
+    "skimage": [
+        "data/astronaut.png",
+        "data/chelsea.png",
+        "data/coffee.png",
+        "data/rocket.jpg",
+        "data/motorcycle_left.png",
+        "data/hubble_deep_field.jpg",
+        "data/ihc.png",
+        "data/retina.jpg",
+    ],
+    "sklearn": ["datasets/images/china.jpg", "datasets/images/flower.jpg"],
+}
+
+
+def calibration(number: int, seed: int = 0) -> torch.Tensor:
+    """(number, 3, 224, 224) in 0..1: random squares, of half to all of the shorter side, of ten photos by turns."""
+    rng = np.random.default_rng(seed)
+    photos = [_photo(folder(package) / path) for package, paths in _CALIBRATION.items() for path in paths]
+    crops = []
+    for i in range(number):
+        photo = photos[i % len(photos)]
+        side = int(min(photo.shape[1:]) * rng.uniform(0.5, 1))
+        top, left = (int(rng.integers(length - side + 1)) for length in photo.shape[1:])
+        crop = _resized(photo[:, top : top + side, left : left + side])
+        crops.append(crop.flip(2) if rng.random() < 0.5 else crop)
+    return torch.stack(crops)
+
+
+def test() -> tuple[torch.Tensor, torch.Tensor]:
+    """(20, 3, 224, 224) in 0..1 and their classes of ImageNet: the middle of foolbox's photos."""
+    files = sorted((folder("foolbox") / "data").glob("imagenet_*.jpg"))
+    middles = []
+    for photo in map(_photo, files):
+        top, left = ((length - min(photo.shape[1:])) // 2 for length in photo.shape[1:])
+        middles.append(_resized(photo[:, top : photo.shape[1] - top, left : photo.shape[2] - left]))
+    return torch.stack(middles), torch.tensor([int(file.stem.split("_")[2]) for file in files])
+
+
+def standardised(photos: torch.Tensor) -> torch.Tensor:
+    """As models of ImageNet take them."""
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    return (photos - mean[:, None, None]) / deviation[:, None, None]
+
+
+def folder(package: str) -> Path:
+    """That of a package, which is not imported."""
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit(f"no {package}: see the first lines of python -m pydoc of the experiment")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _photo(path: Path) -> torch.Tensor:
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
+
+
+def _resized(photo: torch.Tensor) -> torch.Tensor:
+    size = (SIDE, SIDE)
+    return torch.nn.functional.interpolate(photo[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
