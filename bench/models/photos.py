@@ -36,7 +36,7 @@ def calibration(number: int, seed: int = 0) -> torch.Tensor:
         photo = photos[i % len(photos)]
         side = int(min(photo.shape[1:]) * rng.uniform(0.5, 1))
         top, left = (int(rng.integers(length - side + 1)) for length in photo.shape[1:])
-        crop = _resized(photo[:, top : top + side, left : left + side])
+        crop = resized(photo[:, top : top + side, left : left + side])
         crops.append(crop.flip(2) if rng.random() < 0.5 else crop)
     return torch.stack(crops)
 
@@ -47,7 +47,7 @@ def test() -> tuple[torch.Tensor, torch.Tensor]:
     middles = []
     for photo in map(_photo, files):
         top, left = ((length - min(photo.shape[1:])) // 2 for length in photo.shape[1:])
-        middles.append(_resized(photo[:, top : photo.shape[1] - top, left : photo.shape[2] - left]))
+        middles.append(resized(photo[:, top : photo.shape[1] - top, left : photo.shape[2] - left]))
     return torch.stack(middles), torch.tensor([int(file.stem.split("_")[2]) for file in files])
 
 
@@ -72,6 +72,9 @@ def _photo(path: Path) -> torch.Tensor:
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
 
 
-def _resized(photo: torch.Tensor) -> torch.Tensor:
+def resized(photos: torch.Tensor) -> torch.Tensor:
+    """(..., 3, h, w) -> (..., 3, 224, 224)."""
     size = (SIDE, SIDE)
-    return torch.nn.functional.interpolate(photo[None], size, mode="bilinear", antialias=True, align_corners=False)[0]
+    batch = photos.reshape(-1, *photos.shape[-3:])
+    found = torch.nn.functional.interpolate(batch, size, mode="bilinear", antialias=True, align_corners=False)
+    return found.view(*photos.shape[:-2], *size)

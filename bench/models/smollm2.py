@@ -24,6 +24,7 @@ import torch
 import bqq.nn
 from bench import ggml
 from bench.machine import describe, write_csv
+from bench.models import peers
 
 WINDOW = 512
 
@@ -57,24 +58,6 @@ class SmolLM2:
             losses.append(float(torch.nn.functional.cross_entropy(logits, window[1:])))
         return float(np.exp(np.mean(losses)))
 
-    @torch.no_grad()
-    def squares(self, names: list[str]) -> dict[str, np.ndarray[Any, Any]]:
-        """Mean squares of the inputs of layers of the float model on the calibration windows."""
-        sums: dict[str, Any] = dict.fromkeys(names, 0.0)
-
-        def note(name: str) -> Any:
-            def hook(_: Any, args: Any) -> None:
-                sums[name] = sums[name] + args[0].flatten(0, -2).square().sum(0)
-
-            return hook
-
-        handles = [self.model.get_submodule(name).register_forward_pre_hook(note(name)) for name in names]
-        for batch in self.calibration:
-            self.model(**batch)
-        for handle in handles:
-            handle.remove()
-        return {name: (s / (WINDOW * len(self.calibration))).numpy() for name, s in sums.items()}
-
 
 def tokens_per_second(model: Any, prompt: torch.Tensor, number: int = 48) -> float:
     """Greedy generation with a cache, one token after the other; the median of three runs."""
@@ -97,13 +80,7 @@ def peer(lm: SmolLM2, name: str, blocks: int) -> tuple[torch.nn.Module, float]:
         for n, m in model.named_modules()
         if isinstance(m, torch.nn.Linear) and n.startswith(f"model.layers.{i}.")
     ]
-    squares, bits, weights = lm.squares(names), 0.0, 0
-    for n in names:
-        weight = model.get_submodule(n).weight
-        values, used = ggml.rounded(weight.detach().numpy(), name, squares[n])
-        weight.data = torch.from_numpy(values)
-        bits, weights = bits + used * weight.numel(), weights + weight.numel()
-    return model, bits / weights
+    return model, peers.by_importance(model, names, lm.calibration, peers.by_ggml(name))
 
 
 def main() -> None:
@@ -112,7 +89,11 @@ def main() -> None:
     parser.add_argument("--bits", default="2", help="comma-separated; empty for none")
     parser.add_argument("--blocks", type=int, default=30, help="the first so many")
     parser.add_argument("--peers", default="", help="comma-separated: " + ", ".join(ggml.LOW_BITS))
-    parser.add_argument("--without", default="", help="what to leave out of the recipe, one run each: ',order,guide+tune' is all of it, then two parts of it")
+    parser.add_argument(
+        "--without",
+        default="",
+        help="what to leave out of the recipe, one run each: ',order,guide+tune' is all of it, then two parts of it",
+    )
     parser.add_argument("--calibration", type=int, default=16, help="windows")
     parser.add_argument("--test", type=int, default=16, help="windows")
     parser.add_argument("--tune", type=int, default=80)

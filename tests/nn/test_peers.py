@@ -10,8 +10,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from bench.models import fashion, peers  # noqa: E402
+from bench.models.double_binary import double_binary  # noqa: E402
 
 from test_compress import batches, make  # noqa: E402
+
+torch.set_num_threads(1)  # tests run side by side: threads of one would wait for those of another
 
 
 @pytest.fixture
@@ -140,3 +143,76 @@ def test_picture(tmp_path):
     assert plot.points(rows, "method", "cosine") == {"bqq": [(2, 0.5), (3, 0.25)], "GPTQ": [(2.5, 0.75)]}
     plot.draw(plot.RESULTS / "models", tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("shape", [(24, 64), (64, 24), (48, 48)])
+def test_double_binary(shape):
+    W = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    m, n = shape
+    errors = []
+    for bits in (1, 2, 4):
+        W_hat, used = double_binary(W, bits, rounds=60)
+        k = int(bits * m * n / (m + n))
+        assert used == pytest.approx((k * (m + n) + 16 * (m + n + k)) / (m * n))
+        errors.append(share(W_hat, W))
+    assert 0.2 < errors[0] < 0.4  # one sign a number of a Gaussian leaves 0.36, and here are scales
+    assert errors[0] > 1.6 * errors[1] > 2.5 * errors[2]
+    assert torch.equal(4 * double_binary(W, 1, rounds=20)[0], double_binary(4 * W, 1, rounds=20)[0])
+
+
+def test_double_binary_minds_the_inputs(W):
+    importance = torch.logspace(-2, 2, 64)
+    flat, minding = double_binary(W, 1)[0], double_binary(W, 1, importance)[0]
+    wrong = [float(((found - W).square() * importance).sum()) for found in (flat, minding)]
+    assert wrong[1] < 0.7 * wrong[0]
+    loud = W * torch.linspace(0.1, 3, 24)[:, None]
+    assert share(double_binary(loud, 1)[0], loud) < 0.3  # rows have scales of their own
+
+
+def test_importance_is_of_tokens():
+    model, tokens = make(), batches(2)
+    for batch in tokens:
+        batch["attention_mask"] = torch.ones(4, 20)
+        batch["attention_mask"][:, 13:] = 0
+    seen = []
+    model.blocks[0].q.register_forward_pre_hook(lambda _, args: seen.append(args[0][:, :13]))
+    found = peers.mean_squares(model, ["blocks.0.q", "blocks.1.down"], tokens)
+    assert torch.allclose(found["blocks.0.q"], torch.cat(seen).flatten(0, 1).square().mean(0))
+    assert found["blocks.1.down"].shape == model.blocks[1].down.weight.shape[1:]
+    given = {}
+
+    def how(W, importance):
+        given[tuple(W.shape)] = importance
+        return W / 2, 1.5
+
+    before = model.blocks[0].q.weight.clone()
+    assert peers.by_importance(model, ["blocks.0.q"], tokens, how) == 1.5
+    assert torch.equal(model.blocks[0].q.weight, before / 2)
+    assert torch.allclose(given[tuple(before.shape)], found["blocks.0.q"])
+
+
+def test_types_of_ggml():
+    pytest.importorskip("xllamacpp", reason="pip install xllamacpp gguf")
+    W = torch.randn(8, 384, generator=torch.Generator().manual_seed(0))
+    W_hat, used = peers.by_ggml("Q2_K")(W, torch.ones(384))
+    assert used == 2.625
+    assert 0.03 < share(W_hat, W) < 0.2
+
+
+def test_convolutions_of_single_pixels_are_layers():
+    torch.manual_seed(0)
+    linear, image = torch.nn.Linear(40, 48), torch.randn(6, 40, 5, 5)
+    convolution = torch.nn.Conv2d(40, 48, 1)
+    with torch.no_grad():
+        convolution.weight.copy_(linear.weight[..., None, None])
+        convolution.bias.copy_(linear.bias)
+    as_linear, as_image = torch.nn.Sequential(linear), torch.nn.Sequential(convolution)
+    used = [
+        peers.calibrated(as_linear, ["0"], [image.movedim(1, -1)], 3, None),
+        peers.calibrated(as_image, ["0"], [image], 3, None),
+    ]
+    assert used == pytest.approx([3 + 19 / 40 + 16 / 48] * 2)
+    assert torch.allclose(as_image[0].weight[..., 0, 0], as_linear[0].weight, atol=1e-5)
+    assert peers.data_free(as_image, ["0"], peers.uniform, 2, None) == 2 + 18 / 40
+    with pytest.raises(ValueError, match=r"0 has a kernel of \(3, 3\), expected 1 x 1"):
+        peers.calibrated(torch.nn.Sequential(torch.nn.Conv2d(40, 48, 3)), ["0"], [image], 3, None)
