@@ -147,7 +147,7 @@ class Experiment:
 def _compressed(module: nn.Module) -> bool:
     """Whether bqq.nn.compress would take it, if it is included."""
     if type(module) is nn.Conv2d:
-        return module.groups == 1 and min(len(module.weight), module.weight[0].numel()) >= 32
+        return bool(module.groups == 1 and min(len(module.weight), module.weight[0].numel()) >= 32)
     return type(module) is nn.Linear
 
 

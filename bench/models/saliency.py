@@ -64,7 +64,8 @@ def pretrained(path: Path | None = None) -> Saliency:
     backbone: Any = Dinov2Model.from_pretrained(None, config=config, state_dict=_part(tensors, "backbone."))  # nosec B615
     model = Saliency(backbone)
     model.decoder.load_state_dict(_part(tensors, "decoder."))
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
