@@ -17,7 +17,15 @@ PARTS = {
     "propagate+order+outliers+tune+guide": "metric of the inputs alone",
     "calibration": "without calibration",
 }
-NAMES = {"gptq": "GPTQ", "uniform": "round to nearest", "binary": "binary coding"}
+NAMES = {
+    "gptq": "GPTQ",
+    "uniform": "round to nearest",
+    "binary": "binary coding",
+    "double": "double binary factors",
+    "double binary": "double binary factors",
+}
+LOSSES = """Where it loses: LOSSES
+"""
 Row = dict[str, str]
 
 
@@ -34,44 +42,72 @@ def best_first(rows: list[Row], key: str, higher: bool) -> list[Row]:
     return sorted(rows, key=lambda r: (round(float(r["bits_per_weight"]) - 0.3), float(r[key]) * (-1 if higher else 1)))
 
 
+def averaged(rows: list[Row], keys: tuple[str, ...]) -> list[Row]:
+    """Rows that differ by their seeds become one, with the means of `keys`, and their number as "seeds"."""
+    same: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        kind = [row.get(key, "") for key in ("method", "without", "correct", "effort")]
+        same.setdefault((*kind, row.get("bits") or row["bits_per_weight"]), []).append(row)
+    return [
+        {**found[0], **{key: str(mean(float(row[key]) for row in found)) for key in keys}, "seeds": str(len(found))}
+        for found in same.values()
+    ]
+
+
 def minilm() -> str:
-    _, rows = read("minilm.csv")
+    keys = ("bits_per_weight", "cosine", "spearman", "output_error")
     body = []
-    for row in best_first(rows, "cosine", higher=True):
-        name = NAMES.get(row["method"], row["method"]) + (
-            ", corrected" if row.get("correct") not in ("", "0", None) else ""
-        )
-        cell = f"**{name}**" if row["method"] == "bqq" else name
-        body.append([cell, row["bits_per_weight"], row["cosine"], row["spearman"], row["output_error"]])
+    for row in best_first(averaged(read("minilm.csv")[1], keys), "cosine", higher=True):
+        notes = [
+            *(["data-free"] if row["without"] else []),
+            *([f"effort {row['effort']}"] if row["effort"] else []),
+            *(["corrected"] if row["correct"] not in ("", "0") else []),
+            *([f"{row['seeds']} seeds"] if row["seeds"] != "1" else []),
+        ]
+        name = f"**{row['method']}**" if row["method"] == "bqq" else NAMES.get(row["method"], row["method"])
+        body.append([", ".join([name, *notes]), *(f"{float(row[key]):.4f}" for key in keys)])
     return table(["MiniLM, 36 layers", "bits a weight", "cosine", "Spearman (STS-B)", "error of tokens"], body)
 
 
 def smollm2() -> str:
     _, rows = read("smollm2.csv")
     body = [
-        [f"**{row['what']}**" if row["what"] == "bqq" else row["what"], row["bits_per_weight"], row["perplexity"]]
+        [f"**{row['method']}**" if row["method"] == "bqq" else row["method"], row["bits_per_weight"], row["perplexity"]]
         for row in sorted(rows, key=lambda row: float(row["bits_per_weight"]))
     ]
     return table(["SmolLM2-135M, 210 layers", "bits a weight", "perplexity"], body)
 
 
-def vit() -> str:
-    _, rows = read("vit.csv")
-    found: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        found.setdefault((row["bits"], row["method"]), []).append(row)
-    body = []
-    for (bits, method), same in found.items():
-        cells = [f"{mean(float(row[key]) for row in same):.2f}" for key in ("bits_per_weight", "top1", "same_class")]
-        body.append([bits, f"**{method}**" if "BQQ" in method else method, *cells])
+def images(file: str, head: str, columns: dict[str, tuple[str, int]]) -> str:
+    """An experiment on images. Columns: what they are called here and their digits, first the one to rank by."""
+    digits, body = {"bits_per_weight": 2} | {key: number for key, (_, number) in columns.items()}, []
+    for row in averaged(read(file)[1], ("bits_per_weight", *columns)):
+        method = row["method"]
+        name = f"**{method}**" if "BQQ" in method else NAMES.get(method, method)
+        many = f", {row['seeds']} seeds" if row["seeds"] != "1" else ""
+        cells = [f"{float(row[key]):.{number}f}" for key, number in digits.items()]
+        body.append([row["bits"], name + many, *cells])
     body.sort(key=lambda cells: (-int(cells[0]) if cells[0] != "32" else -99, -float(cells[3])))
-    return table(["bits", "ViT on Fashion-MNIST", "bits a weight", "top-1", "same class as float32"], body)
+    return table(["bits", head, "bits a weight", *(name for name, _ in columns.values())], body)
 
 
 def ablation() -> str:
     _, rows = read("minilm_ablation.csv")
-    body = [[PARTS[row["without"]], row["bits_per_weight"], row["cosine"], row["output_error"]] for row in rows]
-    return table(["MiniLM, two blocks", "bits a weight", "cosine", "error of tokens"], body)
+    perplexities = {
+        row["without"]: row["perplexity"] for row in read("smollm2_ablation.csv")[1] if row["method"] == "bqq"
+    }
+    body = [
+        [
+            PARTS[row["without"]],
+            row["bits_per_weight"],
+            row["cosine"],
+            row["output_error"],
+            perplexities[row["without"]],
+        ]
+        for row in rows
+    ]
+    head = ["two bits", "MiniLM, two blocks: bits", "cosine", "error of tokens", "SmolLM2, three blocks: perplexity"]
+    return table(head, body)
 
 
 def generation() -> str:
@@ -85,30 +121,32 @@ def generation() -> str:
 def summary() -> list[list[str]]:
     """Rows for the table of README.md, at about two bits."""
 
-    def rows_of(name: str, key: str) -> list[Row]:
-        return [row for row in read(name)[1] if float(row["bits_per_weight"]) < 3 and row[key]]
-
-    def row(what: str, name: str, key: str, method: str, ours: tuple[str, ...], higher: bool) -> list[str]:
-        rows = sorted(rows_of(name, key), key=lambda r: float(r[key]) * (-1 if higher else 1))
-        mine = next(r for r in rows if r[method] in ours)
-        best = next(r for r in rows if r[method] not in ours and "BQQ" not in r[method])
+    def row(what: str, name: str, key: str, ours: str, higher: bool) -> list[str]:
+        rows = [r for r in averaged(read(name)[1], ("bits_per_weight", key)) if float(r["bits_per_weight"]) < 3]
+        rows.sort(key=lambda r: float(r[key]) * (-1 if higher else 1))
+        mine = next(r for r in rows if r["method"] == ours)
+        best = next(r for r in rows if r["method"] != ours and "BQQ" not in r["method"])
         told = [f"{float(r[key]):.4g} ({float(r['bits_per_weight']):.2f} bits)" for r in (mine, best)]
         return [
             what,
             f"**{told[0]}**" if rows.index(mine) < rows.index(best) else told[0],
-            f"{NAMES.get(best[method], best[method])} {told[1]}",
+            f"{NAMES.get(best['method'], best['method'])} {told[1]}",
         ]
 
     return [
-        row("MiniLM, cosine of embeddings to the float model's", "minilm.csv", "cosine", "method", ("bqq",), True),
-        row("SmolLM2-135M, perplexity of WikiText-2", "smollm2.csv", "perplexity", "what", ("bqq",), False),
-        row("ViT on Fashion-MNIST, % in the float model's class", "vit.csv", "same_class", "method", ("c-BQQ",), True),
+        row("MiniLM, cosine of embeddings to the float model's", "minilm.csv", "cosine", "bqq", True),
+        row("SmolLM2-135M, perplexity of WikiText-2", "smollm2.csv", "perplexity", "bqq", False),
+        row("ViT on Fashion-MNIST, % in the float model's class", "vit.csv", "same_class", "c-BQQ", True),
     ]
 
 
 def tables() -> str:
     """Markdown; links are relative to docs/pages."""
     machine = read("minilm.csv")[0]
+    same = {"same_class": ("same class as float32, %", 2), "logit_error": ("error of the logits", 4)}
+    vit = images("vit.csv", "ViT on Fashion-MNIST", {"top1": ("top-1, %", 2), **same})
+    net = images("efficientnet.csv", "EfficientNet-lite0, photos", same)
+    maps = {"correlation": ("correlation", 3), "iou": ("overlap", 3), "map_error": ("error of the map", 4)}
     return f"""Cosine: of sentence embeddings with those of the float model, over sentences that did not calibrate;
 perplexity: WikiText-2, windows of 512 tokens, `<unk>` kept, so that it compares with the float model here only. Scales,
 zeros, orders and outliers are counted. [Picture](../../bench/results/models.png) of what is lost over bits
@@ -116,27 +154,36 @@ zeros, orders and outliers are counted. [Picture](../../bench/results/models.png
 
 {minilm()}
 `python -m bench.models.minilm --sentences stsb-en-dev.csv --texts wikitext2-valid.txt --bits 2,3,4 --tune 160
---peers uniform,binary,gptq`, and once more with `--correct 8`: the paper's correction step.
+--without ,calibration --peers uniform,binary,double,gptq,Q2_K,IQ2_XXS,IQ2_S,Q3_K,Q4_K`, for other seeds with `--seed`;
+at four bits once more with `--correct 8` (the paper's correction step), and with `--effort default` and
+`--effort default --correct 15`: 20 minutes of one core instead of 8. Double binary factors and ggml's types have the
+mean squares of the inputs, GPTQ their whole second moments.
 
 {smollm2()}
 `python -m bench.models.smollm2 --text wikitext2-valid.txt --bits 2,3 --peers Q2_K,IQ2_S,Q3_K`; ggml's types have the
 mean squares of the same inputs as importance matrix.
 
-{vit()}
-`python -m bench.models.vit --bits 1,2,3,4`; c-BQQ: 15 epochs of the paper's correction step on the outputs.
+{vit}
+`python -m bench.models.vit --bits 1,2,3,4 --seeds 3`; c-BQQ: 15 epochs of the paper's correction step on the outputs.
+
+{images("saliency.csv", "ViT-S that draws maps of photos", maps)}
+`python -m bench.models.saliency`: DINOv2-small with a decoder, its maps of 20 photos beside those of the float model.
+
+{net}
+`python -m bench.models.efficientnet`: convolutions of single pixels and the classifier, 120 views of 20 photos; the
+others have one scale a row.
 
 One token at a time; weights of compressed layers mapped from their file, resident memory:
 
 {generation()}
 `python -m bench.models.generation --rounds 5`: random weights and bits, neither of which matters to it.
 
-Where it loses: at four bits GPTQ, at .28 bits more, is closer to MiniLM; on the small transformer of vision, whose
-classes hardly depend on two bits, binary coding without calibration has the better top-1 at three times the error of
-the logits ([vit.csv](../../bench/results/models/vit.csv)).
-
-What the parts of the recipe bring, two bits, the first two blocks:
+{LOSSES}
+What the parts of the recipe bring, two bits, the first blocks:
 
 {ablation()}
-`python -m bench.models.minilm --sentences stsb-en-dev.csv --texts wikitext2-valid.txt --bits 2 --blocks 2
---without guide,propagate,order,outliers,tune`. Measured on {machine}.
+`python -m bench.models.minilm --sentences stsb-en-dev.csv --texts wikitext2-valid.txt --bits 2 --blocks 2 --without
+{",".join(PARTS)}`, and `python -m bench.models.smollm2
+--text wikitext2-valid.txt --bits 2 --blocks 3 --without` the same. Measured on {machine};
+MiniLM's seeds 1 and 2, its data-free rows and the last two rows here on 16 cores of that kind, one thread each.
 """

@@ -23,31 +23,34 @@ STYLES = {  # Okabe and Ito: told apart by all eyes
     "GPTQ": ("#D55E00", "s", "--"),
     "round to nearest": ("#666666", "x", "--"),
     "binary coding": ("#CC79A7", "^", "--"),
-    "ggml Q2_K, Q3_K": ("#009E73", "P", "--"),
-    "ggml IQ2_S": ("#E69F00", "*", ""),
+    "double binary factors": ("#56B4E9", "v", "--"),
+    "ggml Q2_K, Q3_K, Q4_K": ("#009E73", "P", "--"),
+    "ggml IQ2_XXS, IQ2_S": ("#E69F00", "*", ":"),
 }
 NAMES = {
     "gptq": "GPTQ",
     "uniform": "round to nearest",
     "binary": "binary coding",
     "c-BQQ": "bqq",
-    "Q2_K": "ggml Q2_K, Q3_K",
-    "Q3_K": "ggml Q2_K, Q3_K",
-    "IQ2_S": "ggml IQ2_S",
+    "double": "double binary factors",
+    "double binary": "double binary factors",
+    **dict.fromkeys(("Q2_K", "Q3_K", "Q4_K"), "ggml Q2_K, Q3_K, Q4_K"),
+    **dict.fromkeys(("IQ2_XXS", "IQ2_S"), "ggml IQ2_XXS, IQ2_S"),
 }
-PANELS = (  # file, column of the method, of what is drawn, title, axis
-    ("minilm.csv", "method", "cosine", "MiniLM", "1 - cosine to the float model"),
-    ("smollm2.csv", "what", "perplexity", "SmolLM2-135M", "perplexity, WikiText-2"),
-    ("vit.csv", "method", "logit_error", "ViT on Fashion-MNIST", "error of the logits"),
+PANELS = (  # file, column of what is drawn, title, axis
+    ("minilm.csv", "cosine", "MiniLM", "1 - cosine to the float model"),
+    ("smollm2.csv", "perplexity", "SmolLM2-135M", "perplexity, WikiText-2"),
+    ("vit.csv", "logit_error", "ViT on Fashion-MNIST", "error of the logits"),
 )
 
 
-def points(rows: list[dict[str, str]], method: str, value: str) -> dict[str, list[tuple[float, float]]]:
-    """Of each method: bits a weight and what is lost."""
+def points(rows: list[dict[str, str]], value: str) -> dict[str, list[tuple[float, float]]]:
+    """Of each method: bits a weight and what is lost, by the recipe as it is and the first seed."""
     lines: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        name = NAMES.get(row[method], row[method])
-        if name in STYLES and row.get("correct") in (None, "", "0"):
+        name = NAMES.get(row["method"], row["method"])
+        plain = all(row.get(key) in (None, "", "0") for key in ("correct", "without", "effort", "seed"))
+        if name in STYLES and plain:
             lost = 1 - float(row[value]) if value == "cosine" else float(row[value])
             lines.setdefault(name, []).append((float(row["bits_per_weight"]), lost))
     return {name: sorted(lines[name]) for name in STYLES if name in lines}
@@ -57,13 +60,13 @@ def draw(source: Path, target: Path) -> None:
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
     figure, axes = plt.subplots(1, len(PANELS), figsize=(3.8 * len(PANELS), 3.8))
     handles: dict[str, Any] = {}
-    for axis, (file, method, value, title, label) in zip(axes, PANELS, strict=True):
+    for axis, (file, value, title, label) in zip(axes, PANELS, strict=True):
         _, rows = read_csv(source / file)
-        for name, found in points(rows, method, value).items():
+        for name, found in points(rows, value).items():
             colour, marker, dash = STYLES[name]
             style = {"color": colour, "marker": marker, "linestyle": dash or "none", "label": name}
             handles[name] = axis.plot(*zip(*found, strict=True), linewidth=1.8 if name == "bqq" else 1, **style)[0]
-        float32 = [float(row[value]) for row in rows if row[method] == "float32"]
+        float32 = [float(row[value]) for row in rows if row["method"] == "float32"]
         if value == "perplexity":
             axis.axhline(float32[0], color="#000000", linewidth=0.8, linestyle=":")
             axis.annotate("float32", (2, float32[0]), xytext=(0, 3), textcoords="offset points", fontsize=8)

@@ -191,6 +191,8 @@ def main() -> None:
                     "bits": bits,
                     "without": without,
                     "correct": args.correct,
+                    "effort": args.effort or "",
+                    "seed": args.seed,
                     "bits_per_weight": f"{report.bits_per_weight:.4f}",
                     **lm.measured(model),
                     "layer_error": f"{np.mean([layer.error for layer in report.layers]):.4f}",

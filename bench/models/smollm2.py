@@ -112,7 +112,7 @@ def main() -> None:
     rows: list[dict[str, object]] = []
 
     def row(what: str, model: Any, bits: float, **more: object) -> None:
-        found: dict[str, object] = {"what": what, "bits_per_weight": f"{bits:.4f}", "blocks": args.blocks}
+        found: dict[str, object] = {"method": what, "bits_per_weight": f"{bits:.4f}", "blocks": args.blocks}
         found["perplexity"] = f"{lm.perplexity(model):.3f}"
         if args.generate:
             found["tokens_per_second"] = f"{tokens_per_second(model, lm.test[:1, :16]):.2f}"

@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from bench import model_tables  # noqa: E402
 from bench.models import fashion, peers  # noqa: E402
 from bench.models.double_binary import double_binary  # noqa: E402
 
@@ -138,9 +139,11 @@ def test_picture(tmp_path):
         {"method": "bqq", "bits_per_weight": "3", "cosine": "0.75", "correct": "0"},
         {"method": "bqq", "bits_per_weight": "2", "cosine": "0.5", "correct": "0"},
         {"method": "bqq", "bits_per_weight": "2", "cosine": "0.6", "correct": "8"},
+        {"method": "bqq", "bits_per_weight": "2", "cosine": "0.1", "correct": "0", "without": "calibration"},
+        {"method": "bqq", "bits_per_weight": "2", "cosine": "0.7", "correct": "0", "seed": "1"},
         {"method": "gptq", "bits_per_weight": "2.5", "cosine": "0.25", "correct": ""},
     ]
-    assert plot.points(rows, "method", "cosine") == {"bqq": [(2, 0.5), (3, 0.25)], "GPTQ": [(2.5, 0.75)]}
+    assert plot.points(rows, "cosine") == {"bqq": [(2, 0.5), (3, 0.25)], "GPTQ": [(2.5, 0.75)]}
     plot.draw(plot.RESULTS / "models", tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
@@ -216,3 +219,22 @@ def test_convolutions_of_single_pixels_are_layers():
     assert peers.data_free(as_image, ["0"], peers.uniform, 2, None) == 2 + 18 / 40
     with pytest.raises(ValueError, match=r"0 has a kernel of \(3, 3\), expected 1 x 1"):
         peers.calibrated(torch.nn.Sequential(torch.nn.Conv2d(40, 48, 3)), ["0"], [image], 3, None)
+
+
+def test_tables():
+    rows = [
+        {"method": "bqq", "bits": "2", "bits_per_weight": "2.1", "cosine": "0.5", "seed": "0"},
+        {"method": "bqq", "bits": "2", "bits_per_weight": "2.3", "cosine": "0.7", "seed": "1"},
+        {"method": "bqq", "bits": "2", "bits_per_weight": "2.3", "cosine": "0.1", "without": "calibration"},
+        {"method": "Q2_K", "bits": "", "bits_per_weight": "2.625", "cosine": "0.4"},
+    ]
+    found = model_tables.averaged(rows, ("bits_per_weight", "cosine"))
+    assert [(row["method"], float(row["cosine"]), row["seeds"]) for row in found] == [
+        ("bqq", pytest.approx(0.6), "2"),
+        ("bqq", 0.1, "1"),
+        ("Q2_K", 0.4, "1"),
+    ]
+    assert float(found[0]["bits_per_weight"]) == pytest.approx(2.2)
+    summary = model_tables.summary()
+    assert len(summary) == 3
+    assert all("bits)" in cell for row in summary for cell in row[1:])

@@ -1,10 +1,13 @@
 """What the process around the library does to it: ends, has no threads to give, is bound to cores."""
 
 import os
+import shutil
+import subprocess
 import sys
 
 import pytest
 
+import bqq
 from conftest import finish, start_python
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux")
@@ -122,3 +125,13 @@ print("done")
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="one core")
 def test_helpers_run_on_the_cores_of_the_process():
     assert finish(start_python(HELPERS, OMP_PROC_BIND="true")).strip() == "done"
+
+
+@linux
+def test_the_module_exports_nothing_but_its_entry():
+    """Or templates of the standard library would be those of the first module loaded, whatever compiler made it."""
+    if shutil.which("nm") is None:
+        pytest.skip("nm (binutils) not found")
+    path = bqq._core.__file__
+    listed = subprocess.run(["nm", "-D", "--defined-only", path], capture_output=True, text=True, check=True).stdout
+    assert [line.split()[-1] for line in listed.splitlines()] == ["PyInit__core"]
