@@ -236,5 +236,5 @@ def test_tables():
     ]
     assert float(found[0]["bits_per_weight"]) == pytest.approx(2.2)
     summary = model_tables.summary()
-    assert len(summary) == 3
+    assert len(summary) == 5
     assert all("bits)" in cell for row in summary for cell in row[1:])
