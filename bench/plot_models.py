@@ -40,6 +40,7 @@ NAMES = {
 PANELS = (  # file, column of what is drawn, title, axis
     ("minilm.csv", "cosine", "MiniLM", "1 - cosine to the float model"),
     ("smollm2.csv", "perplexity", "SmolLM2-135M", "perplexity, WikiText-2"),
+    ("saliency.csv", "map_error", "ViT-S, maps of photos", "error of the map"),
     ("vit.csv", "logit_error", "ViT on Fashion-MNIST", "error of the logits"),
 )
 
@@ -58,7 +59,7 @@ def points(rows: list[dict[str, str]], value: str) -> dict[str, list[tuple[float
 
 def draw(source: Path, target: Path) -> None:
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(3.8 * len(PANELS), 3.8))
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(3.3 * len(PANELS), 3.6))
     handles: dict[str, Any] = {}
     for axis, (file, value, title, label) in zip(axes, PANELS, strict=True):
         _, rows = read_csv(source / file)
@@ -78,7 +79,7 @@ def draw(source: Path, target: Path) -> None:
         axis.set_title(title, fontsize=10, loc="left")
         axis.set_xlabel("bits a weight, all counted")
         axis.set_ylabel(label)
-    figure.legend([handles[n] for n in STYLES], STYLES, loc="upper center", ncols=6, frameon=False, fontsize=8)
+    figure.legend([handles[n] for n in STYLES], STYLES, loc="upper center", ncols=len(STYLES), frameon=False, fontsize=8)
     figure.tight_layout(rect=(0, 0, 1, 0.93))
     figure.savefig(target, dpi=110)
     plt.close(figure)
