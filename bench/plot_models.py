@@ -79,7 +79,9 @@ def draw(source: Path, target: Path) -> None:
         axis.set_title(title, fontsize=10, loc="left")
         axis.set_xlabel("bits a weight, all counted")
         axis.set_ylabel(label)
-    figure.legend([handles[n] for n in STYLES], STYLES, loc="upper center", ncols=len(STYLES), frameon=False, fontsize=8)
+    figure.legend(
+        [handles[n] for n in STYLES], STYLES, loc="upper center", ncols=len(STYLES), frameon=False, fontsize=8
+    )
     figure.tight_layout(rect=(0, 0, 1, 0.93))
     figure.savefig(target, dpi=110)
     plt.close(figure)

@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=16, help="windows")
     parser.add_argument("--tune", type=int, default=80)
     parser.add_argument("--patch", type=int)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--generate", action="store_true", help="measure tokens per second, beside float32 and bfloat16"
@@ -129,7 +130,12 @@ def main() -> None:
     for bits in map(float, filter(None, args.bits.split(","))):
         for without in args.without.split(","):
             model = copy.deepcopy(lm.model)
-            options: dict[str, Any] = {"tune": args.tune, "calibration": lm.calibration, "patch": args.patch}
+            options: dict[str, Any] = {
+                "tune": args.tune,
+                "calibration": lm.calibration,
+                "patch": args.patch,
+                "seed": args.seed,
+            }
             for part in filter(None, without.split("+")):
                 options |= PARTS[part]
             start, cpu = time.perf_counter(), time.process_time()
@@ -153,6 +159,7 @@ def main() -> None:
                 model,
                 report.bits_per_weight,
                 without=without,
+                seed=args.seed,
                 cpu_seconds=f"{cpu:.0f}",
                 seconds=f"{seconds:.0f}",
             )
