@@ -83,7 +83,7 @@ def peer(lm: SmolLM2, name: str, blocks: int) -> tuple[torch.nn.Module, float]:
     return model, peers.by_importance(model, names, lm.calibration, peers.by_ggml(name))
 
 
-def main() -> None:
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--text", type=Path, required=True, metavar="FILE")
     parser.add_argument("--bits", default="2", help="comma-separated; empty for none")
@@ -106,7 +106,11 @@ def main() -> None:
     parser.add_argument("--resume", type=Path, metavar="DIR")
     parser.add_argument("--save", type=Path, metavar="DIR")
     parser.add_argument("--csv", metavar="FILE")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = _arguments()
     print(describe())
     torch.set_num_threads(args.threads)
     lm = SmolLM2(args.text, args.calibration, args.test)
