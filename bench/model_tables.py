@@ -24,10 +24,10 @@ NAMES = {
     "double": "double binary factors",
     "double binary": "double binary factors",
 }
-LOSSES = """Where it loses: at four bits GPTQ is closer to MiniLM, at .28 bits more, and to EfficientNet's logits, at as
-many. Without calibration three bits of rounding to nearest, at .27 more, are closer to MiniLM than ours; at two bits they are
-as close, at .26 more. On the small transformer of vision, whose classes hardly depend on two bits, binary coding
-without calibration has the better top-1 at three times the error of the logits
+LOSSES = """Where it loses: at four bits GPTQ is closer to MiniLM, at .28 bits more, and to EfficientNet's logits, at
+as many. Without calibration three bits of rounding to nearest, at .27 more, are closer to MiniLM than ours; at two
+bits they are as close, at .26 more. On the small transformer of vision, whose classes hardly depend on two bits,
+binary coding without calibration has the better top-1 at three times the error of the logits
 ([vit.csv](../../bench/results/models/vit.csv)). On SmolLM2's first blocks neither the guide nor tuning shows in the
 perplexity, which differs by .3 between two seeds. On EfficientNet the correction step, which sees 240 crops of ten
 photos, makes other photos worse, and without calibration nothing of two bits is of use, ours less than double binary
