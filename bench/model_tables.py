@@ -208,4 +208,5 @@ What the parts of the recipe bring, two bits, the first blocks:
 {",".join(PARTS)}`, and `python -m bench.models.smollm2
 --text wikitext2-valid.txt --bits 2 --blocks 3 --without` the same. Measured on {machine};
 MiniLM's seeds 1 and 2, its data-free rows and the last two rows here on 16 cores of that kind, one thread each.
+Rows of a table come from several runs; the last column of each file of `bench/results/models` has the commit.
 """

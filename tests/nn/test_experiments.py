@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 image = pytest.importorskip("PIL.Image", reason="pip install pillow")
 
 from bench.machine import read_csv  # noqa: E402
-from bench.models import photos  # noqa: E402
+from bench.models import packages, photos  # noqa: E402
 from bench.models.experiment import Experiment, arguments  # noqa: E402
 from bench.models.saliency import Saliency  # noqa: E402
 
@@ -17,9 +17,9 @@ torch.set_num_threads(1)  # tests run side by side: threads of one would wait fo
 
 
 @pytest.fixture
-def packages(tmp_path, monkeypatch):
+def installed(tmp_path, monkeypatch):
     """Photos where packages have them: red on the left, green below; white in the middle of those for tests."""
-    monkeypatch.setattr(photos, "folder", lambda package: tmp_path / package)
+    monkeypatch.setattr(photos, "folder", lambda package, _: tmp_path / package)
 
     def draw(path, height, width, middle=None):
         pixels = np.zeros((height, width, 3), np.uint8)
@@ -40,7 +40,7 @@ def packages(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_photos(packages):
+def test_photos(installed):
     crops = photos.calibration(12)
     assert crops.shape == (12, 3, 224, 224)
     assert 0 <= float(crops.min()) < 0.1 < 0.9 < float(crops.max()) < 1.001
@@ -59,8 +59,8 @@ def test_photos(packages):
 
 
 def test_a_package_that_is_not_there():
-    with pytest.raises(SystemExit, match="no nothing_of_this_name"):
-        photos.folder("nothing_of_this_name")
+    with pytest.raises(SystemExit, match="pip install this==1"):
+        packages.folder("nothing_of_this_name", "this==1")
 
 
 def test_rows_of_an_experiment(tmp_path, capsys):
