@@ -7,7 +7,8 @@
 The file has two sentences and a score a line (STS-B). The sentences of its first half calibrate, those of the second
 are scored: mean cosine of compressed and float embeddings, Spearman's correlation with the scores, and the relative
 error of the output of all tokens. --texts adds 1,500 sentences of another text to the calibration. Peers
-(bench.models.peers) get the same layers, the same calibration, and groups of 64 columns.
+(bench.models.peers) get the same layers, the same calibration, and groups of 64 columns. GPTQ is there with the
+columns in the order that they have, too, with error propagation, and that in groups of 128.
 """
 
 from __future__ import annotations
@@ -31,6 +32,12 @@ from bench.models.double_binary import double_binary
 from bench.models.packages import folder
 
 GROUP = 64  # columns of a row that share a scale, of the peers
+GPTQ: dict[str, dict[str, Any]] = {
+    "gptq": {},
+    "gptq-unordered": {"ordered": False},
+    "gptq-propagated": {"propagate": True},
+    "gptq-128": {"propagate": True, "group": 128},
+}
 PARTS: dict[str, dict[str, Any]] = {
     "guide": {"guide": False},
     "propagate": {"propagate": False},
@@ -107,8 +114,8 @@ class MiniLM:
             for n, m in model.encoder.layer[i].named_modules()
             if isinstance(m, torch.nn.Linear)
         ]
-        if name == "gptq":
-            return model, peers.calibrated(model, layers, self.calibration, bits, GROUP)
+        if name in GPTQ:
+            return model, peers.calibrated(model, layers, self.calibration, bits, **{"group": GROUP, **GPTQ[name]})
         if name == "double":
             return model, peers.by_importance(model, layers, self.calibration, lambda W, h: double_binary(W, bits, h))
         if name in ggml.LOW_BITS:
@@ -139,7 +146,7 @@ def main() -> None:
     parser.add_argument("--correct", type=int, default=0, metavar="EPOCHS", help="of the correction step at the end")
     parser.add_argument("--blocks", type=int, default=6, help="the first so many")
     parser.add_argument(
-        "--peers", default="", help="comma-separated: uniform, binary, double, gptq, " + ", ".join(ggml.LOW_BITS)
+        "--peers", default="", help="comma-separated: uniform, binary, double, " + ", ".join([*GPTQ, *ggml.LOW_BITS])
     )
     parser.add_argument("--effort")
     parser.add_argument("--seed", type=int, default=0)

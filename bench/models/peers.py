@@ -3,11 +3,13 @@
 Uniform levels, binary coding and double binary factorisation (bench.models.double_binary) look at the weights alone,
 the last also at the mean squares of the inputs, as ggml's types do (bench.ggml). GPTQ takes the layers in the order in
 which they run and lets the columns that are not rounded yet make good the error of those that are (Frantar et al.
-2023), in descending order of the diagonal of H, with the inputs of the model as it is by then.
+2023), in descending order of the diagonal of H, with the inputs of the model as it is by then. On wish in the order
+that the columns have, and with error propagation, as bqq.nn.compress has it.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -77,9 +79,11 @@ def binary(W: torch.Tensor, bits: int, group: int, rows: int = 1, rounds: int = 
     return _joined((B @ a[..., None])[..., 0], W, group), bits + 16 * bits / (group * rows)
 
 
-def gptq(W: torch.Tensor, bits: int, group: int, H: torch.Tensor, damping: float = 0.01) -> tuple[torch.Tensor, float]:
+def gptq(
+    W: torch.Tensor, bits: int, group: int, H: torch.Tensor, ordered: bool = True, damping: float = 0.01
+) -> tuple[torch.Tensor, float]:
     """H (n, n) = X^T X of the inputs. The order of the columns takes 16 bits each."""
-    order = H.diagonal().argsort(descending=True)
+    order = H.diagonal().argsort(descending=True) if ordered else torch.arange(len(H))
     W, H = W[:, order].clone(), H[order][:, order].double()
     H.diagonal().add_(damping * float(H.diagonal().mean()))
     U = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(H)), upper=True).float()
@@ -91,7 +95,15 @@ def gptq(W: torch.Tensor, bits: int, group: int, H: torch.Tensor, damping: float
         W[:, i + 1 :] -= ((W[:, i] - out[:, i]) / U[i, i])[:, None] * U[i, i + 1 :]
     placed = torch.empty_like(out)
     placed[:, order] = out
-    return placed, bits + (16 + bits) / group + 16 / len(W)
+    return placed, bits + (16 + bits) / group + (16 / len(W) if ordered else 0)
+
+
+def propagated(W: torch.Tensor, H: torch.Tensor, moved: torch.Tensor, damping: float = 0.1) -> torch.Tensor:
+    """What comes closest on the inputs X that there are to W on those of the float model, X_f; moved (n, n) =
+    (X_f - X)^T X (Arai and Ichikawa 2025)."""
+    H = H.double()
+    H = H + damping * H.diagonal().mean() * torch.eye(len(H))
+    return W + torch.linalg.solve(H, (W.double() @ moved.double()).T).T.float()
 
 
 def double(W: torch.Tensor, bits: int, group: int, rows: int = 1) -> tuple[torch.Tensor, float]:
@@ -116,16 +128,27 @@ def data_free(
 
 
 @torch.no_grad()
-def calibrated(model: nn.Module, names: list[str], batches: list[Any], bits: int, group: int | None) -> float:
+def calibrated(
+    model: nn.Module,
+    names: list[str],
+    batches: list[Any],
+    bits: int,
+    group: int | None,
+    ordered: bool = True,
+    propagate: bool = False,
+) -> float:
     """By :func:`gptq`, in the order of `names`, which is that in which they run; batches as of bqq.nn.compress.
     Convolutions have to be of single pixels."""
     used = weights = 0.0
+    true = copy.deepcopy(model) if propagate else None
     for name in names:
         layer: Any = model.get_submodule(name)
         matrix = layer.weight.flatten(1)
         if matrix.shape[1] != layer.weight.shape[1]:
             raise ValueError(f"{name} has a kernel of {tuple(layer.weight.shape[2:])}, expected 1 x 1")
-        W, taken = gptq(matrix, bits, group or matrix.shape[1], _moments(model, layer, batches))
+        H, moved = _moments(model, true, name, batches)
+        W = propagated(matrix, H, moved) if propagate else matrix
+        W, taken = gptq(W, bits, group or matrix.shape[1], H, ordered)
         layer.weight.copy_(W.view_as(layer.weight))
         used, weights = used + taken * W.numel(), weights + W.numel()
     return used / weights
@@ -186,20 +209,30 @@ class _Enough(Exception):
     """The layer has been reached."""
 
 
-def _moments(model: nn.Module, layer: nn.Module, batches: list[Any]) -> torch.Tensor:
-    """X^T X of the inputs of a linear layer, without padding, or of a convolution of single pixels."""
-    found: list[torch.Tensor] = []
+def _moments(
+    model: nn.Module, true: nn.Module | None, name: str, batches: list[Any]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """H = X^T X of the inputs X of a layer, and (X_f - X)^T X, with X_f those that it has in the model `true`."""
+    H, moved = torch.zeros(()), torch.zeros(())
+    for batch in batches:
+        x = _inputs(model, name, batch)
+        H = H + x.T @ x
+        if true is not None:
+            moved = moved + (_inputs(true, name, batch) - x).T @ x
+    return H, moved
+
+
+def _inputs(model: nn.Module, name: str, batch: Any) -> torch.Tensor:
+    """(rows, n): what goes into a linear layer, without padding, or a convolution of single pixels."""
+    layer, found = model.get_submodule(name), []
 
     def hook(_: nn.Module, args: tuple[Any, ...]) -> None:
         found.append(args[0])
         raise _Enough
 
-    handle, H = layer.register_forward_pre_hook(hook), torch.zeros(())
-    for batch in batches:
-        with suppress(_Enough):
-            model(**batch) if isinstance(batch, dict) else model(batch)
-        x = found.pop()
-        x = _rows(x.movedim(1, -1) if isinstance(layer, nn.Conv2d) else x, batch)
-        H = H + x.T @ x
+    handle = layer.register_forward_pre_hook(hook)
+    with suppress(_Enough):
+        model(**batch) if isinstance(batch, dict) else model(batch)
     handle.remove()
-    return H
+    x = found[0]
+    return _rows(x.movedim(1, -1) if isinstance(layer, nn.Conv2d) else x, batch)

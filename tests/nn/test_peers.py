@@ -93,6 +93,31 @@ def test_a_whole_model():
     assert peers.data_free(net, ["0"], peers.binary, 3, 64) == 3.75
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("propagate", [True, False])
+def test_gptq_with_and_without_its_tricks(ordered, propagate):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.GELU(), torch.nn.Linear(64, 32)).eval()
+    data = [torch.randn(100, 16) @ torch.randn(16, 64) for _ in range(4)]
+    with torch.no_grad():
+        y = net(data[0])
+        used = peers.calibrated(net, ["0", "2"], data, 3, 32, ordered, propagate)
+        wrong = share(net(data[0]), y)
+    order = (16 * 64 + 16 * 64) / (64 * 64 + 64 * 32) if ordered else 0
+    assert used == pytest.approx(3 + 19 / 32 + order)
+    assert wrong < 0.1
+
+
+def test_propagation_moves_to_what_the_float_model_sees():
+    generator = torch.Generator().manual_seed(0)
+    X, true, W = (torch.randn(*shape, generator=generator) for shape in ((500, 32), (500, 32), (8, 32)))
+    X = true + 0.5 * X
+    moved = peers.propagated(W, X.T @ X, (true - X).T @ X, damping=1e-9)
+    best = torch.linalg.lstsq(X, true @ W.T).solution.T
+    assert torch.allclose(moved, best, atol=1e-4)
+    assert torch.equal(peers.propagated(W, X.T @ X, torch.zeros(32, 32)), W)
+
+
 def test_padding_does_not_count():
     short = batches(3)
     padded = [
