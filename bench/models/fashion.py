@@ -1,13 +1,16 @@
-"""A small vision transformer, trained on Fashion-MNIST and kept in bench/data.
+"""Vision transformers trained on Fashion-MNIST and kept in bench/data.
 
 cd bench/data && apt-get download dataset-fashion-mnist && dpkg-deb -x dataset-fashion-mnist*.deb fashion
-python -m bench.models.fashion          # trains, about 10 minutes of one core
+python -m bench.models.fashion                    # 4 blocks of 128: trains in about 10 minutes of one core
+python -m bench.models.fashion deit-ti cuda       # 12 blocks of 192, of DeiT-Ti's shape: two minutes of a GPU
 """
 
 from __future__ import annotations
 
 import gzip
+import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,35 +19,55 @@ from torch import nn
 
 from bench.matrices import DATA
 
-WIDTH, HEADS, BLOCKS, TOKENS = 128, 4, 4, 16
-EPOCHS, BATCH, RATE = 6, 100, 2e-3
+
+@dataclass(frozen=True)
+class Size:
+    """Of a transformer, with how it is trained; tokens a side of the image: 4 (they overlap) or 7."""
+
+    width: int
+    heads: int
+    blocks: int
+    side: int
+    epochs: int
+    batch: int
+    rate: float
+
+
+SIZES = {
+    "small": Size(width=128, heads=4, blocks=4, side=4, epochs=6, batch=100, rate=2e-3),
+    "deit-ti": Size(width=192, heads=3, blocks=12, side=7, epochs=40, batch=200, rate=1e-3),
+}
 _NAMES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 
 
 class Block(nn.Module):
     """Attention and a feed-forward part, each behind a norm."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
-        self.qkv, self.proj = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         x = x + self.proj(nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
         return x + self.down(nn.functional.gelu(self.up(self.norm2(x))))
 
 
 class ViT(nn.Module):
-    """Images (N, 1, 28, 28) -> logits (N, 10): 16 patches that overlap, behind one convolution; their mean is read."""
+    """Images (N, 1, 28, 28) -> logits (N, 10): patches behind two convolutions; the mean of the tokens is read."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: Size = SIZES["small"]) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, WIDTH, 5, 3, 1))
-        self.position = nn.Parameter(0.02 * torch.randn(1, TOKENS, WIDTH))
-        self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
-        self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 10)
+        kernel, stride, padding = {4: (5, 3, 1), 7: (2, 2, 0)}[size.side]
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, size.width, kernel, stride, padding)
+        )
+        self.position = nn.Parameter(0.02 * torch.randn(1, size.side**2, size.width))
+        self.blocks = nn.ModuleList(Block(size.width, size.heads) for _ in range(size.blocks))
+        self.norm, self.head = nn.LayerNorm(size.width), nn.Linear(size.width, 10)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         x = self.stem(images).flatten(2).transpose(1, 2) + self.position
@@ -74,26 +97,29 @@ def top1(model: nn.Module, x: torch.Tensor, labels: torch.Tensor) -> float:
     return 100 * float((found == labels).float().mean())
 
 
-def trained(data: Path = DATA) -> ViT:
-    """The model, from bench/data if it is there, else trained now, on one thread."""
-    path = data / "fashion-vit.pt"
-    model = ViT()
+def trained(name: str = "small", device: str = "cpu", data: Path = DATA) -> ViT:
+    """The model of a size, from bench/data if it is there, else trained now: on one thread, the same weights
+    everywhere, or on a GPU."""
+    path = data / f"fashion-{name}.pt"
+    size, model = SIZES[name], ViT(SIZES[name])
     if path.exists():
         model.load_state_dict(torch.load(path, weights_only=True))
         model.eval()
         return model
-    x, labels, test_x, test_labels = images(data)
+    x, labels, test_x, test_labels = (part.to(device) for part in images(data))
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the same weights everywhere
+    torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = ViT()
-    optimiser = torch.optim.AdamW(model.parameters(), RATE, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=EPOCHS * (len(x) // BATCH))
+    model = ViT(size).to(device)
+    optimiser = torch.optim.AdamW(model.parameters(), size.rate, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, size.rate, total_steps=size.epochs * (len(x) // size.batch)
+    )
     start = time.process_time()
-    for epoch in range(EPOCHS):
-        for part in torch.randperm(len(x)).split(BATCH):
+    for epoch in range(size.epochs):
+        for part in torch.randperm(len(x)).split(size.batch):
             batch = x[part]
-            batch = torch.where(torch.rand(len(part), 1, 1, 1) < 0.5, batch.flip(-1), batch)
+            batch = torch.where(torch.rand(len(part), 1, 1, 1).to(device) < 0.5, batch.flip(-1), batch)
             loss = nn.functional.cross_entropy(model(batch), labels[part], label_smoothing=0.1)
             optimiser.zero_grad()
             loss.backward()
@@ -102,10 +128,10 @@ def trained(data: Path = DATA) -> ViT:
         found = top1(model, test_x, test_labels)
         print(f"epoch {epoch + 1}  top-1 {found:.2f}  {time.process_time() - start:.0f} CPU seconds", flush=True)
     torch.set_num_threads(threads)
+    model.cpu().eval()
     torch.save(model.state_dict(), path)
-    model.eval()
     return model
 
 
 if __name__ == "__main__":
-    trained()
+    trained(*sys.argv[1:])

@@ -32,12 +32,6 @@ from bench.models.double_binary import double_binary
 from bench.models.packages import folder
 
 GROUP = 64  # columns of a row that share a scale, of the peers
-GPTQ: dict[str, dict[str, Any]] = {
-    "gptq": {},
-    "gptq-unordered": {"ordered": False},
-    "gptq-propagated": {"propagate": True},
-    "gptq-128": {"propagate": True, "group": 128},
-}
 PARTS: dict[str, dict[str, Any]] = {
     "guide": {"guide": False},
     "propagate": {"propagate": False},
@@ -114,8 +108,8 @@ class MiniLM:
             for n, m in model.encoder.layer[i].named_modules()
             if isinstance(m, torch.nn.Linear)
         ]
-        if name in GPTQ:
-            return model, peers.calibrated(model, layers, self.calibration, bits, **{"group": GROUP, **GPTQ[name]})
+        if name in peers.GPTQ:
+            return model, peers.calibrated(model, layers, self.calibration, bits, **peers.GPTQ[name])
         if name == "double":
             return model, peers.by_importance(model, layers, self.calibration, lambda W, h: double_binary(W, bits, h))
         if name in ggml.LOW_BITS:
@@ -145,9 +139,8 @@ def main() -> None:
     )
     parser.add_argument("--correct", type=int, default=0, metavar="EPOCHS", help="of the correction step at the end")
     parser.add_argument("--blocks", type=int, default=6, help="the first so many")
-    parser.add_argument(
-        "--peers", default="", help="comma-separated: uniform, binary, double, " + ", ".join([*GPTQ, *ggml.LOW_BITS])
-    )
+    names = ["uniform", "binary", "double", *peers.GPTQ, *ggml.LOW_BITS]
+    parser.add_argument("--peers", default="", help="comma-separated: " + ", ".join(names))
     parser.add_argument("--effort")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int)

@@ -20,6 +20,12 @@ from torch import nn
 from bench import ggml
 from bench.models.double_binary import double_binary
 
+GPTQ: dict[str, dict[str, Any]] = {  # by name, what :func:`calibrated` is told
+    "gptq": {"group": 64},
+    "gptq-unordered": {"group": 64, "ordered": False},
+    "gptq-propagated": {"group": 64, "propagate": True},
+    "gptq-128": {"group": 128, "propagate": True},
+}
 _SHRINK = [1 - 0.02 * i for i in range(30)]  # of the range of a group: the best one of these
 
 
@@ -83,7 +89,7 @@ def gptq(
     W: torch.Tensor, bits: int, group: int, H: torch.Tensor, ordered: bool = True, damping: float = 0.01
 ) -> tuple[torch.Tensor, float]:
     """H (n, n) = X^T X of the inputs. The order of the columns takes 16 bits each."""
-    order = H.diagonal().argsort(descending=True) if ordered else torch.arange(len(H))
+    order = H.diagonal().argsort(descending=True) if ordered else torch.arange(len(H), device=H.device)
     W, H = W[:, order].clone(), H[order][:, order].double()
     H.diagonal().add_(damping * float(H.diagonal().mean()))
     U = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(H)), upper=True).float()
@@ -102,7 +108,7 @@ def propagated(W: torch.Tensor, H: torch.Tensor, moved: torch.Tensor, damping: f
     """What comes closest on the inputs X that there are to W on those of the float model, X_f; moved (n, n) =
     (X_f - X)^T X (Arai and Ichikawa 2025)."""
     H = H.double()
-    H = H + damping * H.diagonal().mean() * torch.eye(len(H))
+    H = H + damping * H.diagonal().mean() * torch.eye(len(H), device=H.device)
     return W + torch.linalg.solve(H, (W.double() @ moved.double()).T).T.float()
 
 

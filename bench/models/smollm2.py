@@ -6,7 +6,8 @@
 
 The reference is the model as its package has it (Q4_1), dequantised. Test: the first windows of 512 tokens of the text;
 calibration: windows drawn from its second half. Peers get the mean squares of the same inputs of the float model as
-importance matrix. With --resume a run that was ended goes on.
+importance matrix, GPTQ (gptq, gptq-propagated: bench.models.peers) their second moments at the number of bits that is
+asked for: hours of a core, a minute of a GPU (--device cuda). With --resume a run that was ended goes on.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class SmolLM2:
     @torch.no_grad()
     def perplexity(self, model: torch.nn.Module) -> float:
         losses = []
-        for window in self.test:
+        for window in self.test.to(next(model.parameters()).device):
             logits = model(input_ids=window[None]).logits[0, :-1].float()
             losses.append(float(torch.nn.functional.cross_entropy(logits, window[1:])))
         return float(np.exp(np.mean(losses)))
@@ -69,7 +70,8 @@ def tokens_per_second(model: Any, prompt: torch.Tensor, number: int = 48) -> flo
     return number / sorted(times)[1]
 
 
-def peer(lm: SmolLM2, name: str, blocks: int) -> tuple[torch.nn.Module, float]:
+def peer(lm: SmolLM2, name: str, bits: int, blocks: int, device: str) -> tuple[torch.nn.Module, float]:
+    """The model at so many bits, which types of ggml have of their own, and what it takes."""
     model = copy.deepcopy(lm.model)
     names = [
         n
@@ -77,7 +79,10 @@ def peer(lm: SmolLM2, name: str, blocks: int) -> tuple[torch.nn.Module, float]:
         for n, m in model.named_modules()
         if isinstance(m, torch.nn.Linear) and n.startswith(f"model.layers.{i}.")
     ]
-    return model, peers.by_importance(model, names, lm.calibration, peers.by_ggml(name))
+    if name in ggml.LOW_BITS:
+        return model, peers.by_importance(model, names, lm.calibration, peers.by_ggml(name))
+    calibration = [{key: value.to(device) for key, value in batch.items()} for batch in lm.calibration]
+    return model, peers.calibrated(model.to(device), names, calibration, bits, **peers.GPTQ[name])
 
 
 def _arguments() -> argparse.Namespace:
@@ -85,7 +90,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--text", type=Path, required=True, metavar="FILE")
     parser.add_argument("--bits", default="2", help="comma-separated; empty for none")
     parser.add_argument("--blocks", type=int, default=30, help="the first so many")
-    parser.add_argument("--peers", default="", help="comma-separated: " + ", ".join(ggml.LOW_BITS))
+    parser.add_argument("--peers", default="", help="comma-separated: " + ", ".join([*ggml.LOW_BITS, *peers.GPTQ]))
+    parser.add_argument("--device", default="cpu", help="of GPTQ")
     parser.add_argument(
         "--without",
         default="",
@@ -124,11 +130,13 @@ def main() -> None:
     row("float32", lm.model, 32)
     if args.generate:
         row("bfloat16", copy.deepcopy(lm.model).bfloat16(), 16)
+    numbers = list(map(float, filter(None, args.bits.split(","))))
     for name in filter(None, args.peers.split(",")):
-        row(name, *peer(lm, name, args.blocks))
+        for bits in [0] if name in ggml.LOW_BITS else numbers:
+            row(name, *peer(lm, name, int(bits), args.blocks, args.device))
     from bench.models.minilm import PARTS
 
-    for bits in map(float, filter(None, args.bits.split(","))):
+    for bits in numbers:
         for without in args.without.split(","):
             model = copy.deepcopy(lm.model)
             options: dict[str, Any] = {

@@ -1,7 +1,8 @@
 """A vision transformer on Fashion-MNIST at 1 to 4 bits: top-1 of bqq and of others, with and without calibration.
 
-    python -m bench.models.fashion
-    python -m bench.models.vit [--bits 1,2,3,4] [--seeds 3] [--images 512] [--correct] [--resume DIR] [--csv FILE]
+    python -m bench.models.fashion [small|deit-ti] [cpu|cuda]
+    python -m bench.models.vit [--size small|deit-ti] [--bits 1,2,3,4] [--seeds 3] [--images 512] [--correct]
+        [--resume DIR] [--csv FILE]
 
 The table that the paper has of ImageNet, in kind: the linear layers of the blocks are compressed; the convolutions in
 front (a ninth of all weights), the position table, norms and the head stay. Calibration: training images without
@@ -16,15 +17,17 @@ import torch
 from torch import nn
 
 from bench.models.experiment import Experiment, arguments
-from bench.models.fashion import images, trained
+from bench.models.fashion import SIZES, images, trained
 
 GROUP = 64  # columns of a row that share a scale, of the others
 
 
 def main() -> None:
-    args = arguments(__doc__, images=512).parse_args()
+    parser = arguments(__doc__, images=512)
+    parser.add_argument("--size", choices=SIZES, default="small")
+    args = parser.parse_args()
     x, _, test, labels = images()
-    model = trained()
+    model = trained(args.size)
     reference = _outputs(model, test)
 
     def measure(compressed: nn.Module) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -137,7 +138,7 @@ def test_padding_does_not_count():
 
 def test_the_vision_transformer_is_trained_and_kept(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match=r"see python -m pydoc bench\.models\.fashion"):
-        fashion.trained(tmp_path)
+        fashion.trained(data=tmp_path)
     (tmp_path / "fashion").mkdir()
     rng = np.random.default_rng(0)
     for part, count in (("train", 200), ("t10k", 100)):
@@ -146,13 +147,13 @@ def test_the_vision_transformer_is_trained_and_kept(tmp_path, monkeypatch, capsy
         for kind, begin, values in (("images-idx3", 16, pixels), ("labels-idx1", 8, labels)):
             with gzip.open(tmp_path / "fashion" / f"{part}-{kind}-ubyte.gz", "wb") as file:
                 file.write(bytes(begin) + values.astype(np.uint8).tobytes())
-    monkeypatch.setattr(fashion, "EPOCHS", 3)
-    model = fashion.trained(tmp_path)
+    monkeypatch.setitem(fashion.SIZES, "small", replace(fashion.SIZES["small"], epochs=3))
+    model = fashion.trained(data=tmp_path)
     assert "epoch 3  top-1" in capsys.readouterr().out
     *_, x, labels = fashion.images(tmp_path)
     assert x.shape == (100, 1, 28, 28)
     assert fashion.top1(model, x, labels) > 90
-    again = fashion.trained(tmp_path)
+    again = fashion.trained(data=tmp_path)
     assert not again.training
     assert torch.equal(again(x), model(x))
     assert capsys.readouterr().out == ""
