@@ -54,11 +54,11 @@ def chain(layers: list[bqq.Matrix], count: int) -> bytes:
 
     nodes, tensors = [], []
     for i, q in enumerate(layers[:count]):
-        node, parts = bqq_onnx.linear(q, f"x{i}" if i else "x", f"x{i + 1}", f"layer{i}")
+        node, weight = bqq_onnx.linear(q, f"x{i}" if i else "x", f"x{i + 1}", f"layer{i}")
         nodes.append(node)
-        tensors += parts
+        tensors.append(weight)
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 384]) for name in ("x", f"x{count}")]
-    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], tensors)
+    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], [weight])
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("bqq", 1)]
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
 

@@ -33,6 +33,7 @@ COPIED = {  # file of the repository -> page
     "integrations/conan/README.md": "conan.md",
     "integrations/faiss/README.md": "faiss.md",
     "integrations/hnswlib/README.md": "hnswlib.md",
+    "integrations/ncnn/README.md": "ncnn.md",
     "integrations/jax/README.md": "jax.md",
     "integrations/onnxruntime/README.md": "onnxruntime.md",
     "integrations/openvino/README.md": "openvino.md",

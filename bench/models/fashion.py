@@ -110,7 +110,8 @@ def trained(name: str = "small", device: str = "cpu", data: Path = DATA) -> ViT:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = ViT(size).to(device)
+    model = ViT(size)
+    model.to(device)
     optimiser = torch.optim.AdamW(model.parameters(), size.rate, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, size.rate, total_steps=size.epochs * (len(x) // size.batch)
@@ -134,4 +135,5 @@ def trained(name: str = "small", device: str = "cpu", data: Path = DATA) -> ViT:
 
 
 if __name__ == "__main__":
-    trained(*sys.argv[1:])
+    given = sys.argv[1:] + ["small", "cpu"][len(sys.argv) - 1 :]
+    trained(given[0], given[1])

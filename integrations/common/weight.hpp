@@ -47,48 +47,56 @@ inline void* workspace(std::size_t size) {
     return memory.data();
 }
 
-/// A view of planes that lie in the tensors of an engine, in the layout of bqq.h; `scale_count` is J K (3p+1).
-struct Planes {
-    std::int64_t y_shape[5]; ///< J, K, p, rows, ceil(l/8)
-    std::int64_t z_shape[5]; ///< J, K, p, l, ceil(cols/8)
-    std::int64_t scale_count;
-    const std::uint8_t *y, *z;
-    const float* scales;
+/// The one matrix of a file of bqq (cpp/FORMAT.md) whose bytes an engine keeps among its constants, or its transpose.
+class Source {
+  public:
+    /// Checks everything; the bytes must stay. Throws std::runtime_error. O(bytes).
+    Source(const void* file, std::size_t size, bool transposed) : transposed_(transposed) {
+        bqq_file* opened = nullptr;
+        check(bqq_file_open_memory(file, size, &opened));
+        file_.reset(opened);
+        if (bqq_file_count(opened) != 1)
+            throw std::runtime_error("bqq: a file of " + std::to_string(bqq_file_count(opened)) +
+                                     " matrices, expected one");
+        check(bqq_file_view(opened, bqq_file_name(opened, 0), &view_));
+    }
+    std::int64_t m() const { return transposed_ ? view_.n : view_.m; }
+    std::int64_t n() const { return transposed_ ? view_.m : view_.n; }
+    /// Rows between the best places to cut a product; m where the rows have an order, which no cut respects.
+    std::int64_t block() const {
+        if (transposed_ ? view_.col_order : view_.row_order) return m();
+        return transposed_ ? view_.cols : view_.rows;
+    }
+    std::size_t prepared_size() const {
+        std::size_t size = 0;
+        check(transposed_ ? bqq_prepared_size_transposed(&view_, &size) : bqq_prepared_size(&view_, &size));
+        return size;
+    }
+    /// buffer: 64-byte aligned.
+    void prepare(void* buffer, std::size_t size) const {
+        check(transposed_ ? bqq_prepare_transposed(&view_, buffer, size) : bqq_prepare(&view_, buffer, size));
+    }
+
+  private:
+    struct Close {
+        void operator()(bqq_file* file) const { bqq_file_close(file); }
+    };
+    bool transposed_;
+    std::unique_ptr<bqq_file, Close> file_;
+    bqq_view view_ = BQQ_VIEW_INIT;
 };
 
-/// The m x n matrix of these planes, checked bit by bit. Throws std::runtime_error. O(bytes).
-inline bqq_view view_of(const Planes& a, std::int64_t m, std::int64_t n) {
-    bqq_view v = BQQ_VIEW_INIT;
-    v.m = m, v.n = n, v.J = a.y_shape[0], v.K = a.y_shape[1], v.p = a.y_shape[2], v.rows = a.y_shape[3];
-    v.l = a.z_shape[3], v.y = a.y, v.z = a.z, v.scales = a.scales;
-    if (v.J < 1 || v.K < 1 || n < 1) throw std::runtime_error("bqq: y, z: no blocks");
-    v.cols = (n + v.K - 1) / v.K;
-    const std::int64_t y_bytes = (v.l + 7) / 8, z_bytes = (v.cols + 7) / 8;
-    for (int i = 0; i < 3; ++i)
-        if (a.y_shape[i] != a.z_shape[i]) throw std::runtime_error("bqq: y and z differ in their blocks or stacks");
-    if (a.y_shape[4] != y_bytes || a.z_shape[4] != z_bytes || a.scale_count != v.J * v.K * (3 * v.p + 1))
-        throw std::runtime_error("bqq: y, z and scales are not the planes of a " + std::to_string(m) + " x " +
-                                 std::to_string(n) + " matrix");
-    check(bqq_validate(&v));
-    return v;
-}
-
-/// A matrix W, m x n, or its transpose, ready for products. Made once, used by any number of threads.
+/// A matrix W, m x n, ready for products. Made once, used by any number of threads.
 class Weight {
   public:
     Weight() = default;
-    Weight(const bqq_view& view, bool transposed)
-        : m_(transposed ? view.n : view.m), n_(transposed ? view.m : view.n),
-          block_(transposed ? view.cols : view.rows) {
-        std::size_t size = 0;
-        check(transposed ? bqq_prepared_size_transposed(&view, &size) : bqq_prepared_size(&view, &size));
-        prepared_ = Aligned(size);
-        check(transposed ? bqq_prepare_transposed(&view, prepared_.data(), size)
-                         : bqq_prepare(&view, prepared_.data(), size));
+    explicit Weight(const Source& source)
+        : m_(source.m()), n_(source.n()), block_(source.block()), prepared_(source.prepared_size()) {
+        source.prepare(prepared_.data(), prepared_.size());
     }
     std::int64_t m() const { return m_; }
     std::int64_t n() const { return n_; }
-    std::int64_t block() const { return block_; } ///< rows between the best places to cut
+    std::int64_t block() const { return block_; } ///< as Source::block
     const void* prepared() const { return prepared_.data(); }
 
   private:

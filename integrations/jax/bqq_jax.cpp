@@ -89,17 +89,19 @@ BQQ_PLUGIN XLA_FFI_Error* bqq_jax_product(XLA_FFI_CallFrame* frame) {
     return handler->Call(frame);
 }
 
-// For ctypes. dims: m, n, J, K, rows, cols, p, l. buffer NULL: *size becomes the bytes it must have. Returns NULL, or
-// what is wrong, valid until this thread's next call.
-BQQ_PLUGIN const char* bqq_jax_prepare(const std::int64_t dims[8], const std::uint8_t* y, const std::uint8_t* z,
-                                       const float* scales, int transposed, void* buffer, std::size_t* size) {
-    bqq_view v = BQQ_VIEW_INIT;
-    v.m = dims[0], v.n = dims[1], v.J = dims[2], v.K = dims[3], v.rows = dims[4], v.cols = dims[5], v.p = dims[6];
-    v.l = dims[7], v.y = y, v.z = z, v.scales = scales;
-    bqq_status status = bqq_validate(&v);
-    if (status == BQQ_OK && !buffer)
-        status = transposed ? bqq_prepared_size_transposed(&v, size) : bqq_prepared_size(&v, size);
-    else if (status == BQQ_OK)
-        status = transposed ? bqq_prepare_transposed(&v, buffer, *size) : bqq_prepare(&v, buffer, *size);
-    return status == BQQ_OK ? nullptr : bqq_last_error();
+// For ctypes. file: the bytes of a file of bqq with one matrix in it. buffer NULL: *size becomes the bytes it must
+// have, *block the rows between the best places to cut. Returns NULL, or what is wrong, valid until this thread's next
+// call.
+BQQ_PLUGIN const char* bqq_jax_prepare(const void* file, std::size_t file_size, int transposed, void* buffer,
+                                       std::size_t* size, std::int64_t* block) try {
+    const bqq_plugin::Source source(file, file_size, transposed != 0);
+    if (buffer)
+        source.prepare(buffer, *size);
+    else
+        *size = source.prepared_size(), *block = source.block();
+    return nullptr;
+} catch (const std::exception& error) {
+    static thread_local std::string text;
+    text = error.what();
+    return text.c_str();
 }

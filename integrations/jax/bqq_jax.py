@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
@@ -34,16 +35,21 @@ _PRECISIONS = {"float32": 0, "fast": 1}
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
-def _prepared(q: bqq.Matrix, transposed: bool) -> jax.Array:
-    """The planes of q in the order of the kernels of this machine, uint8."""
-    dims = (ctypes.c_int64 * 8)(*q.shape, *q.grid, *q.patch, q.p, q.l)
-    planes = [np.packbits(plane, axis=-1, bitorder="little") for plane in (q.Y, q.Z)]
-    planes.append(np.ascontiguousarray(q.scales))
-    pointers = [ctypes.c_void_p(a.ctypes.data) for a in planes]
-    size = ctypes.c_size_t()
+def _file_bytes(q: bqq.Matrix) -> bytes:
+    """A file of bqq with q alone in it."""
+    with TemporaryDirectory() as folder:
+        bqq.save(Path(folder) / "q", {"W": q})
+        return (Path(folder) / "q").read_bytes()
+
+
+def _prepared(file: bytes, transposed: bool) -> tuple[jax.Array, int]:
+    """The matrix in `file`, or its transpose, in the order of the kernels of this machine, uint8, and the number of
+    rows between good places to cut a product."""
+    size, block = ctypes.c_size_t(), ctypes.c_int64()
 
     def call(buffer: ctypes.c_void_p | None) -> None:
-        error = _lib.bqq_jax_prepare(dims, *pointers, int(transposed), buffer, ctypes.byref(size))
+        sizes = ctypes.byref(size), ctypes.byref(block)
+        error = _lib.bqq_jax_prepare(file, ctypes.c_size_t(len(file)), int(transposed), buffer, *sizes)
         if error is not None:
             raise ValueError(error.decode())
 
@@ -51,12 +57,12 @@ def _prepared(q: bqq.Matrix, transposed: bool) -> jax.Array:
     room = np.empty(size.value + 63, np.uint8)
     buffer = room[-room.ctypes.data % 64 :][: size.value]
     call(ctypes.c_void_p(buffer.ctypes.data))
-    return jax.device_put(buffer, jax.devices("cpu")[0])
+    return jax.device_put(buffer, jax.devices("cpu")[0]), block.value
 
 
 @jax.tree_util.register_pytree_node_class
 class Weight:
-    """A compressed m x n matrix for :func:`product`: its planes as two uint8 arrays, of W and of its transpose.
+    """A compressed m x n matrix for :func:`product`: its bits as two uint8 arrays, of W and of its transpose.
 
     q: a bqq.Matrix. precision: "float32" or "fast", as in bqq. gradient: False leaves the transpose out, half of the
     memory, and gradients with it. The arrays are in the order of this machine's kernels: save q, not them.
@@ -67,9 +73,10 @@ class Weight:
             raise ValueError(f"precision is {precision!r}, expected one of {', '.join(_PRECISIONS)}")
         self.shape: tuple[int, int] = q.shape
         self.precision = precision
-        self._blocks: tuple[int, int] = q.patch
-        self._forward = _prepared(q, False)
-        self._backward = _prepared(q, True) if gradient else jnp.zeros(0, jnp.uint8)
+        file = _file_bytes(q)
+        self._forward, rows = _prepared(file, False)
+        self._backward, cols = _prepared(file, True) if gradient else (jnp.zeros(0, jnp.uint8), 1)
+        self._blocks = rows, cols
 
     def tree_flatten(self) -> tuple[tuple[Any, Any], tuple[Any, ...]]:
         return (self._forward, self._backward), (self.shape, self.precision, self._blocks)

@@ -5,9 +5,9 @@
 The weights file is one of bqq; its matrices are called as the initializers that they stand for. Every MatMul and Gemm
 over one of these becomes a Linear (and an Add, for a bias of Gemm), and the initializer goes.
 
-``Linear(x, y, z, scales)``, domain ``bqq``, version 1: x (..., n) of float32 or float16 -> x @ W.T, (..., m), the same
-type. y, z (uint8) and scales (the bytes of float32, uint8) are the planes of bqq's file format. Attributes: ``m``,
-``n``: the shape of the compressed matrix; ``transposed`` 1: W is its transpose; ``precision``: "float32" or "fast".
+``Linear(x, weight)``, domain ``bqq``, version 1: x (..., n) of float32 or float16 -> x @ W.T, (..., m), the same type.
+weight (uint8) are the bytes of a file of bqq with one matrix in it. Attributes: ``transposed`` 1: W is its transpose;
+``precision``: "float32" or "fast".
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
@@ -29,25 +31,20 @@ DOMAIN, VERSION = "bqq", 1
 Array = npt.NDArray[np.float32]
 
 
-def planes(q: bqq.Matrix) -> tuple[npt.NDArray[np.uint8], ...]:
-    """y, z and the bytes of the scales of q, as its file has them."""
-    y, z = (np.packbits(plane, axis=-1, bitorder="little") for plane in (q.Y, q.Z))
-    return y, z, np.ascontiguousarray(q.scales, "<f4").view(np.uint8)
+def file_bytes(q: bqq.Matrix) -> npt.NDArray[np.uint8]:
+    """A file of bqq with q alone in it."""
+    with TemporaryDirectory() as folder:
+        bqq.save(Path(folder) / "q", {"W": q})
+        return np.fromfile(Path(folder) / "q", np.uint8)
 
 
 def linear(
     q: bqq.Matrix, x: str, out: str, name: str, *, transposed: bool = False, precision: str = "float32"
-) -> tuple[onnx.NodeProto, list[onnx.TensorProto]]:
-    """The node out = Linear(x) of q or its transpose, and the initializers that it needs, called after `name`."""
-    parts = zip(("y", "z", "scales"), planes(q), strict=True)
-    tensors = [numpy_helper.from_array(a, f"{name}.bqq_{part}") for part, a in parts]
-    node = helper.make_node("Linear", [x, *(t.name for t in tensors)], [out], name=name, domain=DOMAIN)
-    m, n = q.shape
-    node.attribute.extend(
-        helper.make_attribute(key, value)
-        for key, value in (("m", m), ("n", n), ("transposed", int(transposed)), ("precision", precision))
-    )
-    return node, tensors
+) -> tuple[onnx.NodeProto, onnx.TensorProto]:
+    """The node out = Linear(x) of q or its transpose, and the initializer that it needs, called after `name`."""
+    weight = numpy_helper.from_array(file_bytes(q), f"{name}.bqq")
+    how = {"domain": DOMAIN, "transposed": int(transposed), "precision": precision}
+    return helper.make_node("Linear", [x, weight.name], [out], name=name, **how), weight
 
 
 def orientation(q: bqq.Matrix, W: Array, name: str) -> bool:
@@ -87,7 +84,7 @@ def replace(
     model = onnx.ModelProto.FromString(model.SerializeToString())
     graph = model.graph
     tensors = {t.name: t for t in graph.initializer}
-    made: dict[str, tuple[onnx.NodeProto, list[onnx.TensorProto]]] = {}
+    made: dict[str, tuple[onnx.NodeProto, onnx.TensorProto]] = {}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         name = node.input[1] if len(node.input) > 1 else ""
@@ -109,7 +106,7 @@ def replace(
     used = {key.removesuffix("^T") for key in made}
     if unknown := sorted(set(matrices) - used):
         raise ValueError(f"no MatMul or Gemm of the graph has a weight called {', '.join(unknown)}")
-    _rebuild(graph, nodes, {t.name: t for _, parts in made.values() for t in parts}.values())
+    _rebuild(graph, nodes, {t.name: t for _, t in made.values()}.values())
     if not any(o.domain == DOMAIN for o in model.opset_import):
         model.opset_import.append(helper.make_opsetid(DOMAIN, VERSION))
     return model

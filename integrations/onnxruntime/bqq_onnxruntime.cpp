@@ -1,11 +1,9 @@
 // bqq.Linear for ONNX Runtime: x (..., n) -> x W^T, (..., m), W compressed by bqq, on the threads of the session. The
-// inputs after x are constants, the planes of W as they stand in a file (cpp/FORMAT.md): y, z and the bytes of the
-// scales, uint8.
+// second input is a constant, the bytes of a file of bqq (cpp/FORMAT.md) with W alone in it, uint8.
 #include "ort_table.hpp"
 #include "weight.hpp"
 
 #include <thread>
-#include <vector>
 
 namespace {
 
@@ -52,9 +50,7 @@ struct Dims {
 class Kernel {
   public:
     Kernel(const Api& api, const KernelInfo* info, bqq_dtype dtype) : api_(api), dtype_(dtype) {
-        std::int64_t m = 0, n = 0, transposed = 0;
-        try_(api.attribute(info, "m", &m));
-        try_(api.attribute(info, "n", &n));
+        std::int64_t transposed = 0;
         try_(api.attribute(info, "transposed", &transposed));
         char precision[32] = "";
         std::size_t size = sizeof precision;
@@ -63,15 +59,12 @@ class Kernel {
         if (!fast_ && std::string(precision) != "float32")
             throw std::runtime_error(std::string("bqq: precision is '") + precision + "', expected float32 or fast");
 
-        bqq_plugin::Planes planes{};
-        planes.y = plane(info, 1, planes.y_shape);
-        planes.z = plane(info, 2, planes.z_shape);
-        const Value* scales = constant(info, 3);
-        planes.scale_count = Dims(api, scales).count() / std::int64_t(sizeof(float));
-        std::vector<float> numbers(std::size_t(planes.scale_count)); // the bytes need not be aligned
-        std::memcpy(numbers.data(), bytes(scales), numbers.size() * sizeof(float));
-        planes.scales = numbers.data();
-        weight_ = bqq_plugin::Weight(bqq_plugin::view_of(planes, m, n), transposed != 0);
+        int is_constant = 0;
+        const Value* file = nullptr;
+        try_(api.constant(info, 1, &is_constant, &file));
+        if (!is_constant || !file) throw std::runtime_error("bqq: the weight of Linear is not an initializer");
+        const auto count = std::size_t(Dims(api, file).count());
+        weight_ = bqq_plugin::Weight(bqq_plugin::Source(bytes(file), count, transposed != 0));
     }
 
     Status* run(KernelContext* context) const {
@@ -103,25 +96,10 @@ class Kernel {
         product.finish();
     }
 
-    const Value* constant(const KernelInfo* info, std::size_t input) const {
-        int is_constant = 0;
-        const Value* value = nullptr;
-        try_(api_.constant(info, input, &is_constant, &value));
-        if (!is_constant || !value)
-            throw std::runtime_error("bqq: input " + std::to_string(input) + " of Linear is not an initializer");
-        return value;
-    }
     unsigned char* bytes(const Value* value) const {
         void* data = nullptr;
         try_(api_.data(value, &data));
         return static_cast<unsigned char*>(data);
-    }
-    const std::uint8_t* plane(const KernelInfo* info, std::size_t input, std::int64_t* shape) const {
-        const Value* value = constant(info, input);
-        const Dims dims(api_, value);
-        if (dims.rank != 5) throw std::runtime_error("bqq: planes of " + std::to_string(dims.rank) + " dimensions");
-        std::copy(dims.length, dims.length + 5, shape);
-        return bytes(value);
     }
 
     Api api_;
@@ -140,7 +118,7 @@ template <ElementType type> const CustomOp& operation() {
         o.name = [](const CustomOp*) { return "Linear"; };
         o.provider = [](const CustomOp*) -> const char* { return nullptr; }; // the CPU
         o.input_type = [](const CustomOp*, std::size_t i) { return i == 0 ? type : kUint8; };
-        o.input_count = [](const CustomOp*) -> std::size_t { return 4; };
+        o.input_count = [](const CustomOp*) -> std::size_t { return 2; };
         o.output_type = [](const CustomOp*, std::size_t) { return type; };
         o.output_count = [](const CustomOp*) -> std::size_t { return 1; };
         o.destroy = [](void* kernel) { delete static_cast<Kernel*>(kernel); };

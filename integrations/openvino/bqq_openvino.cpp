@@ -1,6 +1,6 @@
-// BqqLinear: x (..., n) -> x W^T, (..., m), W compressed by bqq; for ov::Core::add_extension. Its inputs are x and
-// three constants, the planes of W as they stand in a file (cpp/FORMAT.md): y, z (u8) and the bytes of the float32
-// scales (u8, so that no pass over a model's weights rounds them).
+// BqqLinear: x (..., n) -> x W^T, (..., m), W compressed by bqq; for ov::Core::add_extension. Its second input is a
+// constant, the bytes of a file of bqq (cpp/FORMAT.md) with W alone in it: u8, so that no pass over a model's weights
+// rounds them.
 #include "weight.hpp"
 
 #include <openvino/core/parallel.hpp>
@@ -8,7 +8,6 @@
 #include <openvino/openvino.hpp>
 
 #include <algorithm>
-#include <vector>
 
 namespace {
 
@@ -18,28 +17,25 @@ class BqqLinear : public ov::op::Op {
 
     BqqLinear() = default;
     BqqLinear(const ov::OutputVector& inputs, const BqqLinear& as)
-        : Op(inputs), m_(as.m_), n_(as.n_), transposed_(as.transposed_), precision_(as.precision_),
-          prepared_(as.prepared_) {
+        : Op(inputs), transposed_(as.transposed_), precision_(as.precision_), prepared_(as.prepared_) {
         constructor_validate_and_infer_types();
     }
 
     void validate_and_infer_types() override {
-        NODE_VALIDATION_CHECK(this, get_input_size() == 4, "expected the inputs x, y, z, scales");
+        NODE_VALIDATION_CHECK(this, get_input_size() == 2, "expected the inputs x, weight");
         NODE_VALIDATION_CHECK(this, precision_ == "float32" || precision_ == "fast", "precision is '", precision_,
                               "', expected float32 or fast");
         const auto type = get_input_element_type(0);
         NODE_VALIDATION_CHECK(this, type.is_dynamic() || type.is_real(), "x is ", type, ", expected a float type");
-        for (std::size_t i = 1; i < 4; ++i)
-            NODE_VALIDATION_CHECK(this, get_input_element_type(i).compatible(ov::element::u8), "input ", i,
-                                  " is not u8");
+        prepare();
+        const std::int64_t m = prepared_->weight.m(), n = prepared_->weight.n();
         auto shape = get_input_partial_shape(0);
         if (shape.rank().is_static()) {
-            NODE_VALIDATION_CHECK(this, shape.size() >= 1 && shape[shape.size() - 1].compatible(inputs()), "x is ",
-                                  shape, ", expected (..., ", inputs(), ")");
-            shape[shape.size() - 1] = transposed_ ? n_ : m_;
+            NODE_VALIDATION_CHECK(this, shape.size() >= 1 && shape[shape.size() - 1].compatible(n), "x is ", shape,
+                                  ", expected (..., ", n, ")");
+            shape[shape.size() - 1] = m;
         }
         set_output_type(0, type, shape);
-        prepare();
     }
 
     std::shared_ptr<ov::Node> clone_with_new_inputs(const ov::OutputVector& inputs) const override {
@@ -47,8 +43,6 @@ class BqqLinear : public ov::op::Op {
     }
 
     bool visit_attributes(ov::AttributeVisitor& visitor) override {
-        visitor.on_attribute("m", m_);
-        visitor.on_attribute("n", n_);
         visitor.on_attribute("transposed", transposed_);
         visitor.on_attribute("precision", precision_);
         return true;
@@ -87,13 +81,11 @@ class BqqLinear : public ov::op::Op {
   private:
     using Constant = ov::op::v0::Constant;
 
-    // What the constants say, for all clones and streams.
+    // What the constant says, for all clones and streams.
     struct Prepared {
-        std::shared_ptr<const Constant> constants[3];
+        std::shared_ptr<const Constant> constant;
         bqq_plugin::Weight weight;
     };
-
-    std::int64_t inputs() const { return transposed_ ? m_ : n_; }
 
     static bqq_array array_of(const ov::Tensor& a, std::int64_t length) {
         bqq_dtype dtype = BQQ_F32;
@@ -117,33 +109,14 @@ class BqqLinear : public ov::op::Op {
 
     // Checked and brought into the order of the kernels when a model is read; its clones have the same bytes.
     void prepare() {
-        std::shared_ptr<const Constant> found[3];
-        bool same = prepared_ != nullptr;
-        for (std::size_t i = 0; i < 3; ++i) {
-            found[i] = ov::as_type_ptr<Constant>(get_input_node_shared_ptr(i + 1));
-            NODE_VALIDATION_CHECK(this, found[i], "input ", i + 1, " is not a constant");
-            same = same && prepared_->constants[i]->get_data_ptr() == found[i]->get_data_ptr();
-        }
-        if (same) return;
-        bqq_plugin::Planes planes{};
-        const auto plane = [this](const Constant& a, std::int64_t* shape) {
-            NODE_VALIDATION_CHECK(this, a.get_shape().size() == 5, "planes of shape ", a.get_shape());
-            std::copy(a.get_shape().begin(), a.get_shape().end(), shape);
-            return static_cast<const std::uint8_t*>(a.get_data_ptr());
-        };
-        planes.y = plane(*found[0], planes.y_shape);
-        planes.z = plane(*found[1], planes.z_shape);
-        planes.scale_count = std::int64_t(found[2]->get_byte_size() / sizeof(float));
-        std::vector<float> scales(std::size_t(planes.scale_count)); // the bytes need not be aligned
-        std::memcpy(scales.data(), found[2]->get_data_ptr(), scales.size() * sizeof(float));
-        planes.scales = scales.data();
-        const auto made = std::make_shared<Prepared>();
-        made->weight = bqq_plugin::Weight(bqq_plugin::view_of(planes, m_, n_), transposed_ != 0);
-        std::copy(found, found + 3, made->constants);
-        prepared_ = made;
+        const auto file = ov::as_type_ptr<Constant>(get_input_node_shared_ptr(1));
+        NODE_VALIDATION_CHECK(this, file && file->get_element_type() == ov::element::u8,
+                              "the weight is not a constant of u8");
+        if (prepared_ && prepared_->constant->get_data_ptr() == file->get_data_ptr()) return;
+        const bqq_plugin::Source source(file->get_data_ptr(), file->get_byte_size(), transposed_ != 0);
+        prepared_ = std::make_shared<Prepared>(Prepared{file, bqq_plugin::Weight(source)});
     }
 
-    std::int64_t m_ = 0, n_ = 0;
     std::int64_t transposed_ = 0;
     std::string precision_ = "float32";
     std::shared_ptr<const Prepared> prepared_;

@@ -77,9 +77,9 @@ def replace(model: openvino.Model, matrices: Mapping[str, bqq.Matrix], *, precis
 
 def _linear(reader: openvino.Core, q: bqq.Matrix, name: str, transposed: bool, precision: str) -> Any:
     """A BqqLinear of a model of its own: only a front end makes operations of extensions."""
-    node, tensors = bqq_onnx.linear(q, "x", "out", name, transposed=transposed, precision=precision)
+    node, weight = bqq_onnx.linear(q, "x", "out", name, transposed=transposed, precision=precision)
     ends = [helper.make_tensor_value_info(end, TensorProto.FLOAT, None) for end in ("x", "out")]
-    graph = helper.make_graph([node], "linear", [ends[0]], [ends[1]], tensors)
+    graph = helper.make_graph([node], "linear", [ends[0]], [ends[1]], [weight])
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid(bqq_onnx.DOMAIN, bqq_onnx.VERSION)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     read = reader.read_model(model.SerializeToString())

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <random>
 #include <string>
 #include <vector>
@@ -48,6 +49,11 @@ struct TemporaryFile {
     }
     ~TemporaryFile() { std::remove(path.c_str()); }
 };
+
+inline std::string read(const std::string& path) {
+    std::ifstream in(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(in), {}};
+}
 
 inline std::vector<float> numbers(std::size_t count, std::uint64_t state) {
     std::vector<float> out(count);

@@ -130,6 +130,9 @@ TEST(null_arguments_are_errors) {
     CHECK_FAILS(bqq_file_open(nullptr, &file), BQQ_INVALID_ARGUMENT, "path is NULL");
     CHECK_FAILS(bqq_file_open("x", nullptr), BQQ_INVALID_ARGUMENT, "out is NULL");
     CHECK_FAILS(bqq_file_read(nullptr, &file), BQQ_INVALID_ARGUMENT, "path is NULL");
+    CHECK_FAILS(bqq_file_open_memory(nullptr, 8, &file), BQQ_INVALID_ARGUMENT, "data is NULL");
+    CHECK_FAILS(bqq_file_open_memory(name, 1, nullptr), BQQ_INVALID_ARGUMENT, "out is NULL");
+    CHECK_FAILS(bqq_file_open_memory(name, 1, &file), BQQ_FORMAT, "bytes in memory: ");
     CHECK_FAILS(bqq_file_view(nullptr, "w", &out), BQQ_INVALID_ARGUMENT, "file is NULL");
     CHECK_FAILS(bqq_file_tensor(nullptr, 0, nullptr), BQQ_INVALID_ARGUMENT, "file is NULL");
     CHECK_FAILS(bqq_file_metadata(nullptr, 0, nullptr, nullptr), BQQ_INVALID_ARGUMENT, "file is NULL");

@@ -49,11 +49,6 @@ double distance(const float* q, const float* w, bqq_metric metric) {
                                      : product / std::sqrt(square_q * square_w);
 }
 
-std::string read(const std::string& path) {
-    std::ifstream in(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(in), {}};
-}
-
 } // namespace
 
 TEST(a_codec_says_what_it_is) {

@@ -81,9 +81,13 @@ TEST(tensors_and_metadata_of_a_file) {
     TemporaryFile temporary;
     const char* path = temporary.path.c_str();
     CHECK_EQ(bqq_save(path, &name, &v, 1, &o), BQQ_OK);
-    for (const auto open : {bqq_file_open, bqq_file_read}) {
+    const std::string bytes = "x" + read(path); // at an odd address: scales are decoded
+    for (const int way : {0, 1, 2}) {
         bqq_file* file = nullptr;
-        CHECK_EQ(open(path, &file), BQQ_OK);
+        CHECK_EQ(way == 0   ? bqq_file_open(path, &file)
+                 : way == 1 ? bqq_file_read(path, &file)
+                            : bqq_file_open_memory(bytes.data() + 1, bytes.size() - 1, &file),
+                 BQQ_OK);
         if (!file) return;
         CHECK_EQ(bqq_file_count(file), std::size_t(1));
         bqq_view w = BQQ_VIEW_INIT;

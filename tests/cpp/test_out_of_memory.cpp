@@ -125,6 +125,8 @@ TEST(files_in_little_memory) {
     const auto undo = [&] { bqq_file_close(opened); };
     exhaust("save", [&] { return bqq_save(file.path.c_str(), &name, &v, 1, nullptr); });
     exhaust("open", [&] { return bqq_file_open(file.path.c_str(), &opened); }, undo);
+    const std::string bytes = read(file.path);
+    exhaust("memory", [&] { return bqq_file_open_memory(bytes.data(), bytes.size(), &opened); }, undo);
     exhaust("read", [&] { return bqq_file_read(file.path.c_str(), &opened); }, undo);
     exhaust(
         "view",

@@ -94,7 +94,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     try {
         if (size % 8) mend_checksums(bytes); // else as they are
         memory.write(bytes);
-        const File file = size % 2 ? File::open(memory.path) : File::read(memory.path);
+        const File file = size % 3 == 0   ? File::open(bytes.data(), bytes.size())
+                          : size % 2 == 1 ? File::open(memory.path)
+                                          : File::read(memory.path);
         Index work = 0;
         for (const StoredMatrix& q : file.matrices()) {
             const View view = file.matrix(q.name);

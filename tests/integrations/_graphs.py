@@ -5,13 +5,6 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-import bqq
-
-
-def compressed(*shape, seed=0):
-    W = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-    return W, bqq.decompose(W, p=2, steps=50, refine=1)
-
 
 def graph(nodes, tensors, x_shape, kind=TensorProto.FLOAT):
     ends = [helper.make_tensor_value_info("x", kind, x_shape), helper.make_tensor_value_info("out", kind, None)]

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from _matrices import calibrated
 
 import bqq
 import bqq_jax
@@ -89,6 +90,15 @@ def test_transposed(pair):
     W, x = bqq_jax.Weight(q.T), inputs(3, q.shape[0])
     close(bqq_jax.product(W, x), np.asarray(x) @ q)
     close(jax.grad(lambda x: bqq_jax.product(W, x)[0].sum())(x)[0], q.reconstruct().sum(1))
+
+
+def test_orders_and_outliers():
+    _, q = calibrated(300, 200)
+    for matrix in (q, q.T):
+        W, x = bqq_jax.Weight(matrix), inputs(5, matrix.shape[1])
+        y, back = jax.vjp(lambda x, W=W: bqq_jax.product(W, x), x)
+        close(y, through(matrix, x))
+        close(back(y)[0], np.asarray(y) @ matrix.reconstruct())
 
 
 def test_vmap(pair):

@@ -13,7 +13,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from _graphs import compressed, graph, multiply
+from _graphs import graph, multiply
+from _matrices import calibrated, compressed
 from bench import minilm_onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -56,6 +57,16 @@ def test_products(shape):
         close(made.run(None, {"x": x})[0], through(q, x))
 
 
+@pytest.mark.parametrize("shape", [(300, 200), (200, 300)], ids=str)
+def test_orders_and_outliers(shape):
+    W, q = calibrated(*shape)
+    for given, weight, matrix in ((q, W, q), (q.T, W, q), (q, W.T, q.T), (q.T, W.T, q.T)):
+        made = session(bqq_onnx.replace(multiply(weight, None), {"W": given}))
+        for batch in (1, 5, 300):
+            x = np.random.default_rng(1).standard_normal((batch, matrix.shape[1])).astype(np.float32)
+            close(made.run(None, {"x": x})[0], through(matrix, x))
+
+
 def test_gemm_and_shared_weights():
     W, q = compressed(96, 64)
     bias = np.arange(96, dtype=np.float32)
@@ -68,7 +79,7 @@ def test_gemm_and_shared_weights():
     model = graph(nodes, [numpy_helper.from_array(W, "W"), numpy_helper.from_array(bias, "b")], ["n", 64])
     small = bqq_onnx.replace(model, {"W": q})
     assert [n.op_type for n in small.graph.node] == ["Linear", "Add", "Linear", "Gemm", "Sum"]
-    assert sorted(t.name for t in small.graph.initializer) == ["W", "W.bqq_scales", "W.bqq_y", "W.bqq_z", "b"]
+    assert sorted(t.name for t in small.graph.initializer) == ["W", "W.bqq", "b"]
     x = np.random.default_rng(1).standard_normal((5, 64)).astype(np.float32)
     close(run(small, x), 2 * through(q, x) + bias + 2 * x @ W.T)
 
@@ -96,8 +107,8 @@ def test_half_and_fast():
     W, q = compressed(300, 200)
     x = np.random.default_rng(1).standard_normal((64, 200)).astype(np.float32)
     close(run(bqq_onnx.replace(multiply(W, x.shape), {"W": q}, precision="fast"), x), through(q, x), 0.03)
-    node, tensors = bqq_onnx.linear(q, "x", "out", "W")
-    half = run(graph([node], tensors, x.shape, TensorProto.FLOAT16), x.astype(np.float16))
+    node, weight = bqq_onnx.linear(q, "x", "out", "W")
+    half = run(graph([node], [weight], x.shape, TensorProto.FLOAT16), x.astype(np.float16))
     assert half.dtype == np.float16
     close(half.astype(np.float32), through(q, x.astype(np.float16).astype(np.float32)), 1e-2)
 
@@ -134,41 +145,35 @@ def test_from_the_shell(tmp_path):
     close(run(small, x), through(q, x))
 
 
-def test_what_is_wrong_is_said():
+def test_what_is_wrong_is_said(tmp_path):
     _, q = compressed(40, 24)
     x = np.zeros((3, 24), np.float32)
-    node, tensors = bqq_onnx.linear(q, "x", "out", "W")
-    good = session(graph([node], tensors, None))
+    node, weight = bqq_onnx.linear(q, "x", "out", "W")
+    good = session(graph([node], [weight], None))
     with pytest.raises(Exception, match="bqq: x has 25 as its last dimension, expected n = 24"):
         good.run(None, {"x": np.zeros((3, 25), np.float32)})
     close(good.run(None, {"x": x + 1})[0], through(q, x + 1))
 
-    def refused(text, *changed, **attributes):
-        node, tensors = bqq_onnx.linear(q, "x", "out", "W")
-        for i, a in changed:
-            tensors[i] = numpy_helper.from_array(a, tensors[i].name)
+    def refused(text, file=None, **attributes):
+        node, weight = bqq_onnx.linear(q, "x", "out", "W")
+        if file is not None:
+            weight = numpy_helper.from_array(np.frombuffer(file, np.uint8), weight.name)
         for attribute in node.attribute:
             if attribute.name in attributes:
                 attribute.CopyFrom(helper.make_attribute(attribute.name, attributes[attribute.name]))
         with pytest.raises(Exception, match=text):
-            session(graph([node], tensors, (3, 24)))
+            session(graph([node], [weight], (3, 24)))
 
-    y, z, scales = bqq_onnx.planes(q)
-    refused("not the planes of a 40 x 24 matrix", (0, y[..., :-1]))
-    refused("y and z differ in their blocks or stacks", (1, np.concatenate([z, z], 2)))
-    refused("planes of 4 dimensions", (0, y[0]))
-    refused("bqq: .* 41", m=41)
+    file = bqq_onnx.file_bytes(q).tobytes()
+    refused("bqq: bytes in memory: ", b"no file at all")
+    refused("bqq: bytes in memory: .*truncated", file[:-1])
+    refused("the checksum does not match", file[:-1] + bytes([file[-1] ^ 1]))
+    bqq.save(tmp_path / "two", {"a": q, "b": q})
+    refused("bqq: a file of 2 matrices, expected one", (tmp_path / "two").read_bytes())
     refused("precision is 'exact', expected float32 or fast", precision="exact")
-    damaged = scales.copy()
-    damaged[..., 2:4] = 255
-    refused("scale 0 of block 0 is not finite", (2, damaged))
-    padded = y.copy()
-    padded[..., -1] |= 128
-    refused("bqq: ", (0, padded))
-    node, tensors = bqq_onnx.linear(q, "x", "out", "W")
-    model = graph([node], tensors[1:], (3, 24))
-    model.graph.input.append(helper.make_tensor_value_info("W.bqq_y", TensorProto.UINT8, y.shape))
-    with pytest.raises(Exception, match="input 1 of Linear is not an initializer"):
+    model = graph([node], [], (3, 24))
+    model.graph.input.append(helper.make_tensor_value_info("W.bqq", TensorProto.UINT8, [len(file)]))
+    with pytest.raises(Exception, match="the weight of Linear is not an initializer"):
         session(model)
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 import openvino
 import pytest
-from _graphs import compressed, graph, multiply
+from _graphs import graph, multiply
+from _matrices import calibrated, compressed
 from bench import minilm_onnx
 from onnx import TensorProto, numpy_helper
 
@@ -54,6 +55,17 @@ def test_products_of_onnx_models(shape):
         close(run(read(model), x), through(q, x))
 
 
+@pytest.mark.parametrize("shape", [(300, 200), (200, 300)], ids=str)
+def test_orders_and_outliers(shape, tmp_path):
+    W, q = calibrated(*shape)
+    for given, weight, matrix in ((q, W, q), (q.T, W, q), (q, W.T, q.T), (q.T, W.T, q.T)):
+        x = np.random.default_rng(1).standard_normal((5, matrix.shape[1])).astype(np.float32)
+        model = read(bqq_onnx.replace(multiply(weight, x.shape), {"W": given}))
+        close(run(model, x), through(matrix, x))
+        openvino.save_model(model, tmp_path / "model.xml", compress_to_fp16=True)
+        close(run(bqq_openvino.core().read_model(tmp_path / "model.xml"), x), through(matrix, x))
+
+
 def test_either_side_of_a_square_matrix():
     W, q = compressed(96, 96)
     x = np.random.default_rng(1).standard_normal((5, 96)).astype(np.float32)
@@ -82,8 +94,8 @@ def test_half_and_fast():
     W, q = compressed(300, 200)
     x = np.random.default_rng(1).standard_normal((64, 200)).astype(np.float32)
     close(run(read(bqq_onnx.replace(multiply(W, x.shape), {"W": q}, precision="fast")), x), through(q, x), 0.03)
-    node, tensors = bqq_onnx.linear(q, "x", "out", "W")
-    half = run(read(graph([node], tensors, x.shape, kind=TensorProto.FLOAT16)), x.astype(np.float16))
+    node, weight = bqq_onnx.linear(q, "x", "out", "W")
+    half = run(read(graph([node], [weight], x.shape, kind=TensorProto.FLOAT16)), x.astype(np.float16))
     assert half.dtype == np.float16
     close(half.astype(np.float32), through(q, x.astype(np.float16).astype(np.float32)), 1e-2)
 
@@ -123,18 +135,17 @@ def test_what_is_wrong_is_said():
             replace(multiply(W, x.shape), {"W": compressed(30, 24)[1]})
         with pytest.raises(ValueError, match="W: a matrix of 40 x 24 that does not approximate"):
             replace(multiply(W, x.shape), {"W": compressed(40, 24, seed=9)[1]})
-    node, tensors = bqq_onnx.linear(q, "x", "out", "W")
+    node, weight = bqq_onnx.linear(q, "x", "out", "W")
     with pytest.raises(RuntimeError, match=r"x is \[3,25\], expected \(..., 24\)"):
-        read(graph([node], tensors, (3, 25)))
-    tensors[0] = numpy_helper.from_array(numpy_helper.to_array(tensors[0])[..., :-1], tensors[0].name)
-    with pytest.raises(RuntimeError, match="not the planes of a 40 x 24 matrix"):
-        read(graph([node], tensors, (3, 24)))
-    y, z, scales = bqq_onnx.planes(q)
-    damaged = [y, z, scales.copy()]
-    damaged[2][..., 2:4] = 255  # a NaN
-    tensors = [numpy_helper.from_array(a, t.name) for a, t in zip(damaged, tensors, strict=True)]
-    with pytest.raises(RuntimeError, match="bqq: scale 0 of block 0 is not finite"):
-        read(graph([node], tensors, (3, 24)))
+        read(graph([node], [weight], (3, 25)))
+    file = bqq_onnx.file_bytes(q)
+    file[-1] ^= 1
+    with pytest.raises(RuntimeError, match="the checksum does not match"):
+        read(graph([node], [numpy_helper.from_array(file, weight.name)], (3, 24)))
+    with pytest.raises(RuntimeError, match="bqq: bytes in memory: "):
+        read(graph([node], [numpy_helper.from_array(file[:40], weight.name)], (3, 24)))
+    with pytest.raises(RuntimeError, match="the weight is not a constant of u8"):
+        read(graph([node], [numpy_helper.from_array(file.view(np.int8), weight.name)], (3, 24)))
 
 
 @pytest.fixture(scope="module")

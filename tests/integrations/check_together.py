@@ -27,10 +27,10 @@ def test_four_copies():
     x = np.random.default_rng(1).standard_normal((8, 200)).astype(np.float32)
     expected = (q @ x.T).T
 
-    node, tensors = bqq_onnx.linear(q, "x", "out", "W")
+    node, weight = bqq_onnx.linear(q, "x", "out", "W")
     ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, (8, 200))]
     ends.append(helper.make_tensor_value_info("out", TensorProto.FLOAT, (8, 300)))
-    graph = helper.make_graph([node], "g", ends[:1], ends[1:], tensors)
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:], [weight])
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("bqq", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
     options = onnxruntime.SessionOptions()

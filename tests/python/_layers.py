@@ -83,7 +83,7 @@ FOLDERS = {
     "bench": "bench",
     **{
         f"integrations/{name}": "integrations"
-        for name in ("common", "faiss", "hnswlib", "jax", "openvino", "onnxruntime")
+        for name in ("common", "faiss", "hnswlib", "jax", "ncnn", "openvino", "onnxruntime")
     },
 }
 SEARCHED = (
@@ -129,7 +129,7 @@ PYTHON_FOLDERS = {
        for name in ("python", "ann", "cuda/python", "integrations", "docs")},
     "tests/nn": PythonRoom(("bqq", "bqq.nn", "bench", "bench.models", "tests"), **ANY),
     **{f"integrations/{name}": PythonRoom(("bqq", "bqq.nn", "bqq.ann"), others=WATCHED)
-       for name in ("faiss", "hnswlib", "openvino", "onnxruntime", "jax", "ann_benchmarks")},
+       for name in ("faiss", "hnswlib", "openvino", "onnxruntime", "jax", "ncnn", "ann_benchmarks")},
     **{f"integrations/{name}": PythonRoom(()) for name in ("conan", "conan/test_package")},
 }  # fmt: skip
 ROOMS = ("bqq", "bqq.nn", "bqq.ann", "bench", "bench.paper", "bench.models", "tests", "integrations")

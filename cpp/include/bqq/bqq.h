@@ -333,6 +333,10 @@ BQQ_API bqq_status bqq_file_open(const char* path, bqq_file** out);
 /// As bqq_file_open, but reads the whole file into memory first: nothing that happens to the file later matters.
 BQQ_API bqq_status bqq_file_read(const char* path, bqq_file** out);
 
+/// As bqq_file_open, of the `size` bytes of a file that lie at `data`, at any alignment: part of a model, say. They
+/// belong to the caller and stay as they are until bqq_file_close.
+BQQ_API bqq_status bqq_file_open_memory(const void* data, size_t size, bqq_file** out);
+
 /// Number of compressed matrices. 0, with a text in bqq_last_error, if file is NULL. O(1).
 BQQ_API size_t bqq_file_count(const bqq_file* file);
 

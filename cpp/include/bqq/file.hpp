@@ -47,10 +47,13 @@ class BQQ_API File {
     /// Reads the whole file into memory first. One that somebody cuts short meanwhile throws Error(format).
     static File read(const std::string& path);
 
+    /// A file that lies in memory of the caller's, at any alignment, which must outlive it and its views; O(header).
+    static File open(const void* data, std::size_t size);
+
     const std::vector<StoredMatrix>& matrices() const;          ///< sorted by name
     const std::vector<Tensor>& tensors() const;                 ///< the other tensors, sorted by name
     const std::map<std::string, std::string>& metadata() const; ///< without the library's own keys
-    bool mapped() const;                                        ///< open, not read
+    bool mapped() const;                                        ///< opened, not read
 
     /// The matrix called `name`. The first call for a matrix checks its checksum and its bits, O(bytes), and decodes
     /// scales that are not stored as aligned float32; Error(format) if it is corrupt. An unknown name is

@@ -303,6 +303,13 @@ bqq_status bqq_file_read(const char* path, bqq_file** out) {
     });
 }
 
+bqq_status bqq_file_open_memory(const void* data, size_t size, bqq_file** out) {
+    return make(out, [&] {
+        require(data, "data");
+        return bqq::File::open(data, size);
+    });
+}
+
 size_t bqq_file_count(const bqq_file* file) {
     return from_file(file, std::size_t(0), [](const bqq_file& f) { return f.file.matrices().size(); });
 }

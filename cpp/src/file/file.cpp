@@ -150,7 +150,10 @@ void save(const std::string& path, const std::vector<NamedMatrix>& matrices, con
 }
 
 struct File::Impl {
-    Impl(const std::string& path, bool read) : mapping(path, read), where(quote(path)), mapped(!read) {
+    Impl(const std::string& path, bool read) : mapping(path, read), where(quote(path)), mapped(!read) { parse(); }
+    Impl(const void* data, std::size_t size) : mapping(data, size), where("bytes in memory"), mapped(true) { parse(); }
+
+    void parse() {
         Container c = parse_safetensors(mapping.data(), mapping.size(), where);
         std::sort(c.tensors.begin(), c.tensors.end(), [](const Tensor& a, const Tensor& b) { return a.name < b.name; });
         const auto version = c.metadata.find(kKey);
@@ -289,6 +292,11 @@ File File::open(const std::string& path) {
 File File::read(const std::string& path) {
     check_path(path);
     return File(std::make_shared<const Impl>(path, true));
+}
+
+File File::open(const void* data, std::size_t size) {
+    if (!data && size) bad_argument("data is NULL");
+    return File(std::make_shared<const Impl>(data, size));
 }
 
 const std::vector<StoredMatrix>& File::matrices() const { return impl_->matrices; }

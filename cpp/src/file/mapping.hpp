@@ -1,4 +1,4 @@
-// The bytes of a file, read-only: mapped, or read into memory.
+// The bytes of a file, read-only: mapped, read into memory, or there already.
 #pragma once
 
 #include "memory.hpp"
@@ -12,6 +12,8 @@ class Mapping {
     /// Regular files alone. `read`: into memory; Error(format) if the file ends before the size it had when it was
     /// opened. Where the system has no mapping, always. Throws Error(io), std::bad_alloc.
     Mapping(const std::string& path, bool read);
+    /// Bytes of the caller's, which stay where they are.
+    Mapping(const void* data, std::size_t size) : data_(static_cast<const std::uint8_t*>(data)), size_(size) {}
     Mapping(const Mapping&) = delete;
     Mapping& operator=(const Mapping&) = delete;
     ~Mapping();
