@@ -83,7 +83,7 @@ def sift(_: Path) -> Vectors:
         for path in package(name).rglob("*")
         if path.suffix in (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif")
     )
-    detector = cv2.SIFT_create(contrastThreshold=0.02)
+    detector = cv2.SIFT.create(contrastThreshold=0.02)
     photos = []
     for path in names:
         image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)

@@ -201,7 +201,7 @@ def descriptors(options: Options, count: int) -> tuple[Array, str, bool]:
         source = "SIFT of 20 foolbox photos"
     except Missing:
         contents, source, substitute = [sample_photo()], "SIFT of matplotlib grace_hopper", True
-    finder, found = cv2.SIFT_create(contrastThreshold=0.02), []
+    finder, found = cv2.SIFT.create(contrastThreshold=0.02), []
     for content in contents:
         grey = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
         of_photo = finder.detectAndCompute(grey, None)[1]
