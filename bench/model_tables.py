@@ -19,6 +19,9 @@ PARTS = {
 }
 NAMES = {
     "gptq": "GPTQ",
+    "gptq-unordered": "GPTQ, columns in their own order",
+    "gptq-propagated": "GPTQ with error propagation",
+    "gptq-128": "GPTQ with error propagation, groups of 128",
     "uniform": "round to nearest",
     "binary": "binary coding",
     "double": "double binary factors",
@@ -78,8 +81,9 @@ def minilm() -> str:
 
 def smollm2() -> str:
     _, rows = read("smollm2.csv")
+    keys = ("bits_per_weight", "perplexity")
     body = [
-        [f"**{row['method']}**" if row["method"] == "bqq" else row["method"], row["bits_per_weight"], row["perplexity"]]
+        ["**bqq**" if row["method"] == "bqq" else NAMES.get(row["method"], row["method"]), *(row[key] for key in keys)]
         for row in sorted(rows, key=lambda row: float(row["bits_per_weight"]))
     ]
     return table(["SmolLM2-135M, 210 layers", "bits a weight", "perplexity"], body)
@@ -100,7 +104,7 @@ def images(file: str, head: str, columns: dict[str, tuple[str, int]]) -> str:
 
 def ablation() -> str:
     _, rows = read("minilm_ablation.csv")
-    other = [row for row in read("smollm2_ablation.csv")[1] if row["method"] == "bqq" and row["seed"] == "0"]
+    other = [row for row in read("smollm2_ablation.csv")[1] if (row["blocks"], row["seed"]) == ("3", "0")]
     perplexities = {row["without"]: row["perplexity"] for row in other}
     body = [
         [

@@ -21,6 +21,7 @@ RESULTS = ROOT / "bench" / "results"
 STYLES = {  # Okabe and Ito: told apart by all eyes
     "bqq": ("#0072B2", "o", "-"),
     "GPTQ": ("#D55E00", "s", "--"),
+    "GPTQ with error propagation": ("#D55E00", "D", ":"),
     "round to nearest": ("#666666", "x", "--"),
     "binary coding": ("#CC79A7", "^", "--"),
     "double binary factors": ("#56B4E9", "v", "--"),
@@ -29,6 +30,7 @@ STYLES = {  # Okabe and Ito: told apart by all eyes
 }
 NAMES = {
     "gptq": "GPTQ",
+    "gptq-propagated": "GPTQ with error propagation",
     "uniform": "round to nearest",
     "binary": "binary coding",
     "c-BQQ": "bqq",

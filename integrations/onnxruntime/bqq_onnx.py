@@ -2,8 +2,10 @@
 
     python -m bqq_onnx model.onnx weights.safetensors out.onnx
 
-The weights file is one of bqq; its matrices are called as the initializers that they stand for. Every MatMul and Gemm
-over one of these becomes a Linear (and an Add, for a bias of Gemm), and the initializer goes.
+The weights are a file of bqq or a folder of such files, as ``bqq compress`` and ``bqq.nn.save`` write them. Matrices
+are called as the initializers that they stand for, or as these without ".weight". Every MatMul and Gemm over one of
+them becomes a Linear (and an Add, for a bias of Gemm), and the initializer goes. Other tensors of the file take the
+place of the initializers that have their names: biases and norms that have been tuned.
 
 ``Linear(x, weight)``, domain ``bqq``, version 1: x (..., n) of float32 or float16 -> x @ W.T, (..., m), the same type.
 weight (uint8) are the bytes of a file of bqq with one matrix in it. Attributes: ``transposed`` 1: W is its transpose;
@@ -17,6 +19,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +61,32 @@ def orientation(q: bqq.Matrix, W: Array, name: str) -> bool:
     return min(best)[1]
 
 
+def named(
+    weights: Mapping[str, bqq.Matrix | npt.NDArray[Any]], names: Iterable[str]
+) -> tuple[dict[str, bqq.Matrix], dict[str, npt.NDArray[Any]]]:
+    """Matrices by the names of the weights they stand for, which have ".weight" where theirs may lack it, and the
+    arrays that are among `names`."""
+    known = set(names)
+    matrices = {k: q for k, q in weights.items() if isinstance(q, bqq.Matrix)}
+    matrices = {f"{k}.weight" if k not in known and f"{k}.weight" in known else k: q for k, q in matrices.items()}
+    return matrices, {k: a for k, a in weights.items() if k in known and not isinstance(a, bqq.Matrix)}
+
+
+def as_before(old: npt.NDArray[Any], new: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
+    """`new` in the type of `old`, whose shape it has to have: ValueError."""
+    if old.shape != np.shape(new):
+        raise ValueError(f"{name} has the shape {np.shape(new)}, in the model {old.shape}")
+    return np.asarray(new).astype(old.dtype)
+
+
+def read(path: Path) -> dict[str, bqq.Matrix | npt.NDArray[Any]]:
+    """What is in a file of bqq, or in all those of a folder."""
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    if not files:
+        raise ValueError(f"{path} has no file *.safetensors")
+    return {name: value for file in files for name, value in bqq.load(file).items()}
+
+
 def _weight(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> Array | None:
     """W of a node that computes x @ W.T with an initializer, or None."""
     if node.op_type not in ("MatMul", "Gemm") or node.domain not in ("", "ai.onnx") or node.input[1] not in tensors:
@@ -72,18 +101,22 @@ def _weight(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> Ar
 
 
 def replace(
-    model: onnx.ModelProto, matrices: Mapping[str, bqq.Matrix], *, precision: str = "float32"
+    model: onnx.ModelProto, weights: Mapping[str, bqq.Matrix | npt.NDArray[Any]], *, precision: str = "float32"
 ) -> onnx.ModelProto:
-    """A copy of `model` in which `matrices`, called as the initializers they stand for, are Linear nodes.
+    """A copy of `model` in which the matrices of `weights`, called as the initializers they stand for or as these
+    without ".weight", are Linear nodes, and its arrays the initializers of the same names. Other arrays are ignored.
 
-    A matrix may have the shape of the initializer or of its transpose (a torch layer's weight). ValueError: a name that
-    no MatMul and no Gemm of the graph uses, a matrix of another shape, or one that is no approximation.
+    A matrix may have the shape of the initializer or of its transpose (a torch layer's weight). ValueError: a matrix
+    that no MatMul and no Gemm of the graph uses, one or an array of another shape, a matrix that is no approximation.
     """
     if precision not in ("float32", "fast"):
         raise ValueError(f"precision is {precision!r}, expected 'float32' or 'fast'")
     model = onnx.ModelProto.FromString(model.SerializeToString())
     graph = model.graph
     tensors = {t.name: t for t in graph.initializer}
+    matrices, arrays = named(weights, tensors)
+    for name, a in arrays.items():
+        tensors[name].CopyFrom(numpy_helper.from_array(as_before(numpy_helper.to_array(tensors[name]), a, name), name))
     made: dict[str, tuple[onnx.NodeProto, onnx.TensorProto]] = {}
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
@@ -139,11 +172,11 @@ def main(arguments: list[str] | None = None) -> None:
         prog="bqq_onnx", description="Replace weights of an ONNX model by compressed ones."
     )
     parser.add_argument("model")
-    parser.add_argument("weights", help="a file of bqq, its matrices called as the initializers")
+    parser.add_argument("weights", type=Path, help="a file of bqq or a folder of such files")
     parser.add_argument("out")
     parser.add_argument("--precision", default="float32", choices=("float32", "fast"))
     given = parser.parse_args(arguments)
-    model = replace(onnx.load(given.model), bqq.load(given.weights), precision=given.precision)
+    model = replace(onnx.load(given.model), read(given.weights), precision=given.precision)
     onnx.save(model, given.out)
     count = sum(node.domain == DOMAIN for node in model.graph.node)
     print(f"{given.out}: {count} products from bits", file=sys.stderr)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import openvino
 from onnx import TensorProto, helper
 
@@ -34,6 +35,17 @@ def core() -> openvino.Core:
     made = openvino.Core()
     made.add_extension(os.environ.get("BQQ_OPENVINO_LIBRARY") or str(Path(__file__).with_name("libbqq_openvino.so")))
     return made
+
+
+def _constants(model: openvino.Model) -> dict[str, Any]:
+    """The constants of a model by their names, those of float16 in the file also by that of their conversion."""
+    found = {}
+    for op in model.get_ordered_ops():
+        if op.get_type_name() == "Constant":
+            found[op.get_friendly_name()] = op
+        elif op.get_type_name() == "Convert" and op.input_value(0).get_node().get_type_name() == "Constant":
+            found[op.get_friendly_name()] = op.input_value(0).get_node()
+    return found
 
 
 def _weight(node: Any, names: Mapping[str, Any]) -> tuple[str, Any] | None:
@@ -52,18 +64,29 @@ def _weight(node: Any, names: Mapping[str, Any]) -> tuple[str, Any] | None:
     return name, B if node.get_attributes()["transpose_b"] else B.T
 
 
-def replace(model: openvino.Model, matrices: Mapping[str, bqq.Matrix], *, precision: str = "float32") -> None:
-    """Makes a BqqLinear of every MatMul of `model` over a constant that has the name of one of `matrices`.
+def replace(
+    model: openvino.Model, weights: Mapping[str, bqq.Matrix | npt.NDArray[Any]], *, precision: str = "float32"
+) -> None:
+    """Makes a BqqLinear of every MatMul of `model` over a constant that has the name of one of the matrices of
+    `weights`, which may lack a ".weight", and gives constants the numbers of the arrays called as they are.
 
-    A matrix may have the shape of the constant or of its transpose. ValueError: a name that no MatMul uses, a matrix of
-    another shape, or one that is no approximation; `model` is then as it was.
+    A matrix may have the shape of the constant or of its transpose. ValueError: a matrix that no MatMul uses, one or an
+    array of another shape, a matrix that is no approximation; `model` is then as it was.
     """
     if precision not in ("float32", "fast"):
         raise ValueError(f"precision is {precision!r}, expected 'float32' or 'fast'")
+    constants = _constants(model)
+    matrices, arrays = bqq_onnx.named(weights, constants)
+    changed = {name: bqq_onnx.as_before(constants[name].data, a, name) for name, a in arrays.items()}
     found = [(node, *weight) for node in model.get_ordered_ops() if (weight := _weight(node, matrices))]
     if unknown := sorted(set(matrices) - {name for _, name, _ in found}):
         raise ValueError(f"no MatMul of the model has a weight called {', '.join(unknown)}")
     ways = [bqq_onnx.orientation(matrices[name], W, name) for _, name, W in found]
+    for name, values in changed.items():
+        constant = openvino.op.Constant(values)
+        constant.set_friendly_name(constants[name].get_friendly_name())
+        for target in list(constants[name].output(0).get_target_inputs()):
+            target.replace_source_output(constant.output(0))
     reader = core()
     for (node, name, _), transposed in zip(found, ways, strict=True):
         made = _linear(reader, matrices[name], name, transposed, precision)
@@ -89,12 +112,12 @@ def _linear(reader: openvino.Core, q: bqq.Matrix, name: str, transposed: bool, p
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="bqq_openvino", description="Replace weights of a model by compressed ones.")
     parser.add_argument("model", help="an ONNX or IR model")
-    parser.add_argument("weights", help="a file of bqq, its matrices called as the constants of the model")
+    parser.add_argument("weights", type=Path, help="a file of bqq or a folder of such files")
     parser.add_argument("out", help="the IR to write, NAME.xml")
     parser.add_argument("--precision", default="float32", choices=("float32", "fast"))
     given = parser.parse_args(arguments)
     model = core().read_model(given.model)
-    replace(model, bqq.load(given.weights), precision=given.precision)
+    replace(model, bqq_onnx.read(given.weights), precision=given.precision)
     openvino.save_model(model, given.out, compress_to_fp16=False)
     count = sum(op.get_type_name() == "BqqLinear" for op in model.get_ops())
     print(f"{given.out}: {count} products from bits", file=sys.stderr)

@@ -172,6 +172,26 @@ def test_minilm(minilm):
     close(run(other, ids), expected)
 
 
+def test_names_and_tensors_of_a_tuned_model(minilm, tmp_path):
+    """A file as bqq.nn.save writes it: matrices called as layers, a bias and a norm that are not the model's own."""
+    tensors, qs, approximate = minilm
+    tuned = {name: tensors[name] + 0.1 for name in ("encoder.layer.0.output.dense.bias", "embeddings.LayerNorm.bias")}
+    layers = {name.removesuffix(".weight"): q for name, q in qs.items()}
+    ids = np.random.default_rng(0).integers(1000, 20000, (2, 16))
+    expected = run(read(minilm_onnx.encoder({**approximate, **tuned}, 2, 16, 1)), ids)
+    model = minilm_onnx.encoder(tensors, 2, 16, 1)
+    close(run(read(bqq_onnx.replace(model, {**layers, **tuned})), ids), expected)
+    other = read(model)
+    bqq_openvino.replace(other, {**layers, **tuned, "of another model": np.zeros(3)})
+    close(run(other, ids), expected)
+    openvino.save_model(read(model), tmp_path / "half.xml", compress_to_fp16=True)
+    half = bqq_openvino.core().read_model(tmp_path / "half.xml")
+    bqq_openvino.replace(half, {**layers, **tuned})
+    close(run(half, ids), expected, 1e-2)
+    with pytest.raises(ValueError, match=r"bias has the shape \(3,\), in the model \(384,\)"):
+        bqq_openvino.replace(half, {"encoder.layer.0.output.dense.bias": np.zeros(3)})
+
+
 def test_minilm_feed_forward(minilm):
     """Against NumPy with bqq's products."""
     tensors, qs, _ = minilm
