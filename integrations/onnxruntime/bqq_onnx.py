@@ -69,14 +69,18 @@ def named(
     known = set(names)
     matrices = {k: q for k, q in weights.items() if isinstance(q, bqq.Matrix)}
     matrices = {f"{k}.weight" if k not in known and f"{k}.weight" in known else k: q for k, q in matrices.items()}
-    return matrices, {k: a for k, a in weights.items() if k in known and not isinstance(a, bqq.Matrix)}
+    others = known - set(matrices)  # models of transformers have a number in the place of a compressed weight
+    return matrices, {k: a for k, a in weights.items() if k in others and not isinstance(a, bqq.Matrix)}
 
 
 def as_before(old: npt.NDArray[Any], new: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-    """`new` in the type of `old`, whose shape it has to have: ValueError."""
-    if old.shape != np.shape(new):
+    """`new` in the type of `old`, whose shape it has to have: ValueError. A matrix may be turned, as layers of torch
+    are in graphs; a square one is what is closer to `old`."""
+    ways = [a for a in (np.asarray(new), np.asarray(new).T) if a.shape == old.shape]
+    if not ways:
         raise ValueError(f"{name} has the shape {np.shape(new)}, in the model {old.shape}")
-    return np.asarray(new).astype(old.dtype)
+    closest = min(ways, key=lambda a: float(np.linalg.norm((a - old.astype(np.float32)).ravel())))
+    return closest.astype(old.dtype)
 
 
 def read(path: Path) -> dict[str, bqq.Matrix | npt.NDArray[Any]]:

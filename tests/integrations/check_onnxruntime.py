@@ -194,15 +194,21 @@ def test_a_folder_of_a_tuned_model(tmp_path):
     """Matrices called as layers, and a bias that is not the model's own."""
     W, q = compressed(300, 200)
     bias = np.arange(300, dtype=np.float32)
-    nodes = [helper.make_node("Gemm", ["x", "fc.weight", "fc.bias"], ["out"], transB=1)]
-    tensors = [numpy_helper.from_array(W, "fc.weight"), numpy_helper.from_array(np.zeros(300, np.float32), "fc.bias")]
+    square = np.random.default_rng(2).standard_normal((200, 200)).astype(np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "in.weight"], ["y"])]
+    nodes += [helper.make_node("Gemm", ["y", "fc.weight", "fc.bias"], ["out"], transB=1)]
+    given = {"fc.weight": W, "fc.bias": np.zeros(300, np.float32), "in.weight": np.ascontiguousarray(square.T)}
+    tensors = [numpy_helper.from_array(a, name) for name, a in given.items()]
     onnx.save(graph(nodes, tensors, ["n", 200]), tmp_path / "model.onnx")
     (tmp_path / "small").mkdir()
-    bqq.save(tmp_path / "small" / "model-00001-of-00002.safetensors", {"fc": q, "unused": bias})
-    bqq.save(tmp_path / "small" / "model-00002-of-00002.safetensors", {"fc.bias": bias})
+    bqq.save(tmp_path / "small" / "model-00001-of-00002.safetensors", {"fc": q, "fc.weight": bias[:1]})
+    bqq.save(
+        tmp_path / "small" / "model-00002-of-00002.safetensors",
+        {"fc.bias": bias, "unused": bias, "in.weight": square * 1.1},
+    )
     bqq_onnx.main([str(tmp_path / name) for name in ("model.onnx", "small", "small.onnx")])
     x = np.random.default_rng(1).standard_normal((6, 200)).astype(np.float32)
-    close(run(onnx.load(tmp_path / "small.onnx"), x), through(q, x) + bias)
+    close(run(onnx.load(tmp_path / "small.onnx"), x), through(q, x @ square.T * 1.1) + bias)
     with pytest.raises(ValueError, match=r"fc.bias has the shape \(5,\), in the model \(300,\)"):
         bqq_onnx.replace(graph(nodes, tensors, ["n", 200]), {"fc": q, "fc.bias": bias[:5]})
     with pytest.raises(ValueError, match="no MatMul or Gemm of the graph has a weight called other"):

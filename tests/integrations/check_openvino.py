@@ -176,7 +176,7 @@ def test_names_and_tensors_of_a_tuned_model(minilm, tmp_path):
     """A file as bqq.nn.save writes it: matrices called as layers, a bias and a norm that are not the model's own."""
     tensors, qs, approximate = minilm
     tuned = {name: tensors[name] + 0.1 for name in ("encoder.layer.0.output.dense.bias", "embeddings.LayerNorm.bias")}
-    layers = {name.removesuffix(".weight"): q for name, q in qs.items()}
+    layers = {name.removesuffix(".weight"): q for name, q in qs.items()} | {name: np.zeros(1) for name in qs}
     ids = np.random.default_rng(0).integers(1000, 20000, (2, 16))
     expected = run(read(minilm_onnx.encoder({**approximate, **tuned}, 2, 16, 1)), ids)
     model = minilm_onnx.encoder(tensors, 2, 16, 1)
