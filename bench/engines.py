@@ -58,7 +58,7 @@ def chain(layers: list[bqq.Matrix], count: int) -> bytes:
         nodes.append(node)
         tensors.append(weight)
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 384]) for name in ("x", f"x{count}")]
-    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], [weight])
+    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], tensors)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("bqq", 1)]
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
 
