@@ -123,15 +123,15 @@ def environment() -> dict[str, str]:
     return {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
 
 
-def engines_table() -> str:
+def engines_table(file: str) -> str:
     """What bench.engines measured."""
     from bench.machine import read_csv
 
-    machine, rows = read_csv(ROOT / "bench" / "results" / "openvino.csv")
+    machine, rows = read_csv(ROOT / "bench" / "results" / file)
     head = [name for name in rows[0] if name != "commit"]
     lines = [" | ".join(cells) for cells in (head, ["---"] * len(head), *([row[h] for h in head] for row in rows))]
     table = "\n".join(f"| {line} |" for line in lines)
-    return f"{table}\n\n{machine}. `python -m bench.engines --csv bench/results/openvino.csv`\n"
+    return f"{table}\n\n{machine}. `python -m bench.engines --csv bench/results/{file}`\n"
 
 
 def gather(pages: Path) -> None:
@@ -148,7 +148,8 @@ def gather(pages: Path) -> None:
     performance = (pages / "performance.md").read_text()
     (pages / "performance.md").write_text(relinked(performance, "docs/pages/performance.md", pages))
     engines = (pages / "engines.md").read_text()
-    (pages / "engines.md").write_text(engines.replace("<!-- engines -->", engines_table()))
+    tables = "\n".join(map(engines_table, ("openvino.csv", "openvino_zen4.csv")))
+    (pages / "engines.md").write_text(engines.replace("<!-- engines -->", tables))
     pictures.main(pages / "pictures")
     shutil.copy(ROOT / "bench" / "results" / "bqq-demo.png", pages / "pictures" / "demo.png")
 

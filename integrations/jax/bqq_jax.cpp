@@ -58,8 +58,11 @@ bqq_array array_of(const ffi::AnyBuffer& a) {
 }
 
 ffi::Error product(ffi::ThreadPool pool, ffi::Buffer<ffi::U8> prepared, ffi::AnyBuffer x,
-                   ffi::Result<ffi::AnyBuffer> out, std::int64_t block, std::int64_t precision) try {
+                   ffi::Result<ffi::AnyBuffer> out, std::int64_t size, std::int64_t block, std::int64_t precision) try {
     const void* weight = prepared.typed_data();
+    if (std::int64_t(prepared.element_count()) != size)
+        throw std::runtime_error("bqq: the weight has " + std::to_string(prepared.element_count()) +
+                                 " bytes, expected " + std::to_string(size));
     if (reinterpret_cast<std::uintptr_t>(weight) % 64)
         throw std::runtime_error("bqq: the weight is not 64-byte aligned");
     bqq_plugin::Product parts(weight, array_of(x), array_of(*out), block, int(pool.num_threads()),
@@ -82,6 +85,7 @@ BQQ_PLUGIN XLA_FFI_Error* bqq_jax_product(XLA_FFI_CallFrame* frame) {
                                      .Arg<ffi::Buffer<ffi::U8>>()
                                      .Arg<ffi::AnyBuffer>()
                                      .Ret<ffi::AnyBuffer>()
+                                     .Attr<std::int64_t>("size")
                                      .Attr<std::int64_t>("block")
                                      .Attr<std::int64_t>("precision")
                                      .To(product)
@@ -101,7 +105,7 @@ BQQ_PLUGIN const char* bqq_jax_prepare(const void* file, std::size_t file_size, 
         *size = source.prepared_size(), *block = source.block();
     return nullptr;
 } catch (const std::exception& error) {
-    static thread_local std::string text;
-    text = error.what();
-    return text.c_str();
+    static thread_local char text[1100];
+    std::strncpy(text, error.what(), sizeof text - 1);
+    return text;
 }

@@ -76,7 +76,7 @@ class Weight:
         file = _file_bytes(q)
         self._forward, rows = _prepared(file, False)
         self._backward, cols = _prepared(file, True) if gradient else (jnp.zeros(0, jnp.uint8), 1)
-        self._blocks = rows, cols
+        self._blocks = (rows, self._forward.size), (cols, self._backward.size)
 
     def tree_flatten(self) -> tuple[tuple[Any, Any], tuple[Any, ...]]:
         return (self._forward, self._backward), (self.shape, self.precision, self._blocks)
@@ -122,7 +122,8 @@ def _abstract(forward: Any, backward: Any, x: Any, *, shape: Any, blocks: Any, p
 def _lower(ctx: Any, forward: Any, backward: Any, x: Any, *, shape: Any, blocks: Any, precision: Any) -> Any:
     one = ctx.replace(avals_in=[ctx.avals_in[0], ctx.avals_in[2]])
     rule = jax.ffi.ffi_lowering("bqq_product")
-    return rule(one, forward, x, block=np.int64(blocks[0]), precision=np.int64(precision))
+    block, size = map(np.int64, blocks[0])
+    return rule(one, forward, x, size=size, block=block, precision=np.int64(precision))
 
 
 def _transpose(cotangent: Any, forward: Any, backward: Any, x: Any, **static: Any) -> list[Any]:

@@ -20,7 +20,7 @@ class BqqLinear : public ncnn::Layer {
     }
 
     int load_model(const ncnn::ModelBin& bin) override try {
-        const ncnn::Mat file = bin.load((size_ + 3) / 4, 1);
+        const ncnn::Mat file = bin.load(size_ / 4 + (size_ % 4 != 0), 1);
         if (file.empty()) return -100;
         const bqq_plugin::Source source(file.data, std::size_t(size_), false);
         if (source.m() != m_ || source.n() != n_) {

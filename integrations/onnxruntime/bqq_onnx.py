@@ -5,7 +5,8 @@
 The weights are a file of bqq or a folder of such files, as ``bqq compress`` and ``bqq.nn.save`` write them. Matrices
 are called as the initializers that they stand for, or as these without ".weight". Every MatMul and Gemm over one of
 them becomes a Linear (and an Add, for a bias of Gemm), and the initializer goes. Other tensors of the file take the
-place of the initializers that have their names: biases and norms that have been tuned.
+place of the initializers that have their names: biases and norms that have been tuned. What else uses a weight (a Gemm
+with alpha, an embedding that is tied to it) keeps it.
 
 ``Linear(x, weight)``, domain ``bqq``, version 1: x (..., n) of float32 or float16 -> x @ W.T, (..., m), the same type.
 weight (uint8) are the bytes of a file of bqq with one matrix in it. Attributes: ``transposed`` 1: W is its transpose;
@@ -67,20 +68,36 @@ def named(
     """Matrices by the names of the weights they stand for, which have ".weight" where theirs may lack it, and the
     arrays that are among `names`."""
     known = set(names)
-    matrices = {k: q for k, q in weights.items() if isinstance(q, bqq.Matrix)}
-    matrices = {f"{k}.weight" if k not in known and f"{k}.weight" in known else k: q for k, q in matrices.items()}
+    matrices: dict[str, bqq.Matrix] = {}
+    for k, q in weights.items():
+        if isinstance(q, bqq.Matrix):
+            name = f"{k}.weight" if k not in known and f"{k}.weight" in known else k
+            if name in matrices:
+                raise ValueError(f"there are two matrices for {name}")
+            matrices[name] = q
     others = known - set(matrices)  # models of transformers have a number in the place of a compressed weight
     return matrices, {k: a for k, a in weights.items() if k in others and not isinstance(a, bqq.Matrix)}
 
 
 def as_before(old: npt.NDArray[Any], new: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
-    """`new` in the type of `old`, whose shape it has to have: ValueError. A matrix may be turned, as layers of torch
-    are in graphs; a square one is what is closer to `old`."""
-    ways = [a for a in (np.asarray(new), np.asarray(new).T) if a.shape == old.shape]
+    """`new` in the type of `old`. A matrix may be turned, as layers of torch are in graphs: a square one is what is
+    closer to `old`. ValueError: another shape, numbers that the type has not, a square matrix like neither way."""
+    new = np.asarray(new)
+    if new.dtype.kind not in "biufc":  # bfloat16 and its like
+        new = new.astype(np.float32)
+    ways = [a for a in ([new, new.T] if new.ndim == 2 else [new]) if a.shape == old.shape]
     if not ways:
-        raise ValueError(f"{name} has the shape {np.shape(new)}, in the model {old.shape}")
-    closest = min(ways, key=lambda a: float(np.linalg.norm((a - old.astype(np.float32)).ravel())))
-    return closest.astype(old.dtype)
+        raise ValueError(f"{name} has the shape {new.shape}, in the model {old.shape}")
+    if len(ways) == 2 and np.isfinite(old).all():
+        errors = [float(np.linalg.norm(a.astype(np.float64) - old)) for a in ways]
+        if min(errors) >= np.linalg.norm(old) > 0:
+            raise ValueError(f"{name} does not resemble what the model has")
+        ways = ways[:1] if errors[0] <= errors[1] else ways[1:]
+    with np.errstate(over="ignore"):
+        made = ways[0].astype(old.dtype)
+    if not np.can_cast(new.dtype, old.dtype, "same_kind") or (np.isfinite(ways[0]) & ~np.isfinite(made)).any():
+        raise ValueError(f"{name} is {new.dtype}, in the model {old.dtype}, which cannot hold it")
+    return made
 
 
 def read(path: Path) -> dict[str, bqq.Matrix | npt.NDArray[Any]]:
@@ -88,7 +105,13 @@ def read(path: Path) -> dict[str, bqq.Matrix | npt.NDArray[Any]]:
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     if not files:
         raise ValueError(f"{path} has no file *.safetensors")
-    return {name: value for file in files for name, value in bqq.load(file).items()}
+    found: dict[str, bqq.Matrix | npt.NDArray[Any]] = {}
+    for file in files:
+        for name, value in bqq.load(file).items():
+            if name in found:
+                raise ValueError(f"{name} is in more than one file of {path}")
+            found[name] = value
+    return found
 
 
 def _weight(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> Array | None:
@@ -115,7 +138,8 @@ def replace(
     """
     if precision not in ("float32", "fast"):
         raise ValueError(f"precision is {precision!r}, expected 'float32' or 'fast'")
-    model = onnx.ModelProto.FromString(model.SerializeToString())
+    given, model = model, onnx.ModelProto()
+    model.CopyFrom(given)
     graph = model.graph
     tensors = {t.name: t for t in graph.initializer}
     matrices, arrays = named(weights, tensors)

@@ -3,6 +3,7 @@
 #include "ort_table.hpp"
 #include "weight.hpp"
 
+#include <cstdio>
 #include <thread>
 
 namespace {
@@ -148,8 +149,9 @@ extern "C" __attribute__((visibility("default"))) Status* RegisterCustomOps(Sess
     const Function* table = base->get(kVersion);
     if (!table) {
         const Function* old = base->get(1);
-        const std::string text = std::string("bqq: ONNX Runtime ") + base->version() + ", expected 1.17 or newer";
-        return old ? Api(old).error(kFail, text.c_str()) : nullptr;
+        char text[100];
+        std::snprintf(text, sizeof text, "bqq: ONNX Runtime %.40s, expected 1.17 or newer", base->version());
+        return old ? Api(old).error(kFail, text) : nullptr;
     }
     const Api api(table);
     if (!api.self_test()) return api.error(kFail, "bqq: the interface of this ONNX Runtime is not the expected one");

@@ -37,15 +37,27 @@ def core() -> openvino.Core:
     return made
 
 
-def _constants(model: openvino.Model) -> dict[str, Any]:
+ENDS = (".xml", ".bin")  # of an IR
+_FLOATS = ("f16", "f32", "f64")
+
+
+def _constants(model: openvino.Model) -> dict[str, list[Any]]:
     """The constants of a model by their names, those of float16 in the file also by that of their conversion."""
-    found = {}
+    found: dict[str, list[Any]] = {}
     for op in model.get_ordered_ops():
         if op.get_type_name() == "Constant":
-            found[op.get_friendly_name()] = op
+            found.setdefault(op.get_friendly_name(), []).append(op)
         elif op.get_type_name() == "Convert" and op.input_value(0).get_node().get_type_name() == "Constant":
-            found[op.get_friendly_name()] = op.input_value(0).get_node()
+            found.setdefault(op.get_friendly_name(), []).append(op.input_value(0).get_node())
     return found
+
+
+def _values(constant: Any, name: str) -> Any:
+    """The numbers of a constant of floats that NumPy has, else ValueError."""
+    kind = constant.get_element_type().get_type_name()
+    if kind not in _FLOATS:
+        raise ValueError(f"{name} is {kind} in the model, expected one of {', '.join(_FLOATS)}")
+    return constant.data
 
 
 def _weight(node: Any, names: Mapping[str, Any]) -> tuple[str, Any] | None:
@@ -60,7 +72,10 @@ def _weight(node: Any, names: Mapping[str, Any]) -> tuple[str, Any] | None:
     name = next((c for c in called if c in names), None)
     if name is None or constant.get_type_name() != "Constant" or len(constant.get_output_shape(0)) != 2:
         return None
-    B = np.asarray(constant.data, np.float32)
+    x = node.input_value(0).get_element_type()
+    if x.is_static() and not x.is_real():
+        raise ValueError(f"{name} is multiplied with {x.get_type_name()}, expected floats")
+    B = np.asarray(_values(constant, name), np.float32)
     return name, B if node.get_attributes()["transpose_b"] else B.T
 
 
@@ -71,30 +86,33 @@ def replace(
     `weights`, which may lack a ".weight", and gives constants the numbers of the arrays called as they are.
 
     A matrix may have the shape of the constant or of its transpose. ValueError: a matrix that no MatMul uses, one or an
-    array of another shape, a matrix that is no approximation; `model` is then as it was.
+    array of another shape or type, a matrix that is no approximation; `model` is then as it was.
     """
     if precision not in ("float32", "fast"):
         raise ValueError(f"precision is {precision!r}, expected 'float32' or 'fast'")
     constants = _constants(model)
     matrices, arrays = bqq_onnx.named(weights, constants)
-    changed = {name: bqq_onnx.as_before(constants[name].data, a, name) for name, a in arrays.items()}
     found = [(node, *weight) for node in model.get_ordered_ops() if (weight := _weight(node, matrices))]
     if unknown := sorted(set(matrices) - {name for _, name, _ in found}):
         raise ValueError(f"no MatMul of the model has a weight called {', '.join(unknown)}")
-    ways = [bqq_onnx.orientation(matrices[name], W, name) for _, name, W in found]
-    for name, values in changed.items():
-        constant = openvino.op.Constant(values)
-        constant.set_friendly_name(constants[name].get_friendly_name())
-        for target in list(constants[name].output(0).get_target_inputs()):
-            target.replace_source_output(constant.output(0))
-    reader = core()
-    for (node, name, _), transposed in zip(found, ways, strict=True):
-        made = _linear(reader, matrices[name], name, transposed, precision)
+    reader, rewired = core(), []
+    for node, name, W in found:
+        made = _linear(reader, matrices[name], name, bqq_onnx.orientation(matrices[name], W, name), precision)
         made.input(0).replace_source_output(node.input_value(0))
         made.set_friendly_name(node.get_friendly_name())
-        for target in list(node.output(0).get_target_inputs()):
-            target.replace_source_output(made.output(0))
-        made.output(0).get_tensor().set_names(node.output(0).get_tensor().get_names())
+        rewired.append((node, made))
+    for name, a in arrays.items():
+        if len(constants[name]) > 1:
+            raise ValueError(f"the model has {len(constants[name])} constants called {name}")
+        (old,) = constants[name]
+        constant = openvino.op.Constant(bqq_onnx.as_before(_values(old, name), a, name))
+        constant.set_friendly_name(old.get_friendly_name())
+        rewired.append((old, constant))
+    for old, new in rewired:  # nothing fails from here on
+        names = old.output(0).get_tensor().get_names()
+        for target in list(old.output(0).get_target_inputs()):
+            target.replace_source_output(new.output(0))
+        new.output(0).get_tensor().set_names(names)
     model.validate_nodes_and_infer_types()
 
 
@@ -116,6 +134,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("out", help="the IR to write, NAME.xml")
     parser.add_argument("--precision", default="float32", choices=("float32", "fast"))
     given = parser.parse_args(arguments)
+    if any(Path(given.model).with_suffix(end).resolve() == Path(given.out).with_suffix(end).resolve() for end in ENDS):
+        parser.error(f"{given.out} is what the model is read from, write to another file")
     model = core().read_model(given.model)
     replace(model, bqq_onnx.read(given.weights), precision=given.precision)
     openvino.save_model(model, given.out, compress_to_fp16=False)

@@ -155,6 +155,8 @@ def test_what_is_wrong_is_said(pair):
         bqq_jax.product(W, jnp.zeros((3, q.shape[1]), jnp.int32))
     with pytest.raises(ValueError, match="precision is 'exact', expected one of float32, fast"):
         bqq_jax.Weight(q, precision="exact")
+    with pytest.raises((ValueError, jax.errors.JaxRuntimeError), match="bqq: the weight has 64 bytes, expected"):
+        bqq_jax.product(jax.tree.map(lambda a: a[:64], W), jnp.zeros(q.shape[1])).block_until_ready()
     foreign = jax.tree.map(lambda a: a.at[:64].set(0), W)
     with pytest.raises((ValueError, jax.errors.JaxRuntimeError), match="bqq: prepared does not point"):
         bqq_jax.product(foreign, jnp.zeros(q.shape[1])).block_until_ready()

@@ -213,6 +213,17 @@ def test_a_folder_of_a_tuned_model(tmp_path):
         bqq_onnx.replace(graph(nodes, tensors, ["n", 200]), {"fc": q, "fc.bias": bias[:5]})
     with pytest.raises(ValueError, match="no MatMul or Gemm of the graph has a weight called other"):
         bqq_onnx.replace(graph(nodes, tensors, ["n", 200]), {"fc": q, "other": q})
+    with pytest.raises(ValueError, match=r"in\.weight does not resemble what the model has"):
+        bqq_onnx.replace(graph(nodes, tensors, ["n", 200]), {"in.weight": square[::-1]})
+    with pytest.raises(ValueError, match=r"fc\.bias is complex64, in the model float32, which cannot hold it"):
+        bqq_onnx.replace(graph(nodes, tensors, ["n", 200]), {"fc.bias": bias.astype(np.complex64)})
+    with pytest.raises(ValueError, match=r"fc\.bias is float64, in the model float32, which cannot hold it"):
+        bqq_onnx.replace(graph(nodes, tensors, ["n", 200]), {"fc.bias": bias.astype(np.float64) * 1e38})
+    with pytest.raises(ValueError, match=r"there are two matrices for fc\.weight"):
+        bqq_onnx.replace(graph(nodes, tensors, ["n", 200]), {"fc": q, "fc.weight": q})
+    bqq.save(tmp_path / "small" / "old.safetensors", {"fc.bias": bias})
+    with pytest.raises(ValueError, match=r"fc\.bias is in more than one file of"):
+        bqq_onnx.read(tmp_path / "small")
     (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match="none has no file"):
         bqq_onnx.read(tmp_path / "none")

@@ -188,8 +188,37 @@ def test_names_and_tensors_of_a_tuned_model(minilm, tmp_path):
     half = bqq_openvino.core().read_model(tmp_path / "half.xml")
     bqq_openvino.replace(half, {**layers, **tuned})
     close(run(half, ids), expected, 1e-2)
-    with pytest.raises(ValueError, match=r"bias has the shape \(3,\), in the model \(384,\)"):
-        bqq_openvino.replace(half, {"encoder.layer.0.output.dense.bias": np.zeros(3)})
+    before, name = run(half, ids), "encoder.layer.0.output.dense.bias"
+    for text, wrong in (
+        (r"bias has the shape \(3,\), in the model \(384,\)", {name: np.zeros(3)}),
+        ("cannot hold it", {"embeddings.LayerNorm.bias": tuned[name], name: np.full(384, 1e30)}),
+    ):
+        with pytest.raises(ValueError, match=text):
+            bqq_openvino.replace(half, wrong)
+    assert np.array_equal(run(half, ids), before)
+
+
+def test_types_that_numpy_lacks():
+    W, q = compressed(64, 32)
+    x = openvino.opset13.parameter([3, 32], np.float32)
+    constant = openvino.op.Constant(openvino.Type.bf16, openvino.Shape([64, 32]), W.ravel().tolist())
+    constant.set_friendly_name("W")
+    product = openvino.opset13.matmul(x, openvino.opset13.convert(constant, "f32"), False, True)
+    model = openvino.Model([product], [x], "model")
+    with pytest.raises(ValueError, match="W is bf16 in the model, expected one of f16, f32, f64"):
+        bqq_openvino.replace(model, {"W": q})
+    with pytest.raises(ValueError, match="W is bf16 in the model, expected one of f16, f32, f64"):
+        bqq_openvino.replace(model, {"W": W})
+
+
+def test_a_model_is_not_written_over_itself(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    W, q = compressed(64, 32)
+    openvino.save_model(read(multiply(W, (3, 32))), "model.xml")
+    bqq.save("w.safetensors", {"W": q})
+    with pytest.raises(SystemExit):
+        bqq_openvino.main(["model.xml", "w.safetensors", "./model.xml"])
+    assert "model.xml is what the model is read from" in capsys.readouterr().err
 
 
 def test_minilm_feed_forward(minilm):
