@@ -27,14 +27,16 @@ NAMES = {
     "double": "double binary factors",
     "double binary": "double binary factors",
 }
-LOSSES = """Where it loses: at four bits GPTQ is closer to MiniLM, at .28 bits more, and to EfficientNet's logits, at
-as many. Without calibration three bits of rounding to nearest, at .27 more, are closer to MiniLM than ours; at two
-bits they are as close, at .26 more. On the small transformer of vision, whose classes hardly depend on two bits,
-binary coding without calibration has the better top-1 at three times the error of the logits
-([vit.csv](../../bench/results/models/vit.csv)). On SmolLM2's first blocks neither the guide nor tuning shows in the
-perplexity, which differs by .3 between two seeds; over all 30 it is 42.2 without the guide and 43.0 with it. On
-EfficientNet the correction step, which sees 240 crops of ten photos, makes other photos worse, and without calibration
-nothing of two bits is of use, ours less than double binary factors.
+LOSSES = """\
+Where it loses: GPTQ with error propagation, which is ours and in no package that we know, is closer to MiniLM at
+three and four bits, at .27 bits more, and at three a little even at as many. At four bits plain GPTQ is closer, too,
+and to EfficientNet's logits, at as many. Without calibration three bits of rounding to nearest, at .27 more, are
+closer to MiniLM than ours; at two bits they are as close, at .26 more. On the small transformer of vision, whose
+classes hardly depend on two bits, binary coding without calibration has the better top-1 at three times the error of
+the logits ([vit.csv](../../bench/results/models/vit.csv)). On SmolLM2's first blocks neither the guide nor tuning
+shows in the perplexity, which differs by .3 between two seeds; over all 30 it is 42.2 without the guide and 43.0 with
+it. On EfficientNet the correction step, which sees 240 crops of ten photos, makes other photos worse, and without
+calibration nothing of two bits is of use, ours less than double binary factors.
 """
 Row = dict[str, str]
 
@@ -213,6 +215,7 @@ What the parts of the recipe bring, two bits, the first blocks:
 `python -m bench.models.minilm --sentences stsb-en-dev.csv --texts wikitext2-valid.txt --bits 2 --blocks 2 --without
 {",".join(PARTS)}`, and `python -m bench.models.smollm2
 --text wikitext2-valid.txt --bits 2 --blocks 3 --without` the same. Measured on {machine};
-MiniLM's seeds 1 and 2, its data-free rows and the last two rows here on 16 cores of that kind, one thread each.
+MiniLM's seeds 1 and 2, its data-free rows and the last two rows here on 16 cores of that kind, one thread each; the
+variants of GPTQ, MiniLM at 3.3 bits and the ViT-S at three bits on a Zen 4, GPTQ on SmolLM2 on an H200.
 Rows of a table come from several runs; the last column of each file of `bench/results/models` has the commit.
 """
