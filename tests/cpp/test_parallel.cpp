@@ -4,6 +4,7 @@
 #include "rng.hpp"
 
 #include <set>
+#include <stdexcept>
 
 using namespace bqq::detail;
 

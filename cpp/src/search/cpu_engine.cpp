@@ -24,7 +24,7 @@ CpuEngine::CpuEngine(Matrix& q, Index j, Index k, std::vector<float> scales, con
     : q_(q), j_(j), k_(k), m_(q.layout.rows_of(j)), n_(q.layout.cols_of(k)), block_(j * q.layout.K + k),
       target_(target), seed_(seed), worker_(worker), on_steps_(on_steps), scales_(std::move(scales)),
       residual_(std::size_t(m_ * n_)) {
-    sizes_ = {double(m_) * double(n_)};
+    sizes_.assign(1, double(m_) * double(n_));
 }
 
 std::vector<Spread> CpuEngine::begin_stack(Index i) {
