@@ -538,18 +538,15 @@ TEST(orders_and_entries_of_any_size) {
          {std::tuple<bqq::Index, bqq::Index, int>{70000, 3, 7}, {2, 65536, 7}, {2, 65537, 2}, {65536, 65537, 4}}) {
         Matrix q(make_layout(m, n, 1, 1, 1 << 20));
         q = Matrix(q.view());
-        const Matrix d = [&] {
-            Matrix out = q;
-            const auto backwards = [](bqq::Index side) {
-                std::vector<std::uint32_t> order;
-                for (bqq::Index i = side; i-- > 0;) order.push_back(std::uint32_t(i));
-                return order;
-            };
-            if (sides & 1) out.row_order = backwards(m);
-            if (sides & 2) out.col_order = backwards(n);
-            if (sides & 4) out.entries = {{0, 1, 2.0f}, {std::uint32_t(m - 1), std::uint32_t(n - 1), -1.5f}};
-            return out;
-        }();
+        const auto backwards = [](bqq::Index side) {
+            std::vector<std::uint32_t> order;
+            for (bqq::Index i = side; i-- > 0;) order.push_back(std::uint32_t(i));
+            return order;
+        };
+        Matrix d = q;
+        if (sides & 1) d.row_order = backwards(m);
+        if (sides & 2) d.col_order = backwards(n);
+        if (sides & 4) d.entries = {{0, 1, 2.0f}, {std::uint32_t(m - 1), std::uint32_t(n - 1), -1.5f}};
         for (const Dtype scales : {Dtype::f32, Dtype::f16}) {
             SaveOptions options;
             options.scales = scales;
