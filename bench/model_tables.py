@@ -34,9 +34,9 @@ and to EfficientNet's logits, at as many. Without calibration three bits of roun
 closer to MiniLM than ours; at two bits they are as close, at .26 more. On the small transformer of vision, whose
 classes hardly depend on two bits, binary coding without calibration has the better top-1 at three times the error of
 the logits ([vit.csv](../../bench/results/models/vit.csv)). On SmolLM2's first blocks neither the guide nor tuning
-shows in the perplexity, which differs by .3 between two seeds; over all 30 it is 42.2 without the guide and 43.0 with
-it. On EfficientNet the correction step, which sees 240 crops of ten photos, makes other photos worse, and without
-calibration nothing of two bits is of use, ours less than double binary factors.
+shows in the perplexity, which differs by .3 between two seeds; over all 30 it is 42.2 without the guide
+(`--without guide`) and 43.0 with it. On EfficientNet the correction step, which sees 240 crops of ten photos, makes
+other photos worse, and without calibration nothing of two bits is of use, ours less than double binary factors.
 """
 Row = dict[str, str]
 
@@ -180,9 +180,10 @@ zeros, orders and outliers are counted. [Picture](../../bench/results/models.png
 `python -m bench.models.minilm --sentences stsb-en-dev.csv --texts wikitext2-valid.txt --bits 2,3,4 --tune 160
 --without ,calibration
 --peers uniform,binary,double,gptq,gptq-unordered,gptq-propagated,gptq-128,Q2_K,IQ2_XXS,IQ2_S,Q3_K,Q4_K`, for other
-seeds with `--seed`; at four bits once more with `--correct 8` (the paper's correction step), and with
-`--effort default` and `--effort default --correct 15`: 20 minutes of one core instead of 8. Double binary factors and
-ggml's types have the mean squares of the inputs, GPTQ their whole second moments; error propagation is that of ours.
+seeds with `--seed`; at 3.3 bits with `--bits 3.27`, at four bits once more with `--correct 8` (the paper's correction
+step), and with `--effort default` and `--effort default --correct 15`: 20 minutes of one core instead of 8. Double
+binary factors and ggml's types have the mean squares of the inputs, GPTQ their whole second moments; error propagation
+is that of ours.
 
 {smollm2()}
 `python -m bench.models.smollm2 --text wikitext2-valid.txt --bits 2,3 --peers Q2_K,IQ2_S,Q3_K`; ggml's types have the

@@ -2,7 +2,7 @@
 
 cd bench/data && apt-get download dataset-fashion-mnist && dpkg-deb -x dataset-fashion-mnist*.deb fashion
 python -m bench.models.fashion                    # 4 blocks of 128: trains in about 10 minutes of one core
-python -m bench.models.fashion deit-ti cuda       # 12 blocks of 192, of DeiT-Ti's shape: two minutes of a GPU
+python -m bench.models.fashion deit-ti cuda       # 12 blocks of 192, of DeiT-Ti's shape: five minutes of a GPU
 """
 
 from __future__ import annotations
