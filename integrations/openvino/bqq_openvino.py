@@ -37,7 +37,7 @@ def core() -> openvino.Core:
     return made
 
 
-ENDS = (".xml", ".bin")  # of an IR
+_ENDS = (".xml", ".bin")  # of an IR
 _FLOATS = ("f16", "f32", "f64")
 
 
@@ -134,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("out", help="the IR to write, NAME.xml")
     parser.add_argument("--precision", default="float32", choices=("float32", "fast"))
     given = parser.parse_args(arguments)
-    if any(Path(given.model).with_suffix(end).resolve() == Path(given.out).with_suffix(end).resolve() for end in ENDS):
+    if any(Path(given.model).with_suffix(end).resolve() == Path(given.out).with_suffix(end).resolve() for end in _ENDS):
         parser.error(f"{given.out} is what the model is read from, write to another file")
     model = core().read_model(given.model)
     replace(model, bqq_onnx.read(given.weights), precision=given.precision)

@@ -131,7 +131,7 @@ def test_correction_brings_the_outputs_closer():
     for epochs in (False, 10):
         model, float_model, report = compressed(calibration=data, tune=10, correct=epochs)
         found[epochs] = error(model, float_model)
-    assert found[10] < 0.95 * found[False]  # on other inputs
+    assert found[10] < 0.93 * found[False]  # on other inputs
     assert report.correction["after"] < 0.8 * report.correction["before"]
     with torch.no_grad():
         wrong, mask = 0.0, data[0]["attention_mask"].bool()
