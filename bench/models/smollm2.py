@@ -7,7 +7,7 @@
 The reference is the model as its package has it (Q4_1), dequantised. Test: the first windows of 512 tokens of the text;
 calibration: windows drawn from its second half. Peers get the mean squares of the same inputs of the float model as
 importance matrix, GPTQ (gptq, gptq-propagated: bench.models.peers) their second moments at the number of bits that is
-asked for: hours of a core, a minute of a GPU (--device cuda). With --resume a run that was ended goes on.
+asked for: hours of a core, minutes of a GPU (--device cuda). With --resume a run that was ended goes on.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class SmolLM2:
     @torch.no_grad()
     def perplexity(self, model: torch.nn.Module) -> float:
         losses = []
-        for window in self.test.to(next(model.parameters()).device):
+        for window in self.test:
             logits = model(input_ids=window[None]).logits[0, :-1].float()
             losses.append(float(torch.nn.functional.cross_entropy(logits, window[1:])))
         return float(np.exp(np.mean(losses)))
@@ -82,7 +82,8 @@ def peer(lm: SmolLM2, name: str, bits: int, blocks: int, device: str) -> tuple[t
     if name in ggml.LOW_BITS:
         return model, peers.by_importance(model, names, lm.calibration, peers.by_ggml(name))
     calibration = [{key: value.to(device) for key, value in batch.items()} for batch in lm.calibration]
-    return model, peers.calibrated(model.to(device), names, calibration, bits, **peers.GPTQ[name])
+    used = peers.calibrated(model.to(device), names, calibration, bits, **peers.GPTQ[name])
+    return model.cpu(), used
 
 
 def _arguments() -> argparse.Namespace:
