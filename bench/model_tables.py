@@ -9,6 +9,7 @@ from bench.machine import ROOT, read_csv
 
 PARTS = {
     "": "all of it",
+    "mixed": "all layers with as many bits",
     "guide": "without the guide",
     "propagate": "without error propagation",
     "order": "without the order of columns",

@@ -33,6 +33,7 @@ from bench.models.packages import folder
 
 GROUP = 64  # columns of a row that share a scale, of the peers
 PARTS: dict[str, dict[str, Any]] = {
+    "mixed": {"mixed": False},
     "guide": {"guide": False},
     "propagate": {"propagate": False},
     "order": {"order": False},

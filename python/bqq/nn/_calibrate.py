@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,16 @@ import torch
 from torch import nn
 
 from bqq.nn import _tune
-from bqq.nn._guide import Weights, token_weights
-from bqq.nn._modules import _Compressed
+from bqq.nn._blocks import blocks_of, called, hooked, layers_of, mask_of, run, stages, stateless, within
+from bqq.nn._guide import Weights, dependence
+from bqq.nn._mix import Trial, inner, mix
+from bqq.nn._modules import _Compressed, weight_matrix
 from bqq.nn._recipe import run_jobs
 from bqq.nn._resume import Done
 
 if TYPE_CHECKING:
     from bqq.nn._compress import Run
+    from bqq.nn._recipe import Recipe
     from bqq.nn._report import Report
 
 _DAMPING = 0.1  # share of the mean of the diagonal of H, in the search and in propagation
@@ -48,19 +52,22 @@ class Calibrated:
         self._store, self._report = store, report
         self._masks = [mask_of(batch) for batch in batches]
         self._weights: Weights = {}
+        self._bits: dict[str, float] = {}  # of layers that have others than the recipe
 
     def run(self) -> None:
-        prefix, blocks = _blocks(self._model, self._targets)
+        blocks = blocks_of(self._model, self._targets, self._batches[0])
+        inside: set[str] = set()
         if blocks:
-            if self._recipe.guide:
-                self._guide(prefix, blocks)
-            calls = self._calls(blocks[0])
+            calls = self._calls(next(iter(blocks.values())))
             inputs = [hidden for hidden, _, _ in calls]
             original = list(inputs)
-            for i, block in enumerate(blocks):
-                inputs, original = self._block(f"{prefix}.{i}", block, calls, inputs, original)
-        outside = {name: m for name, m in self._targets.items() if not blocks or not name.startswith(prefix + ".")}
-        for name, module in outside.items():
+            self._look_ahead(blocks, calls)
+            for name, block in blocks.items():
+                inside.update(layers_of(name, self._targets))
+                inputs, original = self._block(name, block, calls, inputs, original)
+        for name, module in self._targets.items():
+            if name in inside:
+                continue
             if done := self._kept.layer(name):
                 self._store(name, module, done)
                 continue
@@ -70,23 +77,77 @@ class Calibrated:
                     moments.add(_rows(self._seen(module, partial(called, self._model, batch)), mask, module))
             self._stage({name: moments})
 
-    def _guide(self, prefix: str, blocks: list[nn.Module]) -> None:
-        modules = {name: m for name, m in self._targets.items() if name.startswith(prefix + ".")}
-        modules = {name: m for name, m in modules.items() if not isinstance(m, (nn.Conv2d, nn.Embedding))}
-        modules |= {f"{prefix}.{i}": block for i, block in enumerate(blocks)}
+    def _look_ahead(self, blocks: dict[str, nn.Module], calls: list[Any]) -> None:
+        """What each token counts, and the bits of each layer."""
+        kept = self._kept.parameters("bits")
+        trials = self._trials(blocks, calls) if self._recipe.mixed and kept is None else {}
+        if self._recipe.guide or trials:
+            weights, moved = self._dependence(blocks, calls, trials)
+            self._weights = weights if self._recipe.guide else {}
+        if kept is not None:
+            self._bits = {name: float(bits) for name, bits in kept[0].items()}
+        elif trials:
+            self._bits = mix(self._recipe.bits, trials, moved)
+            self._kept.keep_parameters("bits", {n: np.array(b) for n, b in self._bits.items()}, {})
+
+    def _trials(self, blocks: dict[str, nn.Module], calls: list[Any]) -> dict[str, Trial]:
+        """Of all layers in blocks that see inputs, in the metric of those of the original model."""
+        trials: dict[str, Trial] = {}
+        hidden = [h for h, _, _ in calls]
+        for path, block in blocks.items():
+            names = layers_of(path, self._targets)
+            moments = {name: _Moments() for name in names}
+            mended = self._inner(path, list(blocks), partial(run, block, hidden[0], calls[0]))
+
+            def note(name: str, mask: Any, module: nn.Module, args: tuple[Any, ...], of: Any = moments) -> None:
+                of[name].add(_rows(args[0], mask, module))
+
+            for k, (call, mask) in enumerate(zip(calls, self._masks, strict=True)):
+                handles = [self._targets[n].register_forward_pre_hook(partial(note, n, mask)) for n in names]
+                try:
+                    hidden[k] = run(block, hidden[k], call)
+                finally:
+                    for handle in handles:
+                        handle.remove()
+            names = [name for name in names if not moments[name].blind]
+            weights = {name: self._checked(name, moments[name]) for name in names}
+            jobs = ((name, self._recipe.trial, (weights[name], moments[name].H)) for name in names)
+            for name, (rows, off, taken) in run_jobs(self._executor, jobs):
+                off, shape = torch.from_numpy(off), weights[name].shape
+                trials[name] = Trial(torch.from_numpy(rows), off, taken, shape, name in mended)
+        return trials
+
+    def _inner(self, path: str, blocks: list[str], once: Callable[[], torch.Tensor]) -> set[str]:
+        """Layers of a block whose losses error propagation makes good in part: those heard through others alone that
+        widen, so that the next sees the losses in few of its dimensions; a layer in a row, but for the last."""
+        if not self._recipe.propagate:
+            return set()
+        if path in self._targets:
+            behind = blocks[blocks.index(path) + 1 :]
+            return {path} if any(layers_of(other, self._targets) for other in behind) else set()
+        found = inner({name: self._targets[name] for name in layers_of(path, self._targets)}, once)
+        shapes = {name: weight_matrix(self._targets[name]).shape for name in found}  # type: ignore[union-attr]
+        return {name for name, (m, n) in shapes.items() if m > n}
+
+    def _dependence(
+        self, blocks: dict[str, nn.Module], calls: list[Any], trials: dict[str, Trial]
+    ) -> tuple[Weights, dict[str, float]]:
+        modules = {name: self._targets[name] for path in blocks for name in layers_of(path, self._targets)}
+        modules = {name: m for name, m in modules.items() if name in trials or not isinstance(m, nn.Conv2d)} | blocks
+        first = next(m for i, m in enumerate(blocks.values()) if i or calls[0][0].is_floating_point())
 
         def differentiable(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if args:
-                return (args[0].detach().requires_grad_(), *args[1:]), kwargs
+                return (args[0].detach().requires_grad_(args[0].is_floating_point()), *args[1:]), kwargs
             return args, {**kwargs, "hidden_states": kwargs["hidden_states"].detach().requires_grad_()}
 
         frozen = {p: p.requires_grad for p in self._model.parameters()}
         for p in frozen:
             p.requires_grad_(False)
         try:
-            with _hooked(blocks[0], differentiable, with_kwargs=True):
-                run = partial(called, self._model)
-                self._weights = token_weights(run, self._batches, self._masks, modules, self._recipe.seed)
+            with hooked(first, differentiable, with_kwargs=True):
+                once = partial(called, self._model)
+                return dependence(once, self._batches, self._masks, modules, trials, self._recipe.seed)
         finally:
             for p, needed in frozen.items():
                 p.requires_grad_(needed)
@@ -99,14 +160,14 @@ class Calibrated:
         calls: list[tuple[torch.Tensor, tuple[Any, ...], dict[str, Any]]] = []
 
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            kwargs = {k: False if k == "use_cache" else _stateless(v) for k, v in kwargs.items()}
+            kwargs = {k: False if k == "use_cache" else stateless(v) for k, v in kwargs.items()}
             if args:
-                calls.append((args[0], tuple(map(_stateless, args[1:])), kwargs))
+                calls.append((args[0], tuple(map(stateless, args[1:])), kwargs))
             else:
                 calls.append((kwargs.pop("hidden_states"), (), kwargs))
             raise _Enough
 
-        with _hooked(first, hook, with_kwargs=True):
+        with hooked(first, hook, with_kwargs=True):
             for batch in self._batches:
                 with suppress(_Enough):
                     called(self._model, batch)
@@ -118,28 +179,30 @@ class Calibrated:
         self, prefix: str, block: nn.Module, calls: list[Any], inputs: list[Any], original: list[Any]
     ) -> tuple[list[Any], list[Any]]:
         """Compresses a block; the hidden states behind it, of the compressed and of the original model."""
-        names = [name for name in self._targets if name.startswith(prefix + ".")]
+        names = layers_of(prefix, self._targets)
         before = copy.deepcopy(block)
-        behind = [_run(before, f, call) for f, call in zip(original, calls, strict=True)]
-        if not self._restored(prefix, block, names):
-            for stage in _stages(block, prefix, names, partial(_run, block, inputs[0], calls[0])):
+        behind = [run(before, f, call) for f, call in zip(original, calls, strict=True)]
+        if not self._restored(prefix, names):
+            for stage in stages(block, prefix, names, partial(run, block, inputs[0], calls[0])):
                 missing = [name for name in stage if not self._found(name)]
                 if not missing:
                     continue
-                inner = missing[0].removeprefix(prefix + ".")
+                place = within(prefix, missing[0])
                 moments = {name: _Moments() for name in missing}
-                module, twin = block.get_submodule(inner), before.get_submodule(inner)
+                module, twin = block.get_submodule(place), before.get_submodule(place)
                 for i, (h, f, call, mask) in enumerate(zip(inputs, original, calls, self._masks, strict=True)):
-                    seen = _rows(self._seen(module, partial(_run, block, h, call)), mask, module)
+                    seen = _rows(self._seen(module, partial(run, block, h, call)), mask, module)
                     true = seen
                     if self._recipe.propagate:
-                        true = _rows(self._seen(twin, partial(_run, before, f, call)), mask, twin)
+                        true = _rows(self._seen(twin, partial(run, before, f, call)), mask, twin)
                     for name in missing:
                         moments[name].add(seen, true, self._weighted(name, i))
                 self._stage(moments)
+            block = self._model.get_submodule(prefix)
             weights = [self._weighted(prefix, i) for i in range(len(inputs))]
             self._tuned(prefix, block, names, (inputs, behind, calls, self._masks, weights))
-        return [_run(block, h, call) for h, call in zip(inputs, calls, strict=True)], behind
+        block = self._model.get_submodule(prefix)  # a layer of its own is another now
+        return [run(block, h, call) for h, call in zip(inputs, calls, strict=True)], behind
 
     def _found(self, name: str) -> bool:
         done = self._kept.layer(name)
@@ -147,7 +210,7 @@ class Calibrated:
             self._store(name, self._targets[name], done)
         return done is not None
 
-    def _restored(self, prefix: str, block: nn.Module, names: list[str]) -> bool:
+    def _restored(self, prefix: str, names: list[str]) -> bool:
         """Puts a block in place that an earlier run has finished."""
         found = self._kept.block(prefix) if names else None
         if found is None:
@@ -156,7 +219,7 @@ class Calibrated:
         for name in names:
             done = about["layers"][name]
             self._store(name, self._targets[name], Done(items[name], done["error"], done["note"], done["seconds"]))
-        for key, p in block.named_parameters():
+        for key, p in self._model.get_submodule(prefix).named_parameters():
             if p.dim() == 1:
                 p.copy_(torch.from_numpy(items[f"{prefix}.{key}"]))
         if about["tuned"]:
@@ -169,7 +232,8 @@ class Calibrated:
         tuned: dict[str, float] = {}
         if self._recipe.tune:
             start = time.perf_counter()
-            before, after = _tune.tune(block, partial(_run, block), data, self._recipe)
+            holder = nn.ModuleList([block])  # tuning puts other modules in the place of layers
+            before, after = _tune.tune(holder, lambda h, call: run(holder[0], h, call), data, self._recipe)
             tuned = {"before": before, "after": after, "seconds": time.perf_counter() - start}
             self._report.blocks.append(tuned)
         layers = {x.name: x for x in self._report.layers}
@@ -177,22 +241,20 @@ class Calibrated:
             name: {"error": layers[name].error, "note": layers[name].note, "seconds": layers[name].seconds}
             for name in names
         }
-        items: dict[str, Any] = {name: block.get_submodule(name.removeprefix(prefix + ".")).matrix for name in names}
+        items: dict[str, Any] = {name: block.get_submodule(within(prefix, name)).matrix for name in names}
         items |= {f"{prefix}.{key}": p.detach().float().numpy() for key, p in block.named_parameters() if p.dim() == 1}
         self._kept.keep_block(prefix, items, {"layers": about, "tuned": tuned})
 
     def _stage(self, moments: dict[str, _Moments]) -> None:
         """Layers that see the same inputs, each a job."""
-        from bqq.nn._compress import finite
-
         start = time.perf_counter()
-        weights = {name: finite(name, self._targets[name]) for name in moments}
-        for name, m in moments.items():
-            if m.count and not np.isfinite(m.H).all():
-                raise ValueError(f"{name}: its inputs on the calibration data are not finite")
+        weights = {name: self._checked(name, m) for name, m in moments.items()}
         targets = {name: moments[name].propagated(W) for name, W in weights.items()}
-        jobs = ((name, W, None if moments[name].blind else moments[name].H) for name, W in targets.items())
-        for name, q in run_jobs(self._executor, self._recipe, jobs):
+        jobs = (
+            (name, self._of(name).decompose, (W, None if moments[name].blind else moments[name].H))
+            for name, W in targets.items()
+        )
+        for name, q in run_jobs(self._executor, jobs):
             W, m, module = weights[name], moments[name], self._targets[name]
             if m.blind:
                 error = q.error(W) ** 2
@@ -206,6 +268,19 @@ class Calibrated:
             self._kept.keep_layer(name, done)
             self._store(name, module, done)
 
+    def _checked(self, name: str, moments: _Moments) -> _Array:
+        """The weight of a layer; ValueError where it or what the layer sees is not finite."""
+        from bqq.nn._compress import finite
+
+        W = finite(name, self._targets[name])
+        if moments.count and not np.isfinite(moments.H).all():
+            raise ValueError(f"{name}: its inputs on the calibration data are not finite")
+        return W
+
+    def _of(self, name: str) -> Recipe:
+        """The recipe with the bits of a layer."""
+        return replace(self._recipe, bits=self._bits.get(name, self._recipe.bits))
+
     @staticmethod
     def _seen(module: nn.Module, call: Callable[[], Any]) -> torch.Tensor | None:
         """The input of a layer in one call, as far as it gets."""
@@ -215,7 +290,7 @@ class Calibrated:
             seen.append(args[0])
             raise _Enough
 
-        with _hooked(module, hook), suppress(_Enough):
+        with hooked(module, hook), suppress(_Enough):
             call()
         return seen[0] if seen else None
 
@@ -267,52 +342,6 @@ class _Moments:
         return "; ".join(filter(None, [few, f"{dead} inputs are always 0" if dead else ""]))
 
 
-def _blocks(model: nn.Module, targets: dict[str, nn.Module]) -> tuple[str, list[nn.Module]]:
-    """The longest list of modules that has targets in it and is in no member of another, and its name."""
-    best: tuple[str, list[nn.Module]] = ("", [])
-    lists = [name + "." for name, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) > 1]
-    for name, module in model.named_modules():
-        if any(name.startswith(outer) for outer in lists):
-            continue
-        longer = isinstance(module, (nn.ModuleList, nn.Sequential)) and len(module) > len(best[1])
-        if longer and any(target.startswith(name + ".") for target in targets):
-            best = (name, list(module.children()))
-    return best if len(best[1]) > 1 else ("", [])
-
-
-def _stages(block: nn.Module, prefix: str, names: list[str], call: Callable[[], Any]) -> list[list[str]]:
-    """Layers in the order in which they run; those that run on the same tensor together."""
-    order: list[tuple[int, tuple[int, ...], str]] = []
-    kept = []
-
-    def hook(name: str) -> Callable[..., None]:
-        def note(_: nn.Module, args: tuple[Any, ...]) -> None:
-            kept.append(args[0])  # alive: no other tensor gets its address
-            order.append((args[0].data_ptr(), tuple(args[0].shape), name))
-
-        return note
-
-    handles = [
-        block.get_submodule(name.removeprefix(prefix + ".")).register_forward_pre_hook(hook(name)) for name in names
-    ]
-    try:
-        call()
-    finally:
-        for handle in handles:
-            handle.remove()
-    stages: list[list[str]] = []
-    last: Any = None
-    for address, shape, name in order:
-        if any(name in stage for stage in stages):
-            continue
-        if (address, shape) == last:
-            stages[-1].append(name)
-        else:
-            stages.append([name])
-        last = (address, shape)
-    return stages + [[name] for name in names if not any(name in stage for stage in stages)]
-
-
 def _rows(x: torch.Tensor | None, mask: torch.Tensor | None, module: nn.Module) -> torch.Tensor | None:
     """The inputs of a layer as (tokens, n), without padding."""
     if x is None:
@@ -323,37 +352,3 @@ def _rows(x: torch.Tensor | None, mask: torch.Tensor | None, module: nn.Module) 
     if mask is not None and x.shape[: mask.dim()] == mask.shape:
         x = x[mask]
     return x.reshape(-1, x.shape[-1]).float()
-
-
-def mask_of(batch: Any) -> torch.Tensor | None:
-    """Where its tokens count, if it says so."""
-    mask = batch.get("attention_mask") if hasattr(batch, "get") else None
-    return mask.bool() if isinstance(mask, torch.Tensor) and mask.dim() == 2 else None
-
-
-def called(model: nn.Module, batch: Any) -> Any:
-    """What the model makes of a batch."""
-    if hasattr(batch, "keys"):
-        return model(**batch)
-    return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
-
-
-def _stateless(value: Any) -> Any:
-    """None for a cache of keys and values: a block that runs often would fill it."""
-    return None if hasattr(value, "get_seq_length") else value
-
-
-def _run(block: nn.Module, hidden: torch.Tensor, call: Any) -> torch.Tensor:
-    """The hidden state behind a block."""
-    output = block(hidden, *call[1], **call[2])
-    result: torch.Tensor = output[0] if isinstance(output, tuple) else output
-    return result
-
-
-@contextmanager
-def _hooked(module: nn.Module, hook: Any, **options: Any) -> Iterator[None]:
-    handle = module.register_forward_pre_hook(hook, **options)
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -48,6 +48,7 @@ def compress(
     patch: int | None = None,
     effort: str | None = None,
     guide: bool = True,
+    mixed: bool = True,
     propagate: bool = True,
     order: bool = True,
     outliers: float | None = 8.0,
@@ -66,8 +67,9 @@ def compress(
     the model compressed so far give the metric H of its error; its weight is first moved so that it makes good what
     those inputs lost (error propagation); columns go by falling diagonal of H, outliers are kept apart; at the end of a
     block its scales, norms and biases are tuned so that its output is that of the block as it was. In all of it a token
-    counts as much as the model's output depends on it there (its guide): that takes passes forward and backward
-    through the whole model, batch by batch, beforehand.
+    counts as much as the model's output depends on it there (its guide), and layers get more or fewer stacks by how
+    much the output depends on what they lose (mixed): that takes trials on some rows of each layer and passes forward
+    and backward through the whole model, batch by batch, beforehand.
 
     Experts that are one parameter of three sides become lists of layers, each with its own inputs.
 
@@ -75,14 +77,16 @@ def compress(
     ----------
     model : any torch module, on the CPU in float32. Blocks are the members of its longest ModuleList or Sequential
         with such layers; layers outside of it are calibrated last, without propagation
-    bits : per weight: of planes and scales; the order of the columns (16 bits each) and outliers come on top
+    bits : per weight, over all layers: of planes, of planes and scales where it is no whole number; the order of the
+        columns (16 bits each) and outliers come on top. With ``mixed`` a layer in a block may have two stacks more or
+        less
     calibration : batches, each a dict (``model(**batch)``), a tuple (``model(*batch)``) or a tensor (``model(batch)``).
         Where a dict has an ``attention_mask``, its zeros do not count. 20,000 tokens or more; the hidden states of all
         are kept, twice
     include, exclude : patterns of module names (``"*.mlp.*"``); by default everything that can be compressed but
         embeddings, which are only if they are named, and always without calibration
     patch, effort : as in :func:`bqq.decompose`; effort None: 100 steps and 1,000 sweeps
-    guide, propagate, order, outliers : the parts of the recipe, to be switched off
+    guide, mixed, propagate, order, outliers : the parts of the recipe, to be switched off
     tune : steps of tuning a block, True for 80, False for none
     correct : epochs of the correction step, True for 15 (c-BQQ of the paper): when all layers are compressed, Adam
         trains the whole model on the mean squared error of its outputs (``logits``, if it has such) against those it
@@ -128,6 +132,7 @@ def compress(
         correct,
         patch=patch,
         guide=guide,
+        mixed=mixed,
         propagate=propagate,
         order=order,
         outliers=outliers,
@@ -202,9 +207,9 @@ def _data_free(targets: dict[str, nn.Module], run: Run, store: Callable[..., obj
             store(name, module, done)
         else:
             missing.append(name)
-    jobs = ((name, finite(name, targets[name]), None) for name in missing)
+    jobs = ((name, run.recipe.decompose, (finite(name, targets[name]), None)) for name in missing)
     start = time.perf_counter()
-    for name, q in run_jobs(run.executor, run.recipe, jobs):
+    for name, q in run_jobs(run.executor, jobs):
         done = Done(q, q.error(finite(name, targets[name])) ** 2, "", time.perf_counter() - start)
         start = time.perf_counter()
         run.kept.keep_layer(name, done)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bqq.nn import _tune
-from bqq.nn._calibrate import called, mask_of
+from bqq.nn._blocks import called, mask_of
 from bqq.nn._guide import output_of
 from bqq.nn._modules import _Compressed
 

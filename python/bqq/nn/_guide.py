@@ -1,4 +1,5 @@
-"""How much the output of a model depends on each token at each layer: the weights of tokens in H."""
+"""How much the output of a model depends on each token at each layer, the weights of tokens in H, and on what a layer
+loses."""
 
 from __future__ import annotations
 
@@ -9,29 +10,35 @@ from typing import Any
 import torch
 from torch import nn
 
+from bqq.nn._mix import Trial
+
 _DRAWS = 2  # of a random direction of the output, for each batch
 
 Weights = dict[str, list[torch.Tensor]]  # name of a layer or block -> for each batch, one number a token, mean 1
 
 
-def token_weights(
+def dependence(
     run: Callable[[Any], Any],
     batches: list[Any],
     masks: list[torch.Tensor | None],
     modules: dict[str, nn.Module],
+    trials: dict[str, Trial],
     seed: int,
-) -> Weights:
-    """Mean squared gradient of the output of each module, by token.
+) -> tuple[Weights, dict[str, float]]:
+    """Mean squared gradient of the output of each module, by token; for each trial, how far the output of the model
+    moves with its layer off by that much: the sum of squares over the inputs of a batch (its first side).
 
     The gradient is that of the output in a random direction: where the model has ``logits``, of the log-probability of
     a label drawn from them, so that its mean square is the metric of the Kullback-Leibler divergence; else of the first
     output tensor, where it is that of the squared error. One pass forward and ``_DRAWS`` backward a batch.
     """
     found: Weights = {name: [] for name in modules}
+    moved = dict.fromkeys(trials, 0.0)
     rng = torch.Generator().manual_seed(seed)
     for batch, mask in zip(batches, masks, strict=True):
+        inputs: dict[str, torch.Tensor] = {}
         outputs: dict[str, torch.Tensor] = {}
-        handles = [m.register_forward_hook(partial(_note, outputs, name)) for name, m in modules.items()]
+        handles = [m.register_forward_hook(partial(_note, inputs, outputs, name)) for name, m in modules.items()]
         try:
             with torch.enable_grad():
                 result = run(batch)
@@ -43,17 +50,21 @@ def token_weights(
                         direction, [outputs[n] for n in names], retain_graph=draw + 1 < _DRAWS, allow_unused=True
                     )
                     for name, grad in zip(names, grads, strict=True):
-                        if grad is not None:
+                        if grad is not None and not isinstance(modules[name], nn.Conv2d):
                             sums[name] = sums[name] + grad.detach().float().square().sum(-1)
+                        if grad is not None and name in trials:
+                            moved[name] += trials[name].moves(modules[name], inputs[name], grad.detach().float())
         finally:
             for handle in handles:
                 handle.remove()
         for name in modules:
             found[name].append(_flat(sums.get(name), mask, outputs.get(name)))
-    return {name: _normalised(parts) for name, parts in found.items()}
+    return {name: _normalised(parts) for name, parts in found.items()}, moved
 
 
-def _note(outputs: dict[str, torch.Tensor], name: str, _: nn.Module, __: Any, output: Any) -> None:
+def _note(inputs: Any, outputs: dict[str, torch.Tensor], name: str, _: nn.Module, args: Any, output: Any) -> None:
+    if args:
+        inputs[name] = args[0].detach()
     outputs[name] = output[0] if isinstance(output, tuple) else output
 
 

@@ -1,9 +1,9 @@
-"""How one layer is compressed, as a job that may run elsewhere."""
+"""How one layer is compressed or tried, as a job that may run elsewhere."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -14,8 +14,11 @@ import bqq
 
 _AHEAD = 16  # jobs handed to an executor at a time: their weights are in memory
 _SEARCH = {"steps": 100, "refine": 1000}  # bench.models.minilm --effort: error against time
+_TRIAL = {"steps": 100, "refine": 100}
+_ROWS = 256  # of a trial
 _Array = np.ndarray[Any, Any]
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Recipe:
     patch: int | None
     effort: str | None
     guide: bool
+    mixed: bool
     propagate: bool
     order: bool
     outliers: float | None
@@ -45,19 +49,29 @@ class Recipe:
         chosen = bqq.plan(W, self.bits, weight=H, patch=self.patch, seed=self.seed, threads=self.threads)
         return bqq.decompose(W, **chosen._asdict(), **how)
 
+    def trial(self, W: _Array, H: _Array) -> tuple[_Array, _Array, float]:
+        """Some rows of W, drawn at random, at about `bits` bits: their places, what they are off by, and what a stack
+        of theirs takes per weight."""
+        m = len(W)
+        rows = np.sort(np.random.default_rng(self.seed).choice(m, min(m, _ROWS), replace=False))
+        how: dict[str, Any] = {"seed": self.seed, "threads": self.threads, "outliers": self.outliers, **_TRIAL}
+        p = max(1, round(self.bits))
+        q = bqq.decompose(W[rows], p, patch=self.patch, weight=H, order="weight" if self.order else None, **how)
+        taken = 8 * sum(a.nbytes for a in (*q.planes, q.scales)) / (p * len(rows) * W.shape[1])
+        return rows, W[rows] - q.reconstruct(), taken
 
-def run_jobs(
-    executor: Any, recipe: Recipe, jobs: Iterable[tuple[_T, _Array, _Array | None]]
-) -> Iterator[tuple[_T, bqq.Matrix]]:
-    """What each job is about and its matrix, in the order of the jobs, which are drawn as they are needed."""
+
+def run_jobs(executor: Any, jobs: Iterable[tuple[_T, Callable[..., _R], tuple[Any, ...]]]) -> Iterator[tuple[_T, _R]]:
+    """What each job is about and what its function makes of its arguments, in the order of the jobs, which are drawn as
+    they are needed."""
     if executor is None:
-        for about, W, H in jobs:
-            yield about, recipe.decompose(W, H)
+        for about, function, args in jobs:
+            yield about, function(*args)
         return
     waiting: deque[tuple[_T, Any]] = deque()
     try:
-        for about, W, H in jobs:
-            waiting.append((about, executor.submit(recipe.decompose, W, H)))
+        for about, function, args in jobs:
+            waiting.append((about, executor.submit(function, *args)))
             if len(waiting) >= _AHEAD:
                 yield _result(waiting.popleft())
         while waiting:
@@ -69,6 +83,6 @@ def run_jobs(
             future.cancel()
 
 
-def _result(item: tuple[_T, Any]) -> tuple[_T, bqq.Matrix]:
+def _result(item: tuple[_T, Any]) -> tuple[_T, Any]:
     about, future = item
     return about, future.result()
