@@ -3,6 +3,7 @@ loses."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from torch import nn
 from bqq.nn._mix import Trial
 
 _DRAWS = 2  # of a random direction of the output, for each batch
+_DIRECTIONS = 32  # over all inputs, where a movement is wanted: its square is known to a quarter then
 
 Weights = dict[str, list[torch.Tensor]]  # name of a layer or block -> for each batch, one number a token, mean 1
 
@@ -26,14 +28,16 @@ def dependence(
     seed: int,
 ) -> tuple[Weights, dict[str, float]]:
     """Mean squared gradient of the output of each module, by token; for each trial, how far the output of the model
-    moves with its layer off by that much: the sum of squares over the inputs of a batch (its first side).
+    moves with its layer off by that much: the sum of squares over draws and inputs (the first side of a batch).
 
     The gradient is that of the output in a random direction: where the model has ``logits``, of the log-probability of
     a label drawn from them, so that its mean square is the metric of the Kullback-Leibler divergence; else of the first
-    output tensor, where it is that of the squared error. One pass forward and ``_DRAWS`` backward a batch.
+    output tensor, where it is that of the squared error. One pass forward and ``_DRAWS`` backward a batch, more for
+    movements of few inputs.
     """
     found: Weights = {name: [] for name in modules}
     moved = dict.fromkeys(trials, 0.0)
+    draws = max(_DRAWS, math.ceil(_DIRECTIONS / sum(map(_count, batches)))) if trials else _DRAWS
     rng = torch.Generator().manual_seed(seed)
     for batch, mask in zip(batches, masks, strict=True):
         inputs: dict[str, torch.Tensor] = {}
@@ -44,10 +48,10 @@ def dependence(
                 result = run(batch)
                 names = [name for name, t in outputs.items() if t.requires_grad]
                 sums = {name: torch.zeros(()) for name in names}
-                for draw in range(_DRAWS):
+                for draw in range(draws):
                     direction = _along(result, mask, rng)
                     grads = torch.autograd.grad(
-                        direction, [outputs[n] for n in names], retain_graph=draw + 1 < _DRAWS, allow_unused=True
+                        direction, [outputs[n] for n in names], retain_graph=draw + 1 < draws, allow_unused=True
                     )
                     for name, grad in zip(names, grads, strict=True):
                         if grad is not None and not isinstance(modules[name], nn.Conv2d):
@@ -60,6 +64,12 @@ def dependence(
         for name in modules:
             found[name].append(_flat(sums.get(name), mask, outputs.get(name)))
     return {name: _normalised(parts) for name, parts in found.items()}, moved
+
+
+def _count(batch: Any) -> int:
+    """How many inputs are in a batch, at least one."""
+    parts = batch.values() if hasattr(batch, "keys") else batch if isinstance(batch, (tuple, list)) else [batch]
+    return max((len(x) for x in parts if isinstance(x, torch.Tensor) and x.dim()), default=1) or 1
 
 
 def _note(inputs: Any, outputs: dict[str, torch.Tensor], name: str, _: nn.Module, args: Any, output: Any) -> None:
