@@ -9,13 +9,13 @@ from bench.machine import ROOT, read_csv
 
 PARTS = {
     "": "all of it",
-    "mixed": "all layers with as many bits",
-    "guide": "without the guide",
-    "propagate": "without error propagation",
-    "order": "without the order of columns",
-    "outliers": "without outliers apart",
-    "tune": "without tuning of blocks",
-    "propagate+order+outliers+tune+guide": "metric of the inputs alone",
+    "mixed": "equal bits for all layers",
+    "mixed+guide": "equal bits, without the guide",
+    "mixed+propagate": "equal bits, without error propagation",
+    "mixed+order": "equal bits, without the order of columns",
+    "mixed+outliers": "equal bits, without outliers apart",
+    "mixed+tune": "equal bits, without tuning of blocks",
+    "mixed+propagate+order+outliers+tune+guide": "metric of the inputs alone",
     "calibration": "without calibration",
 }
 NAMES = {
@@ -39,6 +39,7 @@ shows in the perplexity, which differs by .3 between two seeds; over all 30 it i
 (`--without guide`) and 43.0 with it. On EfficientNet the correction step, which sees 240 crops of ten photos, makes
 other photos worse, and without calibration nothing of two bits is of use, ours less than double binary factors.
 """
+EVEN = "equal bits"  # for all layers
 Row = dict[str, str]
 
 
@@ -72,7 +73,8 @@ def minilm() -> str:
     body = []
     for row in best_first(averaged(read("minilm.csv")[1], keys), "cosine", higher=True):
         notes = [
-            *(["data-free"] if row["without"] else []),
+            *(["data-free"] if row["without"] == "calibration" else []),
+            *([EVEN] if row["without"] == "mixed" else []),
             *([f"effort {row['effort']}"] if row["effort"] else []),
             *(["corrected"] if row["correct"] not in ("", "0") else []),
             *([f"{row['seeds']} seeds"] if row["seeds"] != "1" else []),
@@ -86,7 +88,12 @@ def smollm2() -> str:
     _, rows = read("smollm2.csv")
     keys = ("bits_per_weight", "perplexity")
     body = [
-        ["**bqq**" if row["method"] == "bqq" else NAMES.get(row["method"], row["method"]), *(row[key] for key in keys)]
+        [
+            "**bqq**" + f", {EVEN}" * (row["without"] == "mixed")
+            if row["method"] == "bqq"
+            else NAMES.get(row["method"], row["method"]),
+            *(row[key] for key in keys),
+        ]
         for row in sorted(rows, key=lambda row: float(row["bits_per_weight"]))
     ]
     return table(["SmolLM2-135M, 210 layers", "bits a weight", "perplexity"], body)
@@ -98,6 +105,7 @@ def images(file: str, head: str, columns: dict[str, tuple[str, int]]) -> str:
     for row in averaged(read(file)[1], ("bits_per_weight", *columns)):
         method = row["method"]
         name = f"**{method}**" if "BQQ" in method else NAMES.get(method, method)
+        name += f", {EVEN}" * (row.get("without") == "mixed")
         many = f", {row['seeds']} seeds" if row["seeds"] != "1" else ""
         cells = [f"{float(row[key]):.{number}f}" for key, number in digits.items()]
         body.append([row["bits"], name + many, *cells])
@@ -156,6 +164,7 @@ def summary() -> list[list[str]]:
 
     return [
         row("MiniLM, cosine of embeddings to the float model's", "minilm.csv", "cosine", "bqq", True),
+        row("the same at 3 bits", "minilm.csv", "cosine", "bqq", True, bits=3),
         row("the same at 4 bits", "minilm.csv", "cosine", "bqq", True, bits=4),
         row("SmolLM2-135M, perplexity of WikiText-2", "smollm2.csv", "perplexity", "bqq", False),
         row(

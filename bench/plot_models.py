@@ -48,15 +48,16 @@ PANELS = (  # file, column of what is drawn, title, axis
 
 
 def points(rows: list[dict[str, str]], value: str) -> dict[str, list[tuple[float, float]]]:
-    """Of each method: bits a weight and what is lost, by the recipe as it is and the first seed."""
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        name = NAMES.get(row["method"], row["method"])
-        plain = all(row.get(key) in (None, "", "0") for key in ("correct", "without", "effort", "seed"))
-        if name in STYLES and plain:
+    """Of each method: bits a weight and what is lost, by the recipe as it is and the first seed; with equal bits for
+    all layers where it was measured so alone."""
+    lines: dict[str, dict[int, tuple[float, float]]] = {}
+    for row in sorted(rows, key=lambda row: bool(row.get("without"))):
+        name, bits = NAMES.get(row["method"], row["method"]), float(row["bits_per_weight"])
+        plain = all(row.get(key) in (None, "", "0") for key in ("correct", "effort", "seed"))
+        if name in STYLES and plain and row.get("without") in (None, "", "mixed"):
             lost = 1 - float(row[value]) if value == "cosine" else float(row[value])
-            lines.setdefault(name, []).append((float(row["bits_per_weight"]), lost))
-    return {name: sorted(lines[name]) for name in STYLES if name in lines}
+            lines.setdefault(name, {}).setdefault(round(20 * bits), (bits, lost))
+    return {name: sorted(lines[name].values()) for name in STYLES if name in lines}
 
 
 def draw(source: Path, target: Path) -> None:

@@ -19,6 +19,7 @@ from torch import nn
 import bqq.nn
 from bench.machine import describe, with_earlier, write_csv
 from bench.models import peers
+from bench.models.minilm import PARTS
 from bqq.nn import _tune
 
 BATCH = 16  # images, as the paper's correction step takes them
@@ -38,6 +39,8 @@ def arguments(doc: str | None, images: int) -> argparse.ArgumentParser:
     parser.add_argument("--effort")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--correct", action="store_true", help="the others too")
+    parser.add_argument("--without", default="", help="parts of the recipe to leave out: mixed+tune, ...")
+    parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--resume", type=Path, metavar="DIR")
     parser.add_argument("--csv", type=Path, metavar="FILE")
     return parser
@@ -80,7 +83,7 @@ class Experiment:
             for patch in args.patch.split(","):
                 for seed in range(args.seeds):
                     self.bqq(bits, seed, int(patch) if patch else None)
-            made = self.others(bits)
+            made = {} if args.no_peers else self.others(bits)
             for what, (model, *rest) in made.items() if args.correct else ():
                 self.corrected(what, bits, model, *rest)
 
@@ -135,6 +138,8 @@ class Experiment:
             kept = self.args.resume or Path(folder)
             free["resume"] = kept / f"{bits}-{patch}-{seed}"
             seen = {**free, "calibration": self.batches, "resume": kept / f"{bits}-{patch}-{seed}-calibrated"}
+            for part in filter(None, self.args.without.split("+")):
+                seen |= PARTS[part]
             for what, options in (("data-free", free), ("calibrated", seen), ("c-BQQ", {**seen, "correct": True})):
                 model, start = copy.deepcopy(self.model), time.process_time()
                 with warnings.catch_warnings():

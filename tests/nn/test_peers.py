@@ -166,10 +166,12 @@ def test_picture(tmp_path):
         {"method": "bqq", "bits_per_weight": "2", "cosine": "0.5", "correct": "0"},
         {"method": "bqq", "bits_per_weight": "2", "cosine": "0.6", "correct": "8"},
         {"method": "bqq", "bits_per_weight": "2", "cosine": "0.1", "correct": "0", "without": "calibration"},
+        {"method": "bqq", "bits_per_weight": "2.01", "cosine": "0.4", "correct": "0", "without": "mixed"},
+        {"method": "bqq", "bits_per_weight": "4", "cosine": "0.875", "correct": "0", "without": "mixed"},
         {"method": "bqq", "bits_per_weight": "2", "cosine": "0.7", "correct": "0", "seed": "1"},
         {"method": "gptq", "bits_per_weight": "2.5", "cosine": "0.25", "correct": ""},
     ]
-    assert plot.points(rows, "cosine") == {"bqq": [(2, 0.5), (3, 0.25)], "GPTQ": [(2.5, 0.75)]}
+    assert plot.points(rows, "cosine") == {"bqq": [(2, 0.5), (3, 0.25), (4, 0.125)], "GPTQ": [(2.5, 0.75)]}
     plot.draw(plot.RESULTS / "models", tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
@@ -262,5 +264,5 @@ def test_tables():
     ]
     assert float(found[0]["bits_per_weight"]) == pytest.approx(2.2)
     summary = model_tables.summary()
-    assert len(summary) == 5
+    assert len(summary) == 6
     assert all("bits)" in cell for row in summary for cell in row[1:])
