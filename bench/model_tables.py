@@ -29,15 +29,16 @@ NAMES = {
     "double binary": "double binary factors",
 }
 LOSSES = """\
-Where it loses: GPTQ with error propagation, which is ours and in no package that we know, is closer to MiniLM at
-three and four bits, at .27 bits more, and at three a little even at as many. At four bits plain GPTQ is closer, too,
-and to EfficientNet's logits, at as many. Without calibration three bits of rounding to nearest, at .27 more, are
+Where it loses: at four bits GPTQ, at .28 bits more, is closer to MiniLM, with error propagation, which is ours and in
+no package that we know, clearly so; at three bits that is closer in the error of tokens. To EfficientNet's logits GPTQ
+is closer at four bits, at as many. Without calibration three bits of rounding to nearest, at .27 more, are
 closer to MiniLM than ours; at two bits they are as close, at .26 more. On the small transformer of vision, whose
 classes hardly depend on two bits, binary coding without calibration has the better top-1 at three times the error of
 the logits ([vit.csv](../../bench/results/models/vit.csv)). On SmolLM2's first blocks neither the guide nor tuning
-shows in the perplexity, which differs by .3 between two seeds; over all 30 it is 42.2 without the guide
-(`--without guide`) and 43.0 with it. On EfficientNet the correction step, which sees 240 crops of ten photos, makes
-other photos worse, and without calibration nothing of two bits is of use, ours less than double binary factors.
+shows in the perplexity, which differs by .3 between two seeds; over all 30, at equal bits, it is 42.2 without the
+guide (`--without mixed+guide`) and 43.0 with it. On EfficientNet the correction step, which sees 240 crops of ten
+photos, makes other photos worse, and without calibration nothing of two bits is of use, ours less than double binary
+factors.
 """
 EVEN = "equal bits"  # for all layers
 Row = dict[str, str]
@@ -188,26 +189,31 @@ zeros, orders and outliers are counted. [Picture](../../bench/results/models.png
 
 {minilm()}
 `python -m bench.models.minilm --sentences stsb-en-dev.csv --texts wikitext2-valid.txt --bits 2,3,4 --tune 160
---without ,calibration
+--without ,mixed,calibration
 --peers uniform,binary,double,gptq,gptq-unordered,gptq-propagated,gptq-128,Q2_K,IQ2_XXS,IQ2_S,Q3_K,Q4_K`, for other
 seeds with `--seed`; at 3.3 bits with `--bits 3.27`, at four bits once more with `--correct 8` (the paper's correction
-step), and with `--effort default` and `--effort default --correct 15`: 20 minutes of one core instead of 8. Double
+step), and with `--effort default` and `--effort default --correct 15`: 20 minutes of one core instead of 8. "{EVEN}":
+for all layers (`--without mixed`); the others give more to layers on which the output depends more. Double
 binary factors and ggml's types have the mean squares of the inputs, GPTQ their whole second moments; error propagation
 is that of ours.
 
 {smollm2()}
-`python -m bench.models.smollm2 --text wikitext2-valid.txt --bits 2,3 --peers Q2_K,IQ2_S,Q3_K`; ggml's types have the
-mean squares of the same inputs as importance matrix; GPTQ in groups of 64, with `--peers gptq,gptq-propagated
---device cuda`.
+`python -m bench.models.smollm2 --text wikitext2-valid.txt --bits 2,3 --without ,mixed --peers Q2_K,IQ2_S,Q3_K`;
+ggml's types have the mean squares of the same inputs as importance matrix; GPTQ in groups of 64, with
+`--peers gptq,gptq-propagated --device cuda`.
 
 {vit}
-`python -m bench.models.vit --bits 1,2,3,4 --seeds 3`; c-BQQ: 15 epochs of the paper's correction step on the outputs.
+`python -m bench.models.vit --bits 1,2,3,4 --seeds 3 --without mixed`; c-BQQ: 15 epochs of the paper's correction
+step on the outputs.
 
 {images("saliency.csv", "ViT-S that draws maps of photos", maps)}
-`python -m bench.models.saliency`: DINOv2-small with a decoder, its maps of 20 photos beside those of the float model.
+`python -m bench.models.saliency --bits 2,3 --without mixed`: DINOv2-small with a decoder, its maps of 20
+photos beside those of the float model.
 
 {net}
-`python -m bench.models.efficientnet`: convolutions of single pixels and the classifier, 120 views of 20 photos; the
+`python -m bench.models.efficientnet`, with `--without mixed` for {
+        EVEN
+    }: convolutions of single pixels and the classifier, 120 views of 20 photos; the
 others have one scale a row.
 
 One token at a time; weights of compressed layers mapped from their file, resident memory:
@@ -227,6 +233,7 @@ What the parts of the recipe bring, two bits, the first blocks:
 {",".join(PARTS)}`, and `python -m bench.models.smollm2
 --text wikitext2-valid.txt --bits 2 --blocks 3 --without` the same. Measured on {machine};
 MiniLM's seeds 1 and 2, its data-free rows and the last two rows here on 16 cores of that kind, one thread each; the
-variants of GPTQ, MiniLM at 3.3 bits and the ViT-S at three bits on a Zen 4, GPTQ on SmolLM2 on an H200.
+variants of GPTQ, MiniLM at 3.3 bits, the ViT-S at three bits and all rows of bqq with calibration that are not of
+{EVEN} on a Zen 4, GPTQ on SmolLM2 on an H200.
 Rows of a table come from several runs; the last column of each file of `bench/results/models` has the commit.
 """

@@ -76,7 +76,8 @@ def compress(
     Parameters
     ----------
     model : any torch module, on the CPU in float32. Blocks are the members of its longest ModuleList or Sequential
-        with such layers; layers outside of it are calibrated last, without propagation
+        with such layers (they may be such themselves) that a batch goes through one after the other; layers outside of
+        it are calibrated last, without propagation, and have ``bits`` each
     bits : per weight, over all layers: of planes, of planes and scales where it is no whole number; the order of the
         columns (16 bits each) and outliers come on top. With ``mixed`` a layer in a block may have two stacks more or
         less
