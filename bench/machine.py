@@ -70,7 +70,7 @@ def with_earlier(path: Path, rows: list[dict[str, object]], keys: tuple[str, ...
         print(f"{path}: from another machine or other versions, replaced")
         return rows
     new = {tuple(str(row[key]) for key in keys) for row in rows}
-    return [*(dict[str, object](row) for row in earlier if tuple(row[key] for key in keys) not in new), *rows]
+    return [*(dict[str, object](row) for row in earlier if tuple(row.get(key, "") for key in keys) not in new), *rows]
 
 
 def read_csv(path: Path) -> tuple[str, list[dict[str, str]]]:

@@ -87,12 +87,15 @@ class Experiment:
             for what, (model, *rest) in made.items() if args.correct else ():
                 self.corrected(what, bits, model, *rest)
 
-    def row(self, what: str, model: nn.Module, bits: int, used: float, seconds: float, seed: int) -> None:
+    def row(
+        self, what: str, model: nn.Module, bits: int, used: float, seconds: float, seed: int, without: str = ""
+    ) -> None:
         self.rows.append(
             {
                 "method": what,
                 "bits": bits,
                 "seed": seed if seed >= 0 else "",
+                "without": without,
                 "bits_per_weight": f"{used:.4f}",
                 **self.measure(model),
                 "cpu_seconds": "" if self.args.resume else f"{seconds:.0f}",  # an earlier run has done some of it
@@ -100,7 +103,7 @@ class Experiment:
         )
         print("  ".join(f"{key} {value}" for key, value in self.rows[-1].items()), flush=True)
         if path := self.args.csv:
-            write_csv(path, with_earlier(path, self.rows, ("method", "bits", "seed")), quiet=True)
+            write_csv(path, with_earlier(path, self.rows, ("method", "bits", "seed", "without")), quiet=True)
 
     def others(self, bits: int) -> dict[str, tuple[nn.Module, float, float]]:
         """Models by method, with bits a weight and seconds."""
@@ -137,7 +140,11 @@ class Experiment:
         with TemporaryDirectory() as folder:
             kept = self.args.resume or Path(folder)
             free["resume"] = kept / f"{bits}-{patch}-{seed}"
-            seen = {**free, "calibration": self.batches, "resume": kept / f"{bits}-{patch}-{seed}-calibrated"}
+            seen = {
+                **free,
+                "calibration": self.batches,
+                "resume": kept / f"{bits}-{patch}-{seed}-calibrated{self.args.without}",
+            }
             for part in filter(None, self.args.without.split("+")):
                 seen |= PARTS[part]
             for what, options in (("data-free", free), ("calibrated", seen), ("c-BQQ", {**seen, "correct": True})):
@@ -146,7 +153,9 @@ class Experiment:
                     warnings.simplefilter("ignore", UserWarning)  # of few bits without calibration
                     report = bqq.nn.compress(model, bits, progress=False, **options)
                 name = what if what == "c-BQQ" else f"BQQ {what}"
-                self.row(name + suffix, model, bits, report.bits_per_weight, time.process_time() - start, seed)
+                without = self.args.without if options is not free else ""
+                seconds = time.process_time() - start
+                self.row(name + suffix, model, bits, report.bits_per_weight, seconds, seed, without)
 
 
 def _compressed(module: nn.Module) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from bqq.nn._guide import dependence  # noqa: E402
 from bqq.nn._mix import Trial, inner, mix  # noqa: E402
 
 WIDTH = 64
+RECIPE = SimpleNamespace(seed=0, mixed=True)
 
 
 class Block(nn.Module):
@@ -113,6 +116,13 @@ def test_inner_layers():
     layers = dict(block.named_children())
     assert inner(layers, lambda: block(x)) == {"up", "gate"}
     assert inner({"down": block.down}, lambda: block(x)) == set()
+
+    def in_place():
+        y = block.down(torch.tanh(block.up(x)))
+        y += block.skip(x)
+        return y
+
+    assert inner(layers, in_place) == {"up"}
     assert not any(m._forward_hooks for m in block.modules())
 
 
@@ -179,10 +189,10 @@ def test_movement_is_that_of_the_output(kind):
         changed[0].weight += off.view_as(changed[0].weight)
         true = sum(float((changed(x) - model(x)).square().sum()) for x in data)
     layers = {"0": model[0]}
-    _, moved = dependence(model, data, [None] * len(data), layers, {"0": whole}, 0)
+    _, moved = dependence(model, data, [None] * len(data), layers, {"0": whole}, RECIPE)
     assert moved["0"] / 2 == pytest.approx(true, rel=0.25)  # of two draws a batch
     half = Trial(torch.arange(0, len(W), 2), off[::2], 1.0, tuple(W.shape), True)
-    _, less = dependence(model, data, [None] * len(data), layers, {"0": half}, 0)
+    _, less = dependence(model, data, [None] * len(data), layers, {"0": half}, RECIPE)
     assert less["0"] / 0.65 == pytest.approx(moved["0"], rel=0.6)
 
 
@@ -210,3 +220,133 @@ def test_weights_that_move_nothing():
     bits = {layer.name: layer.bits_per_weight for layer in report.layers}
     assert bits["2.down"] == min(bits.values()) < 2.6
     assert all(np.isfinite(layer.error) for layer in report.layers)
+
+
+class Gate(nn.Module):
+    """To one of two layers, by a router that is not compressed: what `mix` is off by changes who gets what."""
+
+    def __init__(self):
+        super().__init__()
+        self.o, self.router = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2)
+        self.experts = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(2))
+
+    def forward(self, x):
+        x = x + self.o(x)
+        choice, y = self.router(x).argmax(-1), torch.zeros_like(x)
+        for i, expert in enumerate(self.experts):
+            y[choice == i] = expert(x[choice == i])
+        return x + y
+
+
+class Twice(nn.Module):
+    """A layer of two calls, of unlike shapes."""
+
+    def __init__(self):
+        super().__init__()
+        self.p, self.v = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x):
+        few = x[:, ::2]
+        return x + self.v((self.p(x) @ self.p(few).transpose(1, 2)).softmax(-1) @ few)
+
+
+class Squares(nn.Module):
+    def forward(self, x):
+        return x.square().mean()
+
+
+class Argmax(nn.Module):
+    def forward(self, x):
+        return x.argmax(-1)
+
+
+class Pooled(nn.Module):
+    """A gate that sees one vector."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.up = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x):
+        return x + torch.sigmoid(self.gate(x.mean(0))) * self.up(x)
+
+
+def mlp(act=nn.Tanh):
+    return [module for _ in range(3) for module in (nn.Linear(WIDTH, WIDTH), act())]
+
+
+ODD = {
+    "experts": lambda: [Gate(), Gate()],
+    "two calls": lambda: [Twice(), Twice()],
+    "vectors": mlp,
+    "a vector inside": lambda: [Pooled(), Pooled()],
+    "argmax": lambda: [*mlp(), Argmax()],
+    "a number": lambda: [*mlp(), Squares()],
+    "embedded later": lambda: [nn.Identity(), nn.Embedding(40, WIDTH), *mlp()],
+    "in place": lambda: [nn.SiLU(inplace=True), *mlp()],
+    "one activation": lambda: [nn.Linear(WIDTH, WIDTH), act := nn.Tanh(), nn.Linear(WIDTH, WIDTH), act],
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_models(kind):
+    """Everything is compressed, the mean of the bits is kept, nothing is left behind."""
+    torch.manual_seed(0)
+    net = nn.Sequential(*ODD[kind]()).eval()
+    shape = {"two calls": (8, 6, WIDTH), "vectors": (WIDTH,)}.get(kind, (20, WIDTH))
+    data = [torch.randn(shape) for _ in range(40 if kind == "vectors" else 6)]
+    if kind == "embedded later":
+        data = [torch.randint(0, 40, (20, 6)) for _ in range(6)]
+    targets = [n for n, m in net.named_modules() if isinstance(m, nn.Linear) and m.out_features > 2]
+    model = copy.deepcopy(net)
+    with ThreadPoolExecutor(2) as executor:
+        report = bqq.nn.compress(
+            model, 2, calibration=data, patch=32, tune=5, progress=False, order=False, outliers=None, executor=executor
+        )
+    assert sorted(layer.name for layer in report.layers) == sorted(targets)
+    plain = {"patch": 32, "mixed": False, "tune": False, "progress": False, "order": False, "outliers": None}
+    even = bqq.nn.compress(copy.deepcopy(net), 2, calibration=data, **plain)
+    assert report.bits_per_weight <= 1.01 * even.bits_per_weight
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    for name, p in model.named_parameters():
+        assert p.grad is None
+        assert p.requires_grad != name.endswith("scales")
+
+
+def test_budgets_of_many_rows():
+    """The size of a stack is that of the whole layer, not that of the rows of its trial."""
+    torch.manual_seed(0)
+    sides = [(WIDTH, 257), (257, 32), (32, 300), (300, 32)]
+    net = nn.Sequential(*(module for n, m in sides for module in (nn.Linear(n, m), nn.Tanh()))).eval()
+    options = {"calibration": batches(4), "tune": False, "progress": False, "order": False, "outliers": None}
+    for bits in (2.5, 3):
+        report = bqq.nn.compress(copy.deepcopy(net), bits, effort="fast", patch=64, **options)
+        even = bqq.nn.compress(copy.deepcopy(net), bits, effort="fast", patch=64, mixed=False, **options)
+        assert report.bits_per_weight <= (bits if bits == 2.5 else 1.01 * even.bits_per_weight)
+
+
+def test_work_in_place_changes_nothing():
+    data = batches(4)
+    models = [nn.Sequential(*mlp(lambda inplace=inplace: nn.SiLU(inplace=inplace))).eval() for inplace in (False, True)]
+    models[1].load_state_dict(models[0].state_dict())
+    for model in models:
+        bqq.nn.compress(model, 2, calibration=data, patch=32, tune=5, progress=False)
+    one, other = (model.state_dict().values() for model in models)
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_few_inputs_and_a_resumed_run(tmp_path):
+    data = [torch.randn(1, 64, WIDTH, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    options = {"calibration": data, "patch": 32, "tune": False, "progress": False}
+    torch.manual_seed(0)
+    net = nn.Sequential(*mlp()).eval()
+    models = [copy.deepcopy(net) for _ in range(3)]
+
+    def stop(layer):
+        raise KeyboardInterrupt
+
+    bqq.nn.compress(models[0], 3, **options)
+    with pytest.raises(KeyboardInterrupt):
+        bqq.nn.compress(models[1], 3, resume=tmp_path, **{**options, "progress": stop})
+    bqq.nn.compress(models[2], 3, resume=tmp_path, **options)
+    assert torch.equal(models[0](data[0]), models[2](data[0]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ def blocks_of(model: nn.Module, targets: dict[str, nn.Module], batch: Any) -> di
     for name, members in sorted(lists.items(), key=lambda item: -len(item[1])):
         inner = any(name.startswith(other) for other in outer)
         if len(members) > 1 and not inner and any(target.startswith(_inside(name)) for target in targets):
-            found = {_inside(name) + key: member for key, member in members.named_children()}
+            found = {_inside(name) + key: member for key, member in members._modules.items() if member is not None}
             if _chained(model, found, batch):
                 return found
     return {}
@@ -42,25 +41,29 @@ def within(block: str, name: str) -> str:
 
 
 def _chained(model: nn.Module, blocks: dict[str, nn.Module], batch: Any) -> bool:
-    """Each is called once, with what the one before gives."""
-    seen: list[tuple[str, Any]] = []
+    """They are called in their order, each with what the one before gives; twice only if there is nothing to learn."""
+    seen: list[tuple[nn.Module, Any]] = []
     given: list[Any] = []
 
-    def enter(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.append((name, args[0] if args else kwargs.get("hidden_states")))
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.append((module, args[0] if args else kwargs.get("hidden_states")))
 
     def leave(_: nn.Module, __: Any, output: Any) -> None:
         given.append(output[0] if isinstance(output, tuple) else output)
 
-    handles = [m.register_forward_pre_hook(partial(enter, name), with_kwargs=True) for name, m in blocks.items()]
-    handles += [m.register_forward_hook(leave) for m in blocks.values()]
+    members = list(dict.fromkeys(blocks.values()))
+    again = [m for m in members if sum(m is other for other in blocks.values()) > 1]
+    if any(True for m in again for _ in m.parameters()):
+        return False
+    handles = [m.register_forward_pre_hook(enter, with_kwargs=True) for m in members]
+    handles += [m.register_forward_hook(leave) for m in members]
     try:
         called(model, batch)
     finally:
         for handle in handles:
             handle.remove()
     same = all(_same(x, y) for (_, x), y in zip(seen[1:], given, strict=False))
-    return [name for name, _ in seen] == list(blocks) and len(given) == len(seen) and same
+    return [id(m) for m, _ in seen] == [id(m) for m in blocks.values()] and len(given) == len(seen) and same
 
 
 def _same(x: Any, y: Any) -> bool:
@@ -118,7 +121,7 @@ def stateless(value: Any) -> Any:
 
 def run(block: nn.Module, hidden: torch.Tensor, call: Any) -> torch.Tensor:
     """The hidden state behind a block."""
-    output = block(hidden, *call[1], **call[2])
+    output = block(hidden.clone(), *call[1], **call[2])  # some work in place
     result: torch.Tensor = output[0] if isinstance(output, tuple) else output
     return result
 

@@ -80,9 +80,10 @@ class Calibrated:
     def _look_ahead(self, blocks: dict[str, nn.Module], calls: list[Any]) -> None:
         """What each token counts, and the bits of each layer."""
         kept = self._kept.parameters("bits")
-        trials = self._trials(blocks, calls) if self._recipe.mixed and kept is None else {}
+        wanted = self._recipe.mixed and self._recipe.bits > 1 and kept is None  # at 1 each has one stack
+        trials = self._trials(blocks, calls) if wanted else {}
         if self._recipe.guide or trials:
-            weights, moved = self._dependence(blocks, calls, trials)
+            weights, moved = self._dependence(blocks, trials)
             self._weights = weights if self._recipe.guide else {}
         if kept is not None:
             self._bits = {name: float(bits) for name, bits in kept[0].items()}
@@ -120,35 +121,35 @@ class Calibrated:
     def _inner(self, path: str, blocks: list[str], once: Callable[[], torch.Tensor]) -> set[str]:
         """Layers of a block whose losses error propagation makes good in part: those heard through others alone that
         widen, so that the next sees the losses in few of its dimensions; a layer in a row, but for the last."""
-        if not self._recipe.propagate:
+        names = layers_of(path, self._targets)
+        if not names or not self._recipe.propagate:
             return set()
         if path in self._targets:
             behind = blocks[blocks.index(path) + 1 :]
             return {path} if any(layers_of(other, self._targets) for other in behind) else set()
-        found = inner({name: self._targets[name] for name in layers_of(path, self._targets)}, once)
+        found = inner({name: self._targets[name] for name in names}, once)
         shapes = {name: weight_matrix(self._targets[name]).shape for name in found}  # type: ignore[union-attr]
         return {name for name, (m, n) in shapes.items() if m > n}
 
-    def _dependence(
-        self, blocks: dict[str, nn.Module], calls: list[Any], trials: dict[str, Trial]
-    ) -> tuple[Weights, dict[str, float]]:
+    def _dependence(self, blocks: dict[str, nn.Module], trials: dict[str, Trial]) -> tuple[Weights, dict[str, float]]:
         modules = {name: self._targets[name] for path in blocks for name in layers_of(path, self._targets)}
         modules = {name: m for name, m in modules.items() if name in trials or not isinstance(m, nn.Conv2d)} | blocks
-        first = next(m for i, m in enumerate(blocks.values()) if i or calls[0][0].is_floating_point())
 
         def differentiable(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if args:
-                return (args[0].detach().requires_grad_(args[0].is_floating_point()), *args[1:]), kwargs
-            return args, {**kwargs, "hidden_states": kwargs["hidden_states"].detach().requires_grad_()}
+                return (_with_gradient(args[0]), *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": _with_gradient(kwargs["hidden_states"])}
 
         frozen = {p: p.requires_grad for p in self._model.parameters()}
         for p in frozen:
             p.requires_grad_(False)
+        handles = [m.register_forward_pre_hook(differentiable, with_kwargs=True) for m in set(blocks.values())]
         try:
-            with hooked(first, differentiable, with_kwargs=True):
-                once = partial(called, self._model)
-                return dependence(once, self._batches, self._masks, modules, trials, self._recipe.seed)
+            once = partial(called, self._model)
+            return dependence(once, self._batches, self._masks, modules, trials, self._recipe)
         finally:
+            for handle in handles:
+                handle.remove()
             for p, needed in frozen.items():
                 p.requires_grad_(needed)
 
@@ -340,6 +341,11 @@ class _Moments:
         dead = int((np.diag(self.H) == 0).sum())
         few = f"{self.count} tokens for {n} inputs" if self.count < n else ""
         return "; ".join(filter(None, [few, f"{dead} inputs are always 0" if dead else ""]))
+
+
+def _with_gradient(x: torch.Tensor) -> torch.Tensor:
+    """x as the first tensor of a graph, unless it is in one or can't be."""
+    return x if x.requires_grad or not x.is_floating_point() else x.detach().requires_grad_().clone()
 
 
 def _rows(x: torch.Tensor | None, mask: torch.Tensor | None, module: nn.Module) -> torch.Tensor | None:

@@ -6,12 +6,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from bqq.nn._mix import Trial
+if TYPE_CHECKING:
+    from bqq.nn._mix import Trial
+    from bqq.nn._recipe import Recipe
 
 _DRAWS = 2  # of a random direction of the output, for each batch
 _DIRECTIONS = 32  # over all inputs, where a movement is wanted: its square is known to a quarter then
@@ -25,7 +27,7 @@ def dependence(
     masks: list[torch.Tensor | None],
     modules: dict[str, nn.Module],
     trials: dict[str, Trial],
-    seed: int,
+    recipe: Recipe,
 ) -> tuple[Weights, dict[str, float]]:
     """Mean squared gradient of the output of each module, by token; for each trial, how far the output of the model
     moves with its layer off by that much: the sum of squares over draws and inputs (the first side of a batch).
@@ -33,12 +35,12 @@ def dependence(
     The gradient is that of the output in a random direction: where the model has ``logits``, of the log-probability of
     a label drawn from them, so that its mean square is the metric of the Kullback-Leibler divergence; else of the first
     output tensor, where it is that of the squared error. One pass forward and ``_DRAWS`` backward a batch, more for
-    movements of few inputs.
+    movements of few inputs. What does not depend on a module in a way that has a gradient gives ones and no movement.
     """
     found: Weights = {name: [] for name in modules}
     moved = dict.fromkeys(trials, 0.0)
-    draws = max(_DRAWS, math.ceil(_DIRECTIONS / sum(map(_count, batches)))) if trials else _DRAWS
-    rng = torch.Generator().manual_seed(seed)
+    draws = max(_DRAWS, math.ceil(_DIRECTIONS / sum(map(_count, batches)))) if recipe.mixed else _DRAWS
+    rng = torch.Generator().manual_seed(recipe.seed)
     for batch, mask in zip(batches, masks, strict=True):
         inputs: dict[str, torch.Tensor] = {}
         outputs: dict[str, torch.Tensor] = {}
@@ -50,6 +52,8 @@ def dependence(
                 sums = {name: torch.zeros(()) for name in names}
                 for draw in range(draws):
                     direction = _along(result, mask, rng)
+                    if not names or not direction.requires_grad:
+                        break
                     grads = torch.autograd.grad(
                         direction, [outputs[n] for n in names], retain_graph=draw + 1 < draws, allow_unused=True
                     )
@@ -72,10 +76,13 @@ def _count(batch: Any) -> int:
     return max((len(x) for x in parts if isinstance(x, torch.Tensor) and x.dim()), default=1) or 1
 
 
-def _note(inputs: Any, outputs: dict[str, torch.Tensor], name: str, _: nn.Module, args: Any, output: Any) -> None:
+def _note(inputs: Any, outputs: dict[str, torch.Tensor], name: str, _: nn.Module, args: Any, output: Any) -> Any:
+    """Passes a copy on: what works in place leaves the output as it is."""
     if args:
         inputs[name] = args[0].detach()
-    outputs[name] = output[0] if isinstance(output, tuple) else output
+    outputs[name], *rest = output if isinstance(output, tuple) else (output,)
+    copied = outputs[name].clone()
+    return (copied, *rest) if isinstance(output, tuple) else copied
 
 
 def output_of(result: Any) -> torch.Tensor:
@@ -89,7 +96,7 @@ def _along(result: Any, mask: torch.Tensor | None, rng: torch.Generator) -> torc
     logits, y = getattr(result, "logits", None), output_of(result)
     if mask is not None and y.shape[: mask.dim()] == mask.shape:
         y = y[mask]
-    y = y.reshape(-1, y.shape[-1]).float()
+    y = y.reshape(-1, y.shape[-1] if y.dim() else 1).float()
     if logits is None:
         return (y * torch.randn(y.shape, generator=rng)).sum()
     logs = y.log_softmax(-1)
@@ -99,7 +106,7 @@ def _along(result: Any, mask: torch.Tensor | None, rng: torch.Generator) -> torc
 
 def _flat(sums: torch.Tensor | None, mask: torch.Tensor | None, output: torch.Tensor | None) -> torch.Tensor:
     if sums is None or not sums.dim():
-        size = 0 if output is None else output[..., 0].numel()
+        size = 0 if output is None else output[..., 0].numel() if output.dim() else 1
         shape = None if output is None else output.shape[:-1]
         sums = torch.ones(shape if shape is not None else (size,))
     if mask is not None and sums.shape == mask.shape:

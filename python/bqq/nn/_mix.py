@@ -33,7 +33,7 @@ class Trial:
             grad = grad[:, self.rows]
         else:
             y, grad = x.float() @ self.off.T, grad[..., self.rows]
-        along = (y * grad).flatten(1).sum(1)
+        along = (y * grad).reshape(len(y) if y.dim() > 1 else 1, -1).sum(1)
         share = self.shape[0] / len(self.rows) * (_INNER if self.inner else 1)
         return float(along.square().sum()) * share
 
@@ -41,23 +41,38 @@ class Trial:
 def inner(layers: dict[str, nn.Module], run: Callable[[], torch.Tensor]) -> set[str]:
     """Layers of a block that reach its output through others of them alone, where error propagation sees what they
     lose: with the outputs of the others held, that of the block, which run() gives, is what it was."""
-    held: dict[str, torch.Tensor] = {}
+    held: dict[str, list[torch.Tensor]] = {name: [] for name in layers}
+    calls: dict[str, int] = {}
 
     def hold(changed: str, name: str, _: nn.Module, __: Any, output: torch.Tensor) -> torch.Tensor:
         if not changed:
-            held[name] = output
-        return 1.5 * output if name == changed else held[name]
+            held[name].append(output.clone())  # what comes may work in place
+            return output
+        if name == changed:
+            return 1.5 * output
+        i = calls[name] = calls.get(name, -1) + 1
+        if i >= len(held[name]) or held[name][i].shape != output.shape:
+            raise _Elsewhere
+        return held[name][i].clone()
 
-    def behind(changed: str) -> torch.Tensor:
+    def behind(changed: str) -> torch.Tensor | None:
+        calls.clear()
         handles = [layer.register_forward_hook(partial(hold, changed, name)) for name, layer in layers.items()]
         try:
-            return run()
+            return run().clone()
+        except _Elsewhere:
+            return None
         finally:
             for handle in handles:
                 handle.remove()
 
     before = behind("")
-    return {name for name in layers if name in held and torch.equal(before, behind(name))}
+    after = {name: behind(name) for name in layers if held[name]}
+    return {name for name, y in after.items() if y is not None and before is not None and torch.equal(before, y)}
+
+
+class _Elsewhere(Exception):
+    """Tokens go to other layers than they did."""
 
 
 def mix(bits: float, trials: dict[str, Trial], moved: dict[str, float]) -> dict[str, float]:
@@ -65,7 +80,8 @@ def mix(bits: float, trials: dict[str, Trial], moved: dict[str, float]) -> dict[
 
     They go one by one where the sum of what the output moves by falls most, in whole stacks but for what is left over
     at the end, which one layer gets. Empty if there is no budget for a stack each, nothing moves, or `bits` for each
-    layer is no worse."""
+    layer is no worse.
+    """
     size = {name: float(t.shape[0] * t.shape[1]) for name, t in trials.items()}
     cost = {name: size[name] * t.taken for name, t in trials.items()}
     whole = bits == int(bits)
@@ -80,8 +96,10 @@ def mix(bits: float, trials: dict[str, Trial], moved: dict[str, float]) -> dict[
     while fitting := [n for n in gain if cost[n] <= left * (1 + 1e-9) and stacks[n] < most]:
         name = max(fitting, key=gain.__getitem__)
         stacks[name], left, gain[name] = stacks[name] + 1, left - cost[name], gain[name] * _FALL
-    if whole and sum(moved[name] * _FALL ** (p - start) for name, p in stacks.items()) >= sum(moved.values()):
-        return {}  # few layers of unlike sizes: even is better
+    even = {name: bits if whole else bits / trial.taken for name, trial in trials.items()}
+    mixed, same = (sum(moved[n] * _FALL ** (p - start) for n, p in ps.items()) for ps in (stacks, even))
+    if mixed >= same:  # few layers, of unlike sizes
+        return {}
     found = {name: float(p) for name, p in stacks.items()}
     if left > 0.005 * budget:
         larger = [n for n in gain if cost[n] > left and stacks[n] < most]

@@ -51,14 +51,14 @@ class Recipe:
 
     def trial(self, W: _Array, H: _Array) -> tuple[_Array, _Array, float]:
         """Some rows of W, drawn at random, at about `bits` bits: their places, what they are off by, and what a stack
-        of theirs takes per weight."""
-        m = len(W)
-        rows = np.sort(np.random.default_rng(self.seed).choice(m, min(m, _ROWS), replace=False))
-        how: dict[str, Any] = {"seed": self.seed, "threads": self.threads, "outliers": self.outliers, **_TRIAL}
+        of all of W takes per weight."""
+        rows = np.sort(np.random.default_rng(self.seed).choice(len(W), min(len(W), _ROWS), replace=False))
         p = max(1, round(self.bits))
-        q = bqq.decompose(W[rows], p, patch=self.patch, weight=H, order="weight" if self.order else None, **how)
-        taken = 8 * sum(a.nbytes for a in (*q.planes, q.scales)) / (p * len(rows) * W.shape[1])
-        return rows, W[rows] - q.reconstruct(), taken
+        whole = bqq.decompose(np.zeros_like(W), p, patch=self.patch, weight=H, steps=1, refine=False)
+        how: dict[str, Any] = {"seed": self.seed, "threads": self.threads, "outliers": self.outliers, **_TRIAL}
+        how |= {"patch": max(whole.patch), "weight": H, "order": "weight" if self.order else None}
+        q = bqq.decompose(W[rows], p, **how)
+        return rows, W[rows] - q.reconstruct(), whole.bits_per_weight / p
 
 
 def run_jobs(executor: Any, jobs: Iterable[tuple[_T, Callable[..., _R], tuple[Any, ...]]]) -> Iterator[tuple[_T, _R]]:
