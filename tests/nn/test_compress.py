@@ -260,6 +260,24 @@ def test_conv1d_of_gpt2():
         assert float((model(x) - net(x)).square().mean() / net(x).square().mean()) < 0.03
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_the_encoder_of_torch(tmp_path):
+    """Its fused path, which inference takes, would read weights that are no longer there."""
+    torch.manual_seed(0)
+    net = nn.TransformerEncoder(nn.TransformerEncoderLayer(WIDTH, 4, 2 * WIDTH, batch_first=True), 2).eval()
+    model, data = copy.deepcopy(net), [torch.randn(4, 10, WIDTH) for _ in range(6)]
+    report = bqq.nn.compress(model, 4, calibration=data, progress=False, patch=32, tune=5)
+    assert sorted(layer.name for layer in report.layers) == [f"layers.{i}.linear{j}" for i in (0, 1) for j in (1, 2)]
+    bqq.nn.save(model, tmp_path)
+    again = bqq.nn.load(copy.deepcopy(net), tmp_path).eval()
+    with torch.no_grad():
+        for mask in (None, torch.arange(10).repeat(4, 1) > 7):
+            y = net(data[0], src_key_padding_mask=mask)[:, :7]
+            found = model(data[0], src_key_padding_mask=mask)[:, :7]
+            assert float((found - y).square().mean() / y.square().mean()) < 0.01
+            assert torch.equal(again(data[0], src_key_padding_mask=mask)[:, :7], found)
+
+
 def test_tied_weights_are_left_alone():
     model = make(tied=True)
     with pytest.raises(ValueError, match="its weight is shared with embed"):

@@ -174,9 +174,15 @@ def unfold_at(model: nn.Module, name: str) -> None:
 
 
 def replace(model: nn.Module, name: str, layer: nn.Module) -> None:
-    """The module called `name` becomes `layer`."""
+    """The module called `name` becomes `layer`; fused paths of torch's encoders, which read dense weights, are off."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, layer)
+    parts = name.split(".")
+    for outer in (model.get_submodule(".".join(parts[:i])) for i in range(len(parts))):
+        if isinstance(outer, nn.TransformerEncoderLayer):
+            outer.activation_relu_or_gelu = 0
+        elif isinstance(outer, nn.TransformerEncoder):
+            outer.use_nested_tensor = False
 
 
 def _sides(module: Any) -> tuple[int, int]:
