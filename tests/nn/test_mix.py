@@ -6,6 +6,7 @@ import copy
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -61,8 +62,8 @@ def error(model):
         return float((model(x) - y).square().mean() / y.square().mean())
 
 
-def trial(shape, taken=1.0):
-    return Trial(torch.zeros(0), torch.zeros(0), taken, shape, False)
+def trial(shape, taken=1.0, p=3):
+    return Trial(torch.zeros(0), torch.zeros(0), p, taken, shape, False)
 
 
 def test_the_budget_goes_where_it_matters():
@@ -94,7 +95,7 @@ def test_errors_are_evened_out():
 
 
 def test_small_and_large_layers():
-    trials = {"small": trial((10, 10), 1.1), "large": trial((100, 30), 1.02)}
+    trials = {"small": trial((10, 10), 1.1, p=2), "large": trial((100, 30), 1.02, p=2)}
     assert mix(2.0, trials, {"small": 1.0, "large": 1.0}) == {}  # what the large one lost, the small one would not gain
     found = mix(2.0, trials, {"small": 9.0, "large": 1.0})
     assert found["small"] > 2
@@ -183,7 +184,7 @@ def test_movement_is_that_of_the_output(kind):
         data = [torch.randn(*((60,) if kind == "tokens" else (60, 7)), 24) for _ in range(12)]
     W = model[0].weight.detach().flatten(1)
     off = 1e-3 * torch.randn(W.shape) + 1e-3  # a part that all tokens share
-    whole = Trial(torch.arange(len(W)), off, 1.0, tuple(W.shape), False)
+    whole = Trial(torch.arange(len(W)), off, 2, 1.0, tuple(W.shape), False)
     changed = copy.deepcopy(model)
     with torch.no_grad():
         changed[0].weight += off.view_as(changed[0].weight)
@@ -191,7 +192,7 @@ def test_movement_is_that_of_the_output(kind):
     layers = {"0": model[0]}
     _, moved = dependence(model, data, [None] * len(data), layers, {"0": whole}, RECIPE)
     assert moved["0"] / 2 == pytest.approx(true, rel=0.25)  # of two draws a batch
-    half = Trial(torch.arange(0, len(W), 2), off[::2], 1.0, tuple(W.shape), True)
+    half = Trial(torch.arange(0, len(W), 2), off[::2], 2, 1.0, tuple(W.shape), True)
     _, less = dependence(model, data, [None] * len(data), layers, {"0": half}, RECIPE)
     assert less["0"] / 0.65 == pytest.approx(moved["0"], rel=0.6)
 
@@ -255,6 +256,33 @@ class Squares(nn.Module):
         return x.square().mean()
 
 
+class Pair(NamedTuple):
+    hidden: torch.Tensor
+    rest: str
+
+
+class Named(nn.Module):
+    """Gives a named tuple, which the model reads by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.up = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x):
+        return Pair(x + torch.tanh(self.up(x)), "")
+
+
+class OfNamed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList(Named() for _ in range(3))
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x).hidden
+        return x
+
+
 class Argmax(nn.Module):
     def forward(self, x):
         return x.argmax(-1)
@@ -280,6 +308,7 @@ ODD = {
     "two calls": lambda: [Twice(), Twice()],
     "vectors": mlp,
     "a vector inside": lambda: [Pooled(), Pooled()],
+    "named tuples": lambda: [OfNamed()],
     "argmax": lambda: [*mlp(), Argmax()],
     "a number": lambda: [*mlp(), Squares()],
     "embedded later": lambda: [nn.Identity(), nn.Embedding(40, WIDTH), *mlp()],

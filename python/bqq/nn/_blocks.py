@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -55,13 +55,11 @@ def _chained(model: nn.Module, blocks: dict[str, nn.Module], batch: Any) -> bool
     again = [m for m in members if sum(m is other for other in blocks.values()) > 1]
     if any(True for m in again for _ in m.parameters()):
         return False
-    handles = [m.register_forward_pre_hook(enter, with_kwargs=True) for m in members]
-    handles += [m.register_forward_hook(leave) for m in members]
-    try:
+    with ExitStack() as hooks:
+        for m in members:
+            hooks.enter_context(m.register_forward_pre_hook(enter, with_kwargs=True))
+            hooks.enter_context(m.register_forward_hook(leave))
         called(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
     same = all(_same(x, y) for (_, x), y in zip(seen[1:], given, strict=False))
     return [id(m) for m, _ in seen] == [id(m) for m in blocks.values()] and len(given) == len(seen) and same
 
@@ -82,12 +80,10 @@ def stages(block: nn.Module, prefix: str, names: list[str], call: Callable[[], A
 
         return note
 
-    handles = [block.get_submodule(within(prefix, name)).register_forward_pre_hook(hook(name)) for name in names]
-    try:
+    with ExitStack() as hooks:
+        for name in names:
+            hooks.enter_context(block.get_submodule(within(prefix, name)).register_forward_pre_hook(hook(name)))
         call()
-    finally:
-        for handle in handles:
-            handle.remove()
     found: list[list[str]] = []
     last: Any = None
     for address, shape, name in order:
@@ -124,12 +120,3 @@ def run(block: nn.Module, hidden: torch.Tensor, call: Any) -> torch.Tensor:
     output = block(hidden.clone(), *call[1], **call[2])  # some work in place
     result: torch.Tensor = output[0] if isinstance(output, tuple) else output
     return result
-
-
-@contextmanager
-def hooked(module: nn.Module, hook: Any, **options: Any) -> Iterator[None]:
-    handle = module.register_forward_pre_hook(hook, **options)
-    try:
-        yield
-    finally:
-        handle.remove()

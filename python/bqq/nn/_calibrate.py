@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from bqq.nn import _tune
-from bqq.nn._blocks import blocks_of, called, hooked, layers_of, mask_of, run, stages, stateless, within
+from bqq.nn._blocks import blocks_of, called, layers_of, mask_of, run, stages, stateless, within
 from bqq.nn._guide import Weights, dependence
 from bqq.nn._mix import Trial, inner, mix
 from bqq.nn._modules import _Compressed, weight_matrix
@@ -104,18 +104,16 @@ class Calibrated:
                 of[name].add(_rows(args[0], mask, module))
 
             for k, (call, mask) in enumerate(zip(calls, self._masks, strict=True)):
-                handles = [self._targets[n].register_forward_pre_hook(partial(note, n, mask)) for n in names]
-                try:
+                with ExitStack() as hooks:
+                    for n in names:
+                        hooks.enter_context(self._targets[n].register_forward_pre_hook(partial(note, n, mask)))
                     hidden[k] = run(block, hidden[k], call)
-                finally:
-                    for handle in handles:
-                        handle.remove()
             names = [name for name in names if not moments[name].blind]
             weights = {name: self._checked(name, moments[name]) for name in names}
             jobs = ((name, self._recipe.trial, (weights[name], moments[name].H)) for name in names)
-            for name, (rows, off, taken) in run_jobs(self._executor, jobs):
-                off, shape = torch.from_numpy(off), weights[name].shape
-                trials[name] = Trial(torch.from_numpy(rows), off, taken, shape, name in mended)
+            for name, (rows, off, p, taken) in run_jobs(self._executor, jobs):
+                places, off = torch.from_numpy(rows), torch.from_numpy(off)
+                trials[name] = Trial(places, off, p, taken, weights[name].shape, name in mended)
         return trials
 
     def _inner(self, path: str, blocks: list[str], once: Callable[[], torch.Tensor]) -> set[str]:
@@ -143,13 +141,13 @@ class Calibrated:
         frozen = {p: p.requires_grad for p in self._model.parameters()}
         for p in frozen:
             p.requires_grad_(False)
-        handles = [m.register_forward_pre_hook(differentiable, with_kwargs=True) for m in set(blocks.values())]
         try:
-            once = partial(called, self._model)
-            return dependence(once, self._batches, self._masks, modules, trials, self._recipe)
+            with ExitStack() as hooks:
+                for m in set(blocks.values()):
+                    hooks.enter_context(m.register_forward_pre_hook(differentiable, with_kwargs=True))
+                once = partial(called, self._model)
+                return dependence(once, self._batches, self._masks, modules, trials, self._recipe)
         finally:
-            for handle in handles:
-                handle.remove()
             for p, needed in frozen.items():
                 p.requires_grad_(needed)
 
@@ -168,7 +166,7 @@ class Calibrated:
                 calls.append((kwargs.pop("hidden_states"), (), kwargs))
             raise _Enough
 
-        with hooked(first, hook, with_kwargs=True):
+        with first.register_forward_pre_hook(hook, with_kwargs=True):
             for batch in self._batches:
                 with suppress(_Enough):
                     called(self._model, batch)
@@ -291,7 +289,7 @@ class Calibrated:
             seen.append(args[0])
             raise _Enough
 
-        with hooked(module, hook), suppress(_Enough):
+        with module.register_forward_pre_hook(hook), suppress(_Enough):
             call()
         return seen[0] if seen else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +45,9 @@ def dependence(
     for batch, mask in zip(batches, masks, strict=True):
         inputs: dict[str, torch.Tensor] = {}
         outputs: dict[str, torch.Tensor] = {}
-        handles = [m.register_forward_hook(partial(_note, inputs, outputs, name)) for name, m in modules.items()]
-        try:
+        with ExitStack() as hooks:
+            for name, m in modules.items():
+                hooks.enter_context(m.register_forward_hook(partial(_note, inputs, outputs, name)))
             with torch.enable_grad():
                 result = run(batch)
                 names = [name for name, t in outputs.items() if t.requires_grad]
@@ -62,9 +64,6 @@ def dependence(
                             sums[name] = sums[name] + grad.detach().float().square().sum(-1)
                         if grad is not None and name in trials:
                             moved[name] += trials[name].moves(modules[name], inputs[name], grad.detach().float())
-        finally:
-            for handle in handles:
-                handle.remove()
         for name in modules:
             found[name].append(_flat(sums.get(name), mask, outputs.get(name)))
     return {name: _normalised(parts) for name, parts in found.items()}, moved
@@ -82,7 +81,10 @@ def _note(inputs: Any, outputs: dict[str, torch.Tensor], name: str, _: nn.Module
         inputs[name] = args[0].detach()
     outputs[name], *rest = output if isinstance(output, tuple) else (output,)
     copied = outputs[name].clone()
-    return (copied, *rest) if isinstance(output, tuple) else copied
+    if not isinstance(output, tuple):
+        return copied
+    again = getattr(output, "_make", tuple)  # named tuples have names to be read by
+    return again([copied, *rest])
 
 
 def output_of(result: Any) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,6 +23,7 @@ class Trial:
 
     rows: torch.Tensor  # their places
     off: torch.Tensor  # (rows, n): by how much
+    p: int  # stacks of the trial
     taken: float  # bits a weight of a stack
     shape: tuple[int, int]  # of the layer
     inner: bool  # and error propagation makes good some of what it loses
@@ -58,14 +60,11 @@ def inner(layers: dict[str, nn.Module], run: Callable[[], torch.Tensor]) -> set[
 
     def behind(changed: str) -> torch.Tensor | None:
         calls.clear()
-        handles = [layer.register_forward_hook(partial(hold, changed, name)) for name, layer in layers.items()]
-        try:
+        with ExitStack() as hooks, suppress(_Elsewhere):
+            for name, layer in layers.items():
+                hooks.enter_context(layer.register_forward_hook(partial(hold, changed, name)))
             return run().clone()
-        except _Elsewhere:
-            return None
-        finally:
-            for handle in handles:
-                handle.remove()
+        return None
 
     before = behind("")
     after = {name: behind(name) for name in layers if held[name]}
@@ -92,13 +91,12 @@ def mix(bits: float, trials: dict[str, Trial], moved: dict[str, float]) -> dict[
     left = budget - least * sum(cost.values())
     if left < 0 or not 0 < sum(moved.values()) < float("inf"):
         return {}
-    start = round(bits) or 1  # the stacks of the trial
-    gain = {name: moved[name] * _FALL ** (least - start) / cost[name] for name in trials}
+    gain = {name: moved[name] * _FALL ** (least - t.p) / cost[name] for name, t in trials.items()}
     while fitting := [n for n in gain if cost[n] <= left * (1 + 1e-9) and stacks[n] < most]:
         name = max(fitting, key=gain.__getitem__)
         stacks[name], left, gain[name] = stacks[name] + 1, left - cost[name], gain[name] * _FALL
-    even = {name: bits if whole else bits / trial.taken for name, trial in trials.items()}
-    mixed, same = (sum(moved[n] * _FALL ** (p - start) for n, p in ps.items()) for ps in (stacks, even))
+    even = {name: bits if whole else bits / t.taken for name, t in trials.items()}
+    mixed, same = (sum(moved[n] * _FALL ** (p - trials[n].p) for n, p in ps.items()) for ps in (stacks, even))
     if mixed >= _TRUSTED * same:
         return {}
     found = {name: float(p) for name, p in stacks.items()}

@@ -49,16 +49,16 @@ class Recipe:
         chosen = bqq.plan(W, self.bits, weight=H, patch=self.patch, seed=self.seed, threads=self.threads)
         return bqq.decompose(W, **chosen._asdict(), **how)
 
-    def trial(self, W: _Array, H: _Array) -> tuple[_Array, _Array, float]:
-        """Some rows of W, drawn at random, at about `bits` bits: their places, what they are off by, and what a stack
-        of all of W takes per weight."""
+    def trial(self, W: _Array, H: _Array) -> tuple[_Array, _Array, int, float]:
+        """Some rows of W, drawn at random, at about `bits` bits: their places, what they are off by, the number of
+        stacks, and what one of all of W takes per weight."""
         rows = np.sort(np.random.default_rng(self.seed).choice(len(W), min(len(W), _ROWS), replace=False))
         p = max(1, round(self.bits))
         whole = bqq.decompose(np.zeros_like(W), p, patch=self.patch, weight=H, steps=1, refine=False)
         how: dict[str, Any] = {"seed": self.seed, "threads": self.threads, "outliers": self.outliers, **_TRIAL}
         how |= {"patch": max(whole.patch), "weight": H, "order": "weight" if self.order else None}
         q = bqq.decompose(W[rows], p, **how)
-        return rows, W[rows] - q.reconstruct(), whole.bits_per_weight / p
+        return rows, W[rows] - q.reconstruct(), p, whole.bits_per_weight / p
 
 
 def run_jobs(executor: Any, jobs: Iterable[tuple[_T, Callable[..., _R], tuple[Any, ...]]]) -> Iterator[tuple[_T, _R]]:
