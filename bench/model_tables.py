@@ -210,10 +210,8 @@ step on the outputs.
 photos beside those of the float model.
 
 {net}
-`python -m bench.models.efficientnet`, with `--without mixed` for {
-        EVEN
-    }: convolutions of single pixels and the classifier, 120 views of 20 photos; the
-others have one scale a row.
+`python -m bench.models.efficientnet`, with `--without mixed` for "equal bits": convolutions of single pixels and
+the classifier, 120 views of 20 photos; the others have one scale a row.
 
 One token at a time; weights of compressed layers mapped from their file, resident memory:
 

@@ -49,14 +49,14 @@ PANELS = (  # file, column of what is drawn, title, axis
 
 def points(rows: list[dict[str, str]], value: str) -> dict[str, list[tuple[float, float]]]:
     """Of each method: bits a weight and what is lost, by the recipe as it is and the first seed; with equal bits for
-    all layers where it was measured so alone."""
+    all layers where no other row has about as many."""
     lines: dict[str, dict[int, tuple[float, float]]] = {}
     for row in sorted(rows, key=lambda row: bool(row.get("without"))):
         name, bits = NAMES.get(row["method"], row["method"]), float(row["bits_per_weight"])
         plain = all(row.get(key) in (None, "", "0") for key in ("correct", "effort", "seed"))
         if name in STYLES and plain and row.get("without") in (None, "", "mixed"):
             lost = 1 - float(row[value]) if value == "cosine" else float(row[value])
-            lines.setdefault(name, {}).setdefault(round(20 * bits), (bits, lost))
+            lines.setdefault(name, {}).setdefault(round(bits), (bits, lost))
     return {name: sorted(lines[name].values()) for name in STYLES if name in lines}
 
 
